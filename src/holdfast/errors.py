@@ -1,0 +1,72 @@
+"""Every mistake a user can make, as an exception that knows its exit code.
+
+    HoldfastError           one clean message, no traceback                          exit 1
+    ├── ConfigError         words or YAML that cannot work; nothing was written      exit 2
+    │   └── DeviceError     an accelerator or a number of devices this machine lacks exit 2
+    ├── FolderError         a run's folder that is taken, or cannot be written       exit 1
+    ├── DataError           rows that nothing can be learnt from                     exit 1
+    └── SealedError         test rows were asked for outside of a test               exit 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class HoldfastError(Exception):
+    """Something the user can mend; the message says what was given, why it cannot work and what to type instead."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration.
+
+    Attributes:
+        word: what was given, as the user would type it: `lr=abc`.
+        lesson: why it cannot work and what to type instead.
+    """
+
+    word: str
+    lesson: str
+
+
+class ConfigError(HoldfastError):
+    """A configuration that cannot work, with all that is wrong with it.
+
+    >>> print(ConfigError([Problem("lr=-1", "must be above 0")]))
+    1 problem in the configuration; nothing was run.
+    <BLANKLINE>
+      lr=-1  must be above 0
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        width = min(max(len(problem.word) for problem in self.problems), 40)
+        count = len(self.problems)
+        lines = [f"{count} problem{'s' if count > 1 else ''} in the configuration; nothing was run.", ""]
+        for problem in self.problems:
+            first, *rest = problem.lesson.splitlines() or [""]
+            lines.append(f"  {problem.word:<{width}}  {first}")
+            lines.extend(" " * (width + 4) + line for line in rest)
+        super().__init__("\n".join(lines))
+
+
+class DeviceError(ConfigError):
+    """An accelerator, or a number of devices, that this machine does not have."""
+
+
+class FolderError(HoldfastError):
+    """A run's folder is already taken, or cannot be written."""
+
+
+class DataError(HoldfastError):
+    """Rows that nothing can be learnt from: an empty split, a shape that does not fit."""
+
+
+class SealedError(HoldfastError):
+    """Test rows were asked for while they are sealed."""

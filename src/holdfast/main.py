@@ -1,0 +1,102 @@
+"""The entry: `python train.py WORDS` and `holdfast WORDS`."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from holdfast.schema import Config
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).resolve().parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parents[1] / "conf"
+"""The settings: in the wheel beside the code, in a checkout at its top."""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    Args:
+        words: what follows the program's name; None takes it from `sys.argv`.
+    """
+    # collecting garbage while some thousand modules load costs more than all of this module's work
+    gc.disable()
+    words = sys.argv[1:] if words is None else words
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # so that the user's own modules are found, whichever way we were started
+    if "--help" in words or "-h" in words:
+        from holdfast.help import help_text
+
+        print(help_text(CONF))
+        sys.exit(0)
+    from holdfast import hydra_seam
+
+    try:
+        sys.exit(hydra_seam.launch(words, CONF, task, prepare))
+    except HoldfastError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def prepare(config: Config) -> None:
+    """Import what trains, and find out whether this machine has what the configuration asks for."""
+    with _matplotlib_hidden():
+        from holdfast.train import machine, one  # noqa: F401  (the task needs it next)
+
+    gc.freeze()
+    gc.enable()
+    machine.check(config)
+
+
+def task(config: DictConfig) -> Any:
+    """Train one configuration in the folder that Hydra made for it; returns the best metric."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from holdfast.console import summary
+    from holdfast.hydra_seam import settings
+    from holdfast.runs import RunFolder, config_hash
+    from holdfast.train.one import train_one
+
+    checked, values, origin = settings(config)
+    hydra = HydraConfig.get()
+    folder = RunFolder(Path(os.path.relpath(hydra.runtime.output_dir)))
+    result = train_one(
+        checked,
+        folder,
+        overrides=list(hydra.overrides.task),
+        config_hash=config_hash(values, origin),
+    )
+    if folder.result.exists():
+        log.info("%s", summary(result, folder))
+    return result.best[result.metric] if result.best else None
+
+
+@contextmanager
+def _matplotlib_hidden() -> Iterator[None]:
+    """Keep torchmetrics from importing matplotlib, 0.4 s, for plots that nobody asked for."""
+    from lightning_utilities.core.imports import RequirementCache
+
+    check = RequirementCache._check_available
+
+    def hide(self: Any) -> None:
+        if self.requirement == "matplotlib":
+            self.available, self.message = False, "hidden by holdfast while it starts"
+        check(self)
+
+    RequirementCache._check_available = hide  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RequirementCache._check_available = check  # type: ignore[method-assign]

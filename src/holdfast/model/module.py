@@ -1,0 +1,179 @@
+"""Lightning modules that need only a loss."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from holdfast.model import networks
+
+Statistics = list[Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], Any]
+
+
+class Module(pl.LightningModule):
+    """A LightningModule whose training, validation and test follow from one method, `loss(batch)`.
+
+    A subclass defines `loss`, pure in its parameters, and is trained with the optimizer and the scheduler of the
+    configuration. Metrics are sums over rows until the very end, so that they do not depend on how rows are batched.
+    """
+
+    _optimizer: OptimizerFactory | None = None
+    _scheduler: SchedulerFactory | None = None
+    _monitor: str = "val/loss"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sums: Statistics = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this name twice around every hook, some forty times an iteration, and nn.Module looks through
+        # its parameters and buffers each time: a fifth of a small model's step
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def loss(self, batch: Any) -> Tensor:
+        """What is minimised: a scalar, the mean over the rows of a batch."""
+        raise NotImplementedError
+
+    def statistics(self, batch: Any) -> Tensor:
+        """Sums over the rows of a batch, from which `metrics` makes the metrics; the first is the number of rows."""
+        rows = len(batch) if isinstance(batch, Tensor) else len(batch[0])
+        return torch.stack([torch.as_tensor(float(rows), device=self.device), rows * self.loss(batch)])
+
+    @staticmethod
+    def metrics(sums: Sequence[float]) -> dict[str, float]:
+        """The metrics of all rows from the sums over all rows."""
+        rows, loss = sums
+        return {"loss": loss / rows}
+
+    def optimize_with(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None, monitor: str) -> None:
+        """Say how the parameters are to be moved."""
+        self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and scheduler of the configuration."""
+        assert self._optimizer is not None, "optimize_with() comes before fit()"
+        optimizer = self._optimizer(self.parameters())
+        if self._scheduler is None:
+            return optimizer
+        # the monitor is for schedulers that watch a metric, such as ReduceLROnPlateau
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._scheduler(optimizer), "monitor": self._monitor},
+        }
+
+    def training_step(self, batch: Any) -> Tensor:
+        """The loss of a batch."""
+        return self.loss(batch)
+
+    # Lightning reads the signature at every step; here it finds it made
+    training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Any) -> None:
+        """Add a batch to the validation metrics."""
+        self._sums.append(self.statistics(batch))
+
+    def test_step(self, batch: Any) -> None:
+        """Add a batch to the test metrics."""
+        self._sums.append(self.statistics(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation rows as `val/...`."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test rows as `test/...`."""
+        self._log("test")
+
+    def measure(self, sums: Statistics, split: str) -> dict[str, float]:
+        """The metrics of a split, by name, from the statistics of its batches."""
+        # one transfer for all batches, summed in double precision, which not every accelerator has
+        total = torch.stack(sums).to("cpu", torch.float64).sum(0).tolist()
+        return {f"{split}/{name}": value for name, value in self.metrics(total).items()}
+
+    def _log(self, split: str) -> None:
+        # not to the loggers: the run's own writer does that, at the steps it keeps for all engines
+        metrics = self.measure(self._sums, split)
+        self._sums = []
+        self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}, logger=False)
+
+
+class Regression(Module):
+    """Mean squared error of a network with one output, with MAE and R2 beside it.
+
+    MSE = mean((f(x) - y)^2), MAE = mean(|f(x) - y|), R2 = 1 - sum((f(x) - y)^2) / sum((y - mean(y))^2).
+
+    Args:
+        network: maps x of shape `(rows, features)` to a prediction of shape `(rows, 1)`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The prediction, shape `(rows, 1)`."""
+        return self.network(x)  # type: ignore[no-any-return]
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean squared error of a batch."""
+        x, y = batch
+        return functional.mse_loss(self.network(x), y)
+
+    def statistics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Rows, and sums of squared error, absolute error, y and y squared."""
+        x, y = batch
+        exact = torch.float32 if y.device.type == "mps" else torch.float64
+        y = y.to(exact)
+        error = self.network(x).to(exact) - y
+        rows = torch.as_tensor(y.numel(), dtype=exact, device=y.device)
+        return torch.stack([rows, error.square().sum(), error.abs().sum(), y.sum(), y.square().sum()])
+
+    @staticmethod
+    def metrics(sums: Sequence[float]) -> dict[str, float]:
+        """MSE, MAE and R2; R2 is NaN where y does not vary."""
+        rows, squared, absolute, y, y_squared = sums
+        spread = y_squared - y * y / rows
+        return {
+            "loss": squared / rows,
+            "mae": absolute / rows,
+            "r2": 1 - squared / spread if spread > 0 else float("nan"),
+        }
+
+
+class Linear(Regression):
+    """`y = x w + b`, fitted by mean squared error; the arguments are those of `holdfast.model.networks.linear`.
+
+    >>> Linear(weight=2.0, bias=1.0)(torch.tensor([[3.0]])).tolist()
+    [[7.0]]
+    """
+
+    def __init__(self, features: int = 1, weight: float | None = None, bias: float | None = None) -> None:
+        super().__init__(networks.linear(features, weight, bias))
+        self.save_hyperparameters()
+
+
+class MLP(Regression):
+    """A multi-layer perceptron, fitted by mean squared error; the arguments are those of `networks.mlp`."""
+
+    def __init__(
+        self,
+        features: int = 1,
+        hidden: Sequence[int] = (16,),
+        activation: Literal["tanh", "relu"] = "tanh",
+        dropout: float = 0.0,
+    ) -> None:
+        hidden = list(hidden)
+        super().__init__(networks.mlp(features, hidden, activation, dropout))
+        self.save_hyperparameters()

@@ -1,0 +1,53 @@
+"""The networks: linear, and multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+def linear(features: int = 1, weight: float | None = None, bias: float | None = None) -> nn.Linear:
+    """`y = x w + b`.
+
+    Args:
+        features: columns of x.
+        weight, bias: constant initial values; None leaves torch's random ones.
+
+    >>> linear(2, weight=-15.0, bias=-10.0).weight.tolist()
+    [[-15.0, -15.0]]
+    """
+    layer = nn.Linear(features, 1)
+    if weight is not None:
+        nn.init.constant_(layer.weight, weight)
+    if bias is not None:
+        nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+def mlp(
+    features: int = 1,
+    hidden: Sequence[int] = (16,),
+    activation: Literal["tanh", "relu"] = "tanh",
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """A multi-layer perceptron with one output: per hidden layer a linear map, a nonlinearity, and dropout.
+
+    Args:
+        features: columns of x.
+        hidden: units of each hidden layer.
+        activation: the nonlinearity.
+        dropout: share of hidden units set to zero while training; 0 adds no dropout layer.
+
+    >>> [type(layer).__name__ for layer in mlp(2, hidden=[8])]
+    ['Linear', 'Tanh', 'Linear']
+    """
+    widths = [features, *hidden]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 1))

@@ -1,0 +1,205 @@
+"""A run's folder: the names in it, claiming it, writing to it, and when it counts as finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from holdfast.errors import FolderError
+
+Status = Literal["completed", "diverged", "failed"]
+
+_HALF_WRITTEN = ".part"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended; `result.json`, written last, is the mark that the run is finished.
+
+    Epochs count from 0. A value that is not finite is None, since JSON has no NaN.
+
+    Attributes:
+        status: `completed`, `diverged` or `failed`.
+        overrides: the words the run was started with.
+        config_hash: digest of the resolved configuration.
+        metric: what the best epoch was chosen by.
+        best: the best epoch and its metrics; None if no epoch was finite.
+        last: the last epoch and its metrics.
+        epochs: epochs trained.
+        iterations: updates of the parameters.
+        seconds: duration of the fit.
+        error: why it diverged or failed.
+        sha256: digest of each file the run left.
+        test: metrics of the best weights on the test rows, where they were opened.
+        test_opened: how often the test rows were opened.
+        versions: of Python and of the packages that decide the numbers.
+    """
+
+    status: Status
+    overrides: list[str]
+    config_hash: str
+    metric: str
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
+    epochs: int = 0
+    iterations: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
+    test: dict[str, Any] | None = None
+    test_opened: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class RunFolder:
+    """The folder of one run; no other module spells the names of its files.
+
+    >>> RunFolder(Path("outputs/runs/a")).best.as_posix()
+    'outputs/runs/a/best.ckpt'
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best = path / "best.ckpt"
+        self.last = path / "last.ckpt"
+        self.weights = path / "model.pth"
+        self.result = path / "result.json"
+
+    def events(self, started: float, host: str) -> Path:
+        """The event file, named as TensorBoard's own writer names it."""
+        return self.path / f"events.out.tfevents.{int(started)}.{host}.{os.getpid()}.0"
+
+    def commit(self, result: Result) -> Result:
+        """Write `result.json` with the digests of the run's files: from here on the run is finished."""
+        files = (self.best, self.last, self.weights)
+        sealed = dataclasses.replace(result, sha256={file.name: digest(file) for file in files if file.exists()})
+        with replacing(self.result) as stream:
+            stream.write(json.dumps(finite(dataclasses.asdict(sealed)), indent=2, allow_nan=False).encode() + b"\n")
+        return sealed
+
+    def read(self) -> Result | None:
+        """The result, if there is one that parses."""
+        try:
+            return Result(**json.loads(self.result.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def is_finished(self, config_hash: str) -> bool:
+        """Whether the result parses, belongs to this configuration, and every file matches its digest."""
+        result = self.read()
+        return (
+            result is not None
+            and result.config_hash == config_hash
+            and all(_matches(self.path / name, sha256) for name, sha256 in result.sha256.items())
+        )
+
+
+def claim(path: Path, *, chosen: bool) -> Path:
+    """Make a folder that no other run has.
+
+    Args:
+        path: the folder wanted.
+        chosen: whether the user named it. A name of ours that is taken gets _2, _3 and so on, so that two
+            starts in the same second never share a folder; a name the user chose is never changed.
+
+    Raises:
+        FolderError: the user's folder already holds files, or the folder cannot be made.
+    """
+    try:
+        for number in count(1):
+            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            try:
+                candidate.mkdir(parents=True)
+                return candidate
+            except FileExistsError:
+                if chosen and (not path.is_dir() or any(path.iterdir())):
+                    raise FolderError(
+                        f"hydra.run.dir={path} already holds files; nothing was run and nothing was overwritten.\n"
+                        f"Choose another folder, or leave hydra.run.dir out to get a new one."
+                    ) from None
+                if chosen:
+                    return path
+    except OSError as error:
+        raise FolderError(f"The run's folder {path} cannot be made: {error.strerror}.") from error
+    raise AssertionError("count() never ends")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file beside its name and rename it when it is whole, so that no reader ever sees half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}{_HALF_WRITTEN}")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        sha256 = hashlib.sha256()
+        while chunk := stream.read(1 << 20):
+            sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """Digest of a resolved configuration.
+
+    What a value takes from Hydra itself, such as the run's folder, is hashed as written, not as resolved: the same
+    configuration in another folder is the same configuration.
+
+    >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
+    False
+    """
+    return hashlib.sha256(json.dumps(_stable(values, origin), sort_keys=True).encode()).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """The same containers with None for every number that is not finite.
+
+    >>> finite({"val/loss": float("nan"), "epoch": 3})
+    {'val/loss': None, 'epoch': 3}
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _stable(value: Any, raw: Any) -> Any:
+    if isinstance(raw, str) and ("${hydra:" in raw or "${now:" in raw):
+        return raw
+    if isinstance(value, Mapping):
+        inner = raw if isinstance(raw, Mapping) else {}
+        return {str(key): _stable(item, inner.get(key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_stable(item, None) for item in value]
+    return value
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    try:
+        return digest(path) == sha256
+    except OSError:
+        return False

@@ -1,0 +1,329 @@
+"""What may stand in a configuration: every key, its type, its range and what it means.
+
+The values themselves live in conf/, one file per group option; no default is written here. A group's option
+is known by its `_target_`; an option whose `_target_` is not listed in `OPTIONS` is the user's own and brings
+its own keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+Check = Callable[[Any], "str | None"]
+T = TypeVar("T")
+
+OPTIONS: dict[str, type] = {}
+"""The dataclass of each `_target_` that ships with Holdfast."""
+
+
+def setting(
+    meaning: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    check: Check | None = None,
+) -> Any:
+    """A field of the schema.
+
+    Args:
+        meaning: what the value is, with its unit.
+        above: the value must be greater than this.
+        least: the smallest value allowed.
+        most: the largest value allowed.
+        check: says what is wrong with a value, or None.
+    """
+    return field(metadata={"meaning": meaning, "above": above, "least": least, "most": most, "check": check})
+
+
+def option(target: str) -> Callable[[type[T]], type[T]]:
+    """Register the keys that the group option with this `_target_` takes."""
+
+    def register(cls: type[T]) -> type[T]:
+        OPTIONS[target] = cls
+        return cls
+
+    return register
+
+
+def _fractions(value: list[float]) -> str | None:
+    if len(value) == 3 and all(part > 0 for part in value) and abs(sum(value) - 1) < 1e-9:
+        return None
+    return "must be three positive numbers that sum to 1: train, validation and test"
+
+
+def _outliers(value: dict[int | str, float]) -> str | None:
+    for rows in value:
+        first, colon, last = str(rows).partition(":")
+        if not (first.isdecimal() and (not colon or (last.isdecimal() and int(first) < int(last)))):
+            return (
+                f'{rows!r} is not a row: give a row number (0) or a range ("50:55"; on the command line, 50\\:55)'
+            )
+    return None
+
+
+def _betas(value: list[float]) -> str | None:
+    if len(value) == 2 and all(0 <= beta < 1 for beta in value):
+        return None
+    return "must be two numbers in [0, 1)"
+
+
+def _widths(value: list[int]) -> str | None:
+    return None if all(width > 0 for width in value) else "must be whole numbers of 1 or more"
+
+
+def _devices(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return None
+    fits = value and all(number >= 0 for number in value) and len(set(value)) == len(value)
+    return None if fits else "must name different devices, from 0 on"
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+@dataclass
+class _Rows:
+    """What every data module of ours takes."""
+
+    batch_size: int | Literal["full"] = setting("rows per iteration; follows the top-level batch_size", least=1)
+    order_seed: int = setting("seed of the row order; follows the top-level seed", least=0)
+    seed: int = setting("seed of the rows and the split", least=0)
+    shuffle: bool = setting("new row order every epoch")
+    num_workers: int = setting("processes that load batches; 0 loads in the main process", least=0)
+
+
+@option("holdfast.data.Line")
+@dataclass
+class LineData(_Rows):
+    """Points on a line with noise, and outliers among the training rows."""
+
+    start: float = setting("first x")
+    stop: float = setting("end of x, exclusive")
+    step: float = setting("distance between neighbouring x", above=0)
+    slope: float = setting("true slope")
+    intercept: float = setting("true intercept")
+    noise: float = setting("standard deviation of the noise, in units of y", least=0)
+    outliers: dict[int | str, float] = setting("training rows to replace, and their y", check=_outliers)
+
+
+@option("holdfast.data.Linear")
+@dataclass
+class LinearData(_Rows):
+    """A random linear function of many features, split at random."""
+
+    rows: int = setting("rows in all, before the split", least=3)
+    features: int = setting("columns of x", least=1)
+    fractions: list[float] = setting("share of train, validation and test rows", check=_fractions)
+    noise: float = setting("standard deviation of the noise, in units of y", least=0)
+    outlier_fraction: float = setting("share of training rows whose y is replaced", least=0, most=1)
+
+
+# --------------------------------------------------------------------------------------------------- model
+
+
+@option("holdfast.model.Linear")
+@dataclass
+class LinearModel:
+    """y = w x + b."""
+
+    features: int = setting("columns of x", least=1)
+    weight: float | None = setting("initial value of every weight; null draws them from the seed")
+    bias: float | None = setting("initial bias; null draws it from the seed")
+
+
+@option("holdfast.model.MLP")
+@dataclass
+class MLPModel:
+    """A multi-layer perceptron."""
+
+    features: int = setting("columns of x", least=1)
+    hidden: list[int] = setting("units of each hidden layer", check=_widths)
+    activation: Literal["tanh", "relu"] = setting("nonlinearity after each hidden layer")
+    dropout: float = setting("share of hidden units set to zero while training", least=0, most=1)
+
+
+# ----------------------------------------------------------------------------------------------- optimizer
+
+
+@dataclass
+class _Optimizer:
+    """What every optimizer takes."""
+
+    lr: float = setting("learning rate; follows the top-level lr", above=0)
+    weight_decay: float = setting("L2 penalty on the parameters", least=0)
+
+
+@option("torch.optim.SGD")
+@dataclass
+class SGD(_Optimizer):
+    """Stochastic gradient descent."""
+
+    momentum: float = setting("share of the last step kept in the next", least=0)
+    dampening: float = setting("share of the gradient held back from the momentum", least=0)
+    nesterov: bool = setting("look ahead along the momentum; needs momentum and no dampening")
+
+
+@option("torch.optim.Adam")
+@dataclass
+class Adam(_Optimizer):
+    """Adam."""
+
+    betas: list[float] = setting("decay of the two running means", check=_betas)
+    eps: float = setting("added to the denominator", above=0)
+    amsgrad: bool = setting("use the AMSGrad variant")
+
+
+@option("torch.optim.RMSprop")
+@dataclass
+class RMSprop(_Optimizer):
+    """RMSprop."""
+
+    alpha: float = setting("decay of the running mean of squares", least=0, most=1)
+    eps: float = setting("added to the denominator", above=0)
+    momentum: float = setting("share of the last step kept in the next", least=0)
+    centered: bool = setting("divide by the variance instead of the mean square")
+
+
+# ----------------------------------------------------------------------------------------------- scheduler
+
+
+@option("torch.optim.lr_scheduler.StepLR")
+@dataclass
+class StepLR:
+    """Multiply lr by gamma every step_size epochs."""
+
+    step_size: int = setting("epochs between two drops", least=1)
+    gamma: float = setting("factor of each drop", above=0)
+
+
+@option("torch.optim.lr_scheduler.ExponentialLR")
+@dataclass
+class ExponentialLR:
+    """Multiply lr by gamma every epoch."""
+
+    gamma: float = setting("factor per epoch", above=0)
+
+
+@option("torch.optim.lr_scheduler.CosineAnnealingLR")
+@dataclass
+class CosineAnnealingLR:
+    """Lower lr along half a cosine."""
+
+    T_max: int = setting("epochs to the lowest lr; follows the top-level epochs", least=1)
+    eta_min: float = setting("lowest lr", least=0)
+
+
+# ------------------------------------------------------------------------------- callbacks, trainer, logger
+
+
+@dataclass
+class Divergence:
+    """When a run is called diverged."""
+
+    threshold: float = setting("a loss above this, in size, ends the run", above=0)
+
+
+@dataclass
+class EarlyStopping:
+    """When a run that no longer improves ends."""
+
+    patience: int | None = setting("epochs without improvement before the end; null never ends early", least=1)
+    min_delta: float = setting("smallest change that counts as improvement", least=0)
+
+
+@dataclass
+class Callbacks:
+    """What watches the run. Further entries with a `_target_` are Lightning callbacks of the user's own."""
+
+    divergence: Divergence = setting("")
+    early_stopping: EarlyStopping = setting("")
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """What passes through to `lightning.pytorch.Trainer`, and one key of ours."""
+
+    full_train_loss: bool = setting("measure train/loss over all training rows each epoch")
+    strategy: str = setting("how several devices work together")
+    num_nodes: int = setting("machines", least=1)
+    max_steps: int = setting("end after this many iterations; -1 for no limit", least=-1)
+    max_time: str | None = setting("end after this time, as DD:HH:MM:SS")
+    accumulate_grad_batches: int = setting("batches per update of the parameters", least=1)
+    gradient_clip_val: float | None = setting("largest gradient, by gradient_clip_algorithm", above=0)
+    gradient_clip_algorithm: Literal["norm", "value"] = setting("what gradient_clip_val bounds")
+    limit_train_batches: int | float | None = setting("batches per epoch, as a number or a share", above=0)
+    limit_val_batches: int | float | None = setting("validation batches, as a number or a share", above=0)
+    deterministic: bool = setting("refuse operations that are not deterministic")
+    benchmark: bool | None = setting("let cuDNN look for the fastest algorithms")
+    detect_anomaly: bool = setting("stop at the first NaN in a backward pass; slow")
+    sync_batchnorm: bool = setting("share batch-norm statistics between devices")
+
+
+@dataclass
+class Logger:
+    """Where metrics go. Further entries with a `_target_` are Lightning loggers of the user's own."""
+
+    tensorboard: bool = setting("write an event file for TensorBoard")
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+# ----------------------------------------------------------------------------------------------- top level
+
+PRECISIONS = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
+
+
+@dataclass
+class Config:
+    """Everything a run needs to know. Groups whose option has a `_target_` stay plain mappings."""
+
+    lr: float = setting("learning rate", above=0)
+    batch_size: int | Literal["full"] = setting("rows per iteration; full is batch gradient descent", least=1)
+    epochs: int = setting("passes over the training rows", least=1)
+    seed: int = setting("seed of the initial weights and of the row order", least=0)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = setting("hardware to train on")
+    devices: int | list[int] | Literal["auto"] = setting(
+        "how many devices, or which: 2, [0,1], auto", least=1, check=_devices
+    )
+    precision: PRECISIONS = setting("bits of the weights and of the arithmetic")
+    metric: str = setting("what selects the best epoch and the winner")
+    mode: Literal["min", "max"] = setting("whether a lower or a higher metric is better")
+    test: bool = setting("open the test rows once, after the fit, with the best weights")
+    data: dict[str, Any] = setting("the rows")
+    model: dict[str, Any] = setting("what is fitted")
+    optimizer: dict[str, Any] = setting("how the parameters move")
+    scheduler: dict[str, Any] = setting("how lr changes from epoch to epoch")
+    callbacks: Callbacks = setting("")
+    trainer: Trainer = setting("")
+    logger: Logger = setting("")
+
+
+def conflicts(config: dict[str, Any]) -> dict[str, str]:
+    """Keys whose values are fine alone but cannot work together, each with the reason.
+
+    Args:
+        config: a resolved configuration whose single values have been checked.
+    """
+    found = {}
+    optimizer = config["optimizer"]
+    if optimizer["_target_"] == "torch.optim.SGD" and optimizer["nesterov"]:
+        if optimizer["momentum"] == 0:
+            found["optimizer.nesterov"] = "needs momentum: add optimizer.momentum=0.9"
+        elif optimizer["dampening"] != 0:
+            found["optimizer.nesterov"] = "needs optimizer.dampening=0"
+    data = config["data"]
+    if data["_target_"] == "holdfast.data.Line":
+        rows = round((data["stop"] - data["start"]) / data["step"])
+        if rows < 1:
+            found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
+        for key in data["outliers"]:
+            if int(str(key).partition(":")[2] or int(key) + 1) > rows:
+                found["data.outliers"] = f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}"
+    if data["_target_"] == "holdfast.data.Linear":
+        for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
+            if data["rows"] * fraction < 1:
+                found["data.fractions"] = f"leaves no {split} rows out of data.rows={data['rows']}"
+    return found

@@ -1,0 +1,170 @@
+"""TensorBoard event files, written by hand: the scalars of a run at once, as arrays.
+
+The format is TensorBoard's (tensorflow/core/util/event.proto in TFRecord framing): for every event its length, a
+checksum of the length, the protocol buffer and a checksum of it. TensorBoard's own writer takes 16 microseconds an
+event, a third of them for the checksum in Python, and 0.2 s to import.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Bytes = NDArray[np.uint8]
+
+_POLYNOMIAL = 0x82F63B78  # CRC-32C, reversed
+_VARINT = 5  # bytes kept for a step: 2**35 iterations
+
+
+def _crc_table() -> NDArray[np.uint32]:
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, (table >> 1) ^ np.uint32(_POLYNOMIAL), table >> 1).astype(np.uint32)
+    return table
+
+
+_TABLE = _crc_table()
+_LOOKUP: list[int] = _TABLE.tolist()
+
+
+def scalars(tag: str, steps: ArrayLike, values: ArrayLike, times: ArrayLike) -> bytes:
+    """The records of one scalar over many steps.
+
+    Args:
+        tag: the name of the curve, such as `train/loss_step`.
+        steps: whole numbers, shape `(events,)`.
+        values: shape `(events,)`.
+        times: in seconds since 1970, shape `(events,)`.
+    """
+    step = np.asarray(steps, dtype=np.uint64)
+    if not len(step):
+        return b""
+    name = tag.encode()
+    value = b"\x0a" + _varint(len(name)) + name + b"\x15"  # tag, then the head of simple_value
+    summary = b"\x0a" + _varint(len(value) + 4) + value
+    head = b"\x2a" + _varint(len(summary) + 4) + summary
+    record = np.empty((len(step), 9 + 1 + _VARINT + len(head) + 4), dtype=np.uint8)
+    record[:, 0] = 0x09  # wall_time
+    record[:, 1:9] = _little_endian(times, "<f8")
+    record[:, 9] = 0x10  # step
+    for place in range(_VARINT):  # zeros may lead: each step then has the same length
+        record[:, 10 + place] = ((step >> np.uint64(7 * place)) & np.uint64(0x7F)) | np.uint64(
+            0x80 if place < _VARINT - 1 else 0
+        )
+    record[:, 15 : 15 + len(head)] = np.frombuffer(head, dtype=np.uint8)
+    record[:, -4:] = _little_endian(values, "<f4")
+    length = struct.pack("<Q", record.shape[1])
+    frame = np.empty((len(step), 12 + record.shape[1] + 4), dtype=np.uint8)
+    frame[:, :12] = np.frombuffer(length + struct.pack("<I", _mask(_crc(length))), dtype=np.uint8)
+    frame[:, 12:-4] = record
+    frame[:, -4:] = _little_endian(_masked_crcs(record), "<u4")
+    return frame.tobytes()
+
+
+def version(time: float) -> bytes:
+    """The record that every event file begins with."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    return _framed(Event(wall_time=time, file_version="brain.Event:2").SerializeToString())
+
+
+def session_start(hparams: Mapping[str, Any], time: float) -> bytes:
+    """The hyperparameters of a run, for TensorBoard's HParams.
+
+    There is no record of an experiment: without one TensorBoard builds the columns from all runs it finds, with one
+    it believes the first and hides the others.
+    """
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    data = HParamsPluginData()
+    data.session_start_info.start_time_secs = time
+    for name, value in hparams.items():
+        cell = data.session_start_info.hparams[name]
+        if isinstance(value, bool):
+            cell.bool_value = value
+        elif isinstance(value, (int, float)):
+            cell.number_value = value
+        else:
+            cell.string_value = "null" if value is None else str(value)
+    return _session("_hparams_/session_start_info", data, time)
+
+
+def session_end(succeeded: bool, time: float) -> bytes:
+    """How a run ended, for TensorBoard's HParams."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    data = HParamsPluginData()
+    data.session_end_info.status = 1 if succeeded else 2
+    data.session_end_info.end_time_secs = time
+    return _session("_hparams_/session_end_info", data, time)
+
+
+class EventFile:
+    """An event file that grows; TensorBoard follows it while it does."""
+
+    def __init__(self, path: Path, time: float) -> None:
+        self.path = path
+        self.append(version(time))
+
+    def append(self, *records: bytes) -> None:
+        """Add records, in one write."""
+        with self.path.open("ab") as stream:
+            stream.write(b"".join(records))
+
+
+def _session(tag: str, data: Any, time: float) -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event = Event(wall_time=time)
+    value = event.summary.value.add(tag=tag)
+    value.metadata.plugin_data.plugin_name = "hparams"
+    value.metadata.plugin_data.content = data.SerializeToString()
+    value.tensor.dtype = 1  # an empty tensor of floats: what is meant stands in the metadata
+    value.tensor.tensor_shape.dim.add(size=0)
+    return _framed(event.SerializeToString())
+
+
+def _framed(record: bytes) -> bytes:
+    length = struct.pack("<Q", len(record))
+    checks = [struct.pack("<I", _mask(_crc(part))) for part in (length, record)]
+    return length + checks[0] + record + checks[1]
+
+
+def _crc(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _LOOKUP[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+def _mask(crc: int) -> int:
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _masked_crcs(records: Bytes) -> NDArray[np.uint32]:
+    """The masked checksum of every row at once: as many steps as a row has bytes."""
+    crc = np.full(len(records), 0xFFFFFFFF, dtype=np.uint32)
+    for column in np.ascontiguousarray(records.T):
+        crc = _TABLE[(crc ^ column) & 0xFF] ^ (crc >> np.uint32(8))
+    crc = ~crc
+    return (crc >> np.uint32(15) | crc << np.uint32(17)) + np.uint32(0xA282EAD8)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _little_endian(values: ArrayLike | Sequence[float], dtype: str) -> Bytes:
+    array = np.ascontiguousarray(np.asarray(values, dtype=np.float64 if dtype != "<u4" else np.uint32))
+    with np.errstate(over="ignore"):  # a diverged loss beyond single precision is infinite there
+        return array.astype(dtype).view(np.uint8).reshape(len(array), -1)

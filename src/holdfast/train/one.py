@@ -1,0 +1,180 @@
+"""One run, trained by a Lightning Trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from holdfast.data import DataModule
+from holdfast.model import Module
+from holdfast.runs import Result, RunFolder, Status
+from holdfast.schema import Config
+from holdfast.seeding import derive
+from holdfast.train.callbacks import EventLogger, Progress, Recorder
+from holdfast.train.checkpoint import CheckpointIO
+from holdfast.train.trace import Rules, Trace
+from holdfast.train.writer import Writer
+
+
+def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config_hash: str) -> Result:
+    """Train one configuration and leave a finished folder behind.
+
+    However the run ends, `result.json` tells; an exception is told there and then raised again.
+
+    Args:
+        config: what to train.
+        folder: this run's alone.
+        overrides: the words the run was started with, for the record.
+        config_hash: digest of the resolved configuration, for the record.
+    """
+    trace, rules, began = Trace(), Rules.of(config), time.perf_counter()
+    writer = Writer(
+        folder,
+        rules,
+        hparams=_hparams(config, overrides),
+        tensorboard=config.logger.tensorboard,
+        leader=rank_zero_only.rank == 0,
+    )
+
+    def finish(status: Status, **told: Any) -> Result:
+        seconds = time.perf_counter() - began
+        return writer.finish(trace, status, overrides=overrides, config_hash=config_hash, seconds=seconds, **told)
+
+    # the random numbers of a run are its own: what ran before leaves no trace in it, nor it in what follows
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        _quiet()
+        try:
+            module, data = build(config)
+            recorder = Recorder(
+                trace,
+                rules,
+                CheckpointIO(),
+                seed=config.seed,
+                full_train_loss=config.trainer.full_train_loss,
+                update=writer.update,
+            )
+            trainer = _trainer(config, folder, recorder, writer, data)
+            trainer.fit(module, datamodule=data)
+            if trace.standing.end == "diverged":
+                return finish("diverged", error=f"diverged in epoch {len(trace.epochs) - 1}: a loss was not finite")
+            tested = _test(trainer, module, data, trace) if config.test and trace.best else {}
+            return finish("completed", **tested)
+        except Exception as error:
+            finish("failed", error=f"{type(error).__name__}: {error}")
+            raise
+
+
+def build(config: Config) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+    """The module, its weights drawn from the seed, and the data module of a configuration."""
+    torch.manual_seed(derive(config.seed, "weights"))
+    module = instantiate(config.model, _convert_="all")
+    data = instantiate(config.data, _convert_="all")
+    if isinstance(module, Module):
+        optimizer, scheduler = (
+            partial(instantiate, group, _convert_="all") if group["_target_"] else None
+            for group in (config.optimizer, config.scheduler)
+        )
+        assert optimizer is not None
+        module.optimize_with(lambda parameters: optimizer(list(parameters)), scheduler, config.metric)
+    return module, data
+
+
+def _trainer(
+    config: Config, folder: RunFolder, recorder: Recorder, writer: Writer, data: pl.LightningDataModule
+) -> pl.Trainer:
+    ours = {"full_train_loss"}  # what Lightning's Trainer does not know of our trainer group
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=config.precision,
+        max_epochs=config.epochs,
+        default_root_dir=folder.path,
+        plugins=[recorder.checkpoint_io],
+        callbacks=[
+            recorder,
+            *([Progress(config.epochs)] if sys.stderr.isatty() and rank_zero_only.rank == 0 else []),
+            *_extras(config.callbacks.extras),
+        ],
+        logger=[EventLogger(writer), *_extras(config.logger.extras)],
+        use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        profiler=_NoProfiler(),
+        **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in ours},
+    )
+
+
+def _test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, trace: Trace) -> dict[str, Any]:
+    """Open the test rows, once, with the best weights."""
+    if trace.best is not None and trace.best.checkpoint:
+        module.load_state_dict(trace.best.checkpoint["state_dict"])
+    trainer.test(module, datamodule=data, verbose=False)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {"test": metrics, "test_opened": getattr(data, "test_opened", 1)}
+
+
+def _extras(group: Mapping[str, Any]) -> list[Any]:
+    """The callbacks or loggers of the user's own."""
+    return [instantiate(entry, _convert_="all") for entry in group.values()]
+
+
+def _hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
+    """The row of a run in TensorBoard's HParams: what a user usually varies, and every key that was typed."""
+    values = dataclasses.asdict(config)
+    row = {key: values[key] for key in ("lr", "batch_size", "epochs", "seed")}
+    for group in ("data", "model", "optimizer"):
+        row[group] = values[group]["_target_"].rpartition(".")[2]
+    for word in overrides:
+        key = word.lstrip("+").partition("=")[0]
+        node: Any = values
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if not isinstance(node, Mapping):
+            row[key] = node
+    return row
+
+
+def _quiet() -> None:
+    """Leave out what Lightning says about matters that are decided here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
+        ".*does not have many workers.*",  # rows lie in memory: workers cost more than they bring
+        ".*smaller than the logging interval.*",  # losses are recorded at every iteration
+        ".*available but not used.*",  # the accelerator was chosen
+        ".*Checkpoint directory.*",  # the folder was claimed for this run
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+class _NoProfiler(Profiler):
+    """Lightning's own idle profiler makes a context manager anew at each of some twenty hooks an iteration."""
+
+    _IDLE: AbstractContextManager[None] = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self._IDLE
+
+    def start(self, action_name: str) -> None:
+        pass
+
+    def stop(self, action_name: str) -> None:
+        pass
+
+    def summary(self) -> str:
+        return ""

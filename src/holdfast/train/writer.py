@@ -1,0 +1,139 @@
+"""The one writer: from a trace to a run's folder."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+import lightning
+import numpy as np
+import torch
+
+from holdfast.runs import Result, RunFolder, Status
+from holdfast.train import events
+from holdfast.train.checkpoint import save
+from holdfast.train.trace import Rules, Snapshot, Trace
+
+SECONDS_BETWEEN_WRITES = 5.0
+"""How much of a run may have to be trained again after a crash; also how old TensorBoard's view may be."""
+
+
+class Writer:
+    """Writes a run's folder while it is trained, a few seconds apart, and completes it at the end.
+
+    Args:
+        folder: the run's.
+        rules: what its best epoch is chosen by.
+        tensorboard: whether to write an event file.
+        hparams: the row of this run in TensorBoard's HParams.
+        leader: whether this process is the one of its run that writes.
+    """
+
+    def __init__(
+        self, folder: RunFolder, rules: Rules, *, tensorboard: bool, hparams: Mapping[str, Any], leader: bool = True
+    ) -> None:
+        self._folder, self._rules, self._hparams = folder, rules, hparams
+        self._tensorboard, self._leader = tensorboard, leader
+        self._events: events.EventFile | None = None
+        self._steps = self._epochs = 0
+        self._saved: dict[str, Snapshot] = {}
+        self._written = time.monotonic()
+        self._logged: set[str] = set()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write what the user's own code logs through Lightning, as it comes."""
+        self._logged |= metrics.keys()
+        now = [time.time()]
+        self._append(*(events.scalars(tag, [step], [value], now) for tag, value in metrics.items()))
+
+    def update(self, trace: Trace) -> None:
+        """Bring the folder up to date, if that was not done just now."""
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.flush(trace)
+
+    def flush(self, trace: Trace) -> None:
+        """Bring the folder up to date: the best and the last checkpoint, and the curves."""
+        if not self._leader:
+            return
+        self._append(*self._curves(trace))
+        # best before last: whoever resumes from the last checkpoint finds the best one that belongs to it, or a later
+        for path, snapshot in ((self._folder.best, trace.best), (self._folder.last, trace.last)):
+            if snapshot is not None and self._saved.get(path.name) is not snapshot:
+                save(snapshot.checkpoint, path)
+                self._saved[path.name] = snapshot
+        self._written = time.monotonic()
+
+    def finish(
+        self,
+        trace: Trace,
+        status: Status,
+        *,
+        overrides: list[str],
+        config_hash: str,
+        seconds: float,
+        error: str | None = None,
+        test: dict[str, float] | None = None,
+        test_opened: int = 0,
+    ) -> Result:
+        """Complete the folder; `result.json` is written last."""
+        self.flush(trace)
+        if trace.best is not None and self._leader:
+            save(trace.best.checkpoint["state_dict"], self._folder.weights)
+        now = time.time()
+        tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
+        self._append(*tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
+        epochs = [{"epoch": number, **epoch.metrics} for number, epoch in enumerate(trace.epochs)]
+        result = Result(
+                status=status,
+                overrides=overrides,
+                config_hash=config_hash,
+                metric=self._rules.metric,
+                best=epochs[trace.best.epoch] if trace.best else None,
+                last=epochs[-1] if epochs else None,
+                epochs=len(trace.epochs),
+                iterations=trace.epochs[-1].iterations if trace.epochs else 0,
+                seconds=seconds,
+                error=error,
+                test=dict(test) if test else None,
+                test_opened=test_opened,
+                versions=versions(),
+            )
+        return self._folder.commit(result) if self._leader else result
+
+    def _curves(self, trace: Trace) -> list[bytes]:
+        """The records of all that is new since the last time."""
+        steps = np.arange(self._steps, len(trace.losses))
+        times = np.interp(steps + 1, *zip(*trace.clock, strict=True)) if trace.clock else []
+        records = [events.scalars("train/loss_step", steps, trace.losses[self._steps :], times)]
+        for number, epoch in enumerate(trace.epochs[self._epochs :], start=self._epochs):
+            for tag, value in epoch.metrics.items():
+                if tag not in self._logged:
+                    records.append(events.scalars(tag, [number], [value], [epoch.ended]))
+        self._steps, self._epochs = len(trace.losses), len(trace.epochs)
+        return records
+
+    def _append(self, *records: bytes) -> None:
+        if not (self._tensorboard and self._leader):
+            return
+        if self._events is None:
+            now = time.time()
+            self._events = events.EventFile(self._folder.events(now, socket.gethostname()), now)
+            self._events.append(events.session_start(self._hparams, now))
+        self._events.append(*records)
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that decide the numbers."""
+    from holdfast import __version__
+
+    return {
+        "holdfast": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "hydra-core": hydra.__version__,
+    }

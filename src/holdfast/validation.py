@@ -1,0 +1,241 @@
+"""Hold a composed configuration against the schema, and find everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from holdfast.errors import ConfigError, Problem
+from holdfast.schema import OPTIONS, Config, conflicts
+
+_EXTRAS = "extras"  # the field that takes a group's further entries, each with a `_target_` of the user's own
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A value that does not fit; `lesson` says what would."""
+
+    lesson: str
+
+
+def validate(values: Mapping[str, Any], origin: Mapping[str, Any], groups: Iterable[str] = ()) -> Config:
+    """The configuration as typed values.
+
+    Args:
+        values: the composed configuration, resolved, as plain containers.
+        origin: the same before interpolations were resolved, so that a mistake in `lr` is not told again for
+            every key that follows it.
+        groups: config groups that are not of the schema, the user's own, which may hold anything.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+    problems: dict[str, str] = {}
+    known = {key: value for key, value in values.items() if key not in groups or key in _hints(Config)}
+    checked = _check_fields(Config, known, "", problems)
+    told = {key: text for key, text in problems.items() if not _follows(_select(origin, key), problems)}
+    if not problems:
+        told = conflicts(checked)
+    if told:
+        raise ConfigError([Problem(word(key, _select(values, key)), text) for key, text in told.items()])
+    config: Config = _build(Config, checked)
+    return config
+
+
+def word(key: str, value: Any) -> str:
+    """A key and its value as the user would type them.
+
+    >>> word("model.weight", None)
+    'model.weight=null'
+    """
+    shown = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, (dict, list)) else None
+    return f"{key}={value if shown is None else shown}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The nearest known name, as the end of a sentence, or all of them where none is near.
+
+    >>> did_you_mean("adma", ["adam", "sgd"])
+    'did you mean adam?'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there is {', '.join(names)}"
+
+
+def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that may stand under a path, with their types; none where they are the user's own to choose.
+
+    >>> keys_under("callbacks.divergence", {})
+    {'threshold': <class 'float'>}
+    """
+    cls: Any = Config
+    above = ""
+    for part in path.split(".") if path else ():
+        above = f"{above}.{part}".lstrip(".")
+        node = _select(values, above)
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        cls = OPTIONS.get(target) if target else _hints(cls).get(part)
+        if not is_dataclass(cls):
+            return {}
+    return {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}  # type: ignore[arg-type]
+
+
+def is_mapping(path: str, values: Mapping[str, Any]) -> bool:
+    """Whether the value at a path is one mapping, to be replaced whole, such as `data.outliers`."""
+    above, _, key = path.rpartition(".")
+    return bool(above) and get_origin(keys_under(above, values).get(key)) is dict
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _build(cls: Any, values: Mapping[str, Any]) -> Any:
+    """A dataclass of checked values, and the dataclasses inside it."""
+    inner = {key: _build(hint, values[key]) for key, hint in _hints(cls).items() if is_dataclass(hint)}
+    return cls(**{**values, **inner})
+
+
+def _check_fields(cls: type, values: Mapping[str, Any], path: str, problems: dict[str, str]) -> dict[str, Any]:
+    """Check every key under a path; returns the values as the schema's types."""
+    hints = {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}
+    own = {field.name: field.metadata for field in fields(cls)}
+    checked: dict[str, Any] = {_EXTRAS: {}} if _EXTRAS in own else {}
+    for key, value in values.items():
+        full = f"{path}{key}"
+        if key == "_target_":
+            checked[key] = value
+        elif key not in hints:
+            if _EXTRAS in own and isinstance(value, Mapping) and "_target_" in value:
+                checked[_EXTRAS][key] = value
+            else:
+                problems[full] = f"no such key; {did_you_mean(str(key), hints)}"
+        elif is_dataclass(hints[key]):
+            checked[key] = _check_group(hints[key], value, full, problems)  # type: ignore[arg-type]
+        elif cls is Config and get_origin(hints[key]) is dict:
+            checked[key] = _check_option(key, value, problems)
+        else:
+            fitted = _fit(value, hints[key], own[key])
+            if isinstance(fitted, _Wrong):
+                problems[full] = f"{fitted.lesson} ({own[key]['meaning']})"
+            checked[key] = fitted
+    for key in hints.keys() - values.keys():
+        problems[f"{path}{key}"] = f"is missing ({own[key]['meaning']})"
+    return checked
+
+
+def _check_group(cls: type, value: Any, path: str, problems: dict[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return _check_fields(cls, value, f"{path}.", problems)
+    problems[path] = f"is a group of keys: {', '.join(f'{path}.{key}' for key in _hints(cls))}"
+    return value
+
+
+def _check_option(key: str, value: Any, problems: dict[str, str]) -> Any:
+    """Check a group whose option is known by its `_target_`; an option of the user's own is left as it is."""
+    if not isinstance(value, Mapping) or "_target_" not in value:
+        problems[key] = "is a group: its YAML file must name a class as _target_"
+        return value
+    target = value["_target_"]
+    if target is None and key == "scheduler":
+        return value
+    if not isinstance(target, str):
+        problems[f"{key}._target_"] = "must name a class, as module.Class"
+        return value
+    cls = OPTIONS.get(target)
+    return _check_fields(cls, value, f"{key}.", problems) if cls else value
+
+
+def _fit(value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
+    """The value as the type the schema asks for, or what is wrong with it."""
+    fitted = _convert(value, hint)
+    if isinstance(fitted, _Wrong):
+        return _Wrong(f"must be {_describe(hint, bounds)}{_nearest(value, hint)}")
+    if isinstance(fitted, (int, float)) and not isinstance(fitted, bool):
+        above, least, most = bounds["above"], bounds["least"], bounds["most"]
+        if (
+            not math.isfinite(fitted)
+            or (above is not None and fitted <= above)
+            or (least is not None and fitted < least)
+            or (most is not None and fitted > most)
+        ):
+            return _Wrong(f"must be {_describe(hint, bounds)}")
+    lesson = bounds["check"](fitted) if bounds["check"] and fitted is not None else None
+    return _Wrong(lesson) if lesson else fitted
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        # an exact match comes first, so that 2 stays a whole number where `int | float` is asked for
+        options = [_convert(value, part) for part in sorted(inner, key=lambda part: part is float)]
+        return next((option for option in options if not isinstance(option, _Wrong)), _Wrong(""))
+    if origin is Literal:
+        return value if value in inner and not isinstance(value, bool) else _Wrong("")
+    if origin is list:
+        items = [_convert(item, inner[0]) for item in value] if isinstance(value, list) else [_Wrong("")]
+        return _Wrong("") if any(isinstance(item, _Wrong) for item in items) else items
+    if origin is dict:
+        pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
+        made = {_convert(key, inner[0]): _convert(item, inner[1]) for key, item in pairs}
+        return _Wrong("") if any(isinstance(part, _Wrong) for pair in made.items() for part in pair) else made
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    exact = hint is type(None) and value is None or hint is not type(None) and type(value) is hint
+    return value if exact else _Wrong("")
+
+
+def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
+    """What a value may be, in words: `a number above 0`."""
+    return _describe(hint, bounds)
+
+
+def _describe(hint: Any, bounds: Mapping[str, Any]) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(part, bounds) for part in inner)
+    if origin is Literal:
+        return " or ".join(", ".join(map(str, inner)).rsplit(", ", 1))
+    if origin is list:
+        return f"a list of {_describe(inner[0], _UNBOUNDED)}s, as [1,2]".replace("a list of a ", "a list of ")
+    if origin is dict:
+        return "a mapping, as {0:20.0}"
+    names = {bool: "true or false", str: "text", type(None): "null", int: "a whole number", float: "a number"}
+    if hint not in (int, float):
+        return names[hint]
+    ends = [f"above {bounds['above']:g}"] if bounds["above"] is not None else []
+    ends += [f"from {bounds['least']:g}"] if bounds["least"] is not None else []
+    ends += [f"to {bounds['most']:g}"] if bounds["most"] is not None else []
+    return " ".join([names[hint], *ends]) + (" on" if ends and ends[-1].startswith("from") else "")
+
+
+_UNBOUNDED: dict[str, Any] = {"above": None, "least": None, "most": None}
+
+
+def _nearest(value: Any, hint: Any) -> str:
+    """The nearest of the words allowed, where the value is nearly one of them."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    words = [str(item) for part in parts if get_origin(part) is Literal for item in get_args(part)]
+    near = difflib.get_close_matches(str(value), words, n=1, cutoff=0.3)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _select(values: Mapping[str, Any], path: str) -> Any:
+    node: Any = values
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _follows(raw: Any, problems: Mapping[str, str]) -> bool:
+    """Whether a value only repeats another key that is told of already."""
+    return isinstance(raw, str) and any(reference in problems for reference in _REFERENCE.findall(raw))

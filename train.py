@@ -1,0 +1,6 @@
+"""python train.py lr=0.01"""
+
+from holdfast.main import main
+
+if __name__ == "__main__":
+    main()
