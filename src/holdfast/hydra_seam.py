@@ -141,6 +141,22 @@ class Loader(ConfigLoaderImpl):
         )
 
 
+def compose(words: list[str], conf: Path) -> Config:
+    """The configuration that some words make, without running it.
+
+    Args:
+        words: as typed on the command line; flags have no meaning here.
+        conf: the folder of the primary configuration.
+
+    Raises:
+        ConfigError: with every word that cannot work.
+    """
+    version.setbase("1.3")
+    loader = Hydra("train", Loader(_search_path(get_args_parser().parse_args([]), conf))).config_loader
+    config = loader.load_configuration(CONFIG_NAME, [*words, "hydra.mode=RUN"], RunMode.RUN)
+    return settings(config)[0]
+
+
 def launch(words: list[str], conf: Path, task: Callable[[DictConfig], Any], prepare: Callable[[Config], None]) -> int:
     """Compose, check, claim a folder, and let Hydra run the task in it.
 
@@ -275,7 +291,7 @@ def _apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         elif key in known or item.is_delete():
             lesson = str(error.__cause__ or error).splitlines()[0]
         else:
-            lesson = f"no such key; {did_you_mean(key, known)}"
+            lesson = f"no such key; {did_you_mean(key, known, f'{above}.' if above else '')}"
         problems.append(Problem(item.input_line, lesson))
 
 

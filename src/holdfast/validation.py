@@ -55,19 +55,39 @@ def word(key: str, value: Any) -> str:
     >>> word("model.weight", None)
     'model.weight=null'
     """
-    shown = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, (dict, list)) else None
-    return f"{key}={value if shown is None else shown}"
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    return f"{key}={shown}"
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
+def did_you_mean(given: str, known: Iterable[str], path: str = "") -> str:
     """The nearest known name, as the end of a sentence, or all of them where none is near.
+
+    Args:
+        given: what was typed.
+        known: the names there are.
+        path: what stands before the name. A top-level key may also be meant for one of the groups.
 
     >>> did_you_mean("adma", ["adam", "sgd"])
     'did you mean adam?'
+    >>> did_you_mean("momentum", ["lr", "seed"])
+    'did you mean optimizer.momentum?'
     """
-    names = sorted(known)
+    names = sorted(map(str, known))
     near = difflib.get_close_matches(given, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"there is {', '.join(names)}"
+    if not near and not path:
+        near = [full for full in _grouped() if full.rpartition(".")[2] == given][:1]
+    return f"did you mean {path}{near[0]}?" if near else f"there is {', '.join(names)}"
+
+
+@cache
+def _grouped() -> tuple[str, ...]:
+    """Every key of the groups that ship with Holdfast, with its group."""
+    groups = {"holdfast.data": "data", "holdfast.model": "model", "torch.optim.lr_scheduler": "scheduler"}
+    return tuple(
+        f"{groups.get(target.rpartition('.')[0], 'optimizer')}.{field.name}"
+        for target, cls in OPTIONS.items()
+        for field in fields(cls)
+    )
 
 
 def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +138,7 @@ def _check_fields(cls: type, values: Mapping[str, Any], path: str, problems: dic
             if _EXTRAS in own and isinstance(value, Mapping) and "_target_" in value:
                 checked[_EXTRAS][key] = value
             else:
-                problems[full] = f"no such key; {did_you_mean(str(key), hints)}"
+                problems[full] = f"no such key; {did_you_mean(str(key), hints, path)}"
         elif is_dataclass(hints[key]):
             checked[key] = _check_group(hints[key], value, full, problems)  # type: ignore[arg-type]
         elif cls is Config and get_origin(hints[key]) is dict:

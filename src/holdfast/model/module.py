@@ -6,20 +6,20 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
 from holdfast.model import networks
+from holdfast.model.lean import LeanModule
 
 Statistics = list[Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], Any]
 
 
-class Module(pl.LightningModule):
+class Module(LeanModule):
     """A LightningModule whose training, validation and test follow from one method, `loss(batch)`.
 
     A subclass defines `loss`, pure in its parameters, and is trained with the optimizer and the scheduler of the
@@ -33,14 +33,6 @@ class Module(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._sums: Statistics = []
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this name twice around every hook, some forty times an iteration, and nn.Module looks through
-        # its parameters and buffers each time: a fifth of a small model's step
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def loss(self, batch: Any) -> Tensor:
         """What is minimised: a scalar, the mean over the rows of a batch."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from holdfast.data import DataModule
 from holdfast.errors import HoldfastError
 from holdfast.model import Module
-from holdfast.seeding import derive
+from holdfast.seeding import derive, reseed
 from holdfast.train.checkpoint import CheckpointIO
 from holdfast.train.trace import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
 from holdfast.train.writer import Writer
@@ -62,7 +62,7 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make what is random in this epoch a function of seed and epoch alone."""
-        torch.manual_seed(derive(self._seed, "epoch", trainer.current_epoch))
+        reseed(derive(self._seed, "epoch", trainer.current_epoch))
         self._epoch_start = len(self.trace.losses)
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]

@@ -109,10 +109,11 @@ class Writer:
         steps = np.arange(self._steps, len(trace.losses))
         times = np.interp(steps + 1, *zip(*trace.clock, strict=True)) if trace.clock else []
         records = [events.scalars("train/loss_step", steps, trace.losses[self._steps :], times)]
+        points: dict[str, list[tuple[int, float, float]]] = {}
         for number, epoch in enumerate(trace.epochs[self._epochs :], start=self._epochs):
-            for tag, value in epoch.metrics.items():
-                if tag not in self._logged:
-                    records.append(events.scalars(tag, [number], [value], [epoch.ended]))
+            for tag in epoch.metrics.keys() - self._logged:
+                points.setdefault(tag, []).append((number, epoch.metrics[tag], epoch.ended))
+        records += [events.scalars(tag, *zip(*points[tag], strict=True)) for tag in sorted(points)]
         self._steps, self._epochs = len(trace.losses), len(trace.epochs)
         return records
 

@@ -1,0 +1,85 @@
+"""python benchmarks/fit.py: 600 iterations of the course's data, over loops of plain torch that do the same updates."""
+
+from __future__ import annotations
+
+import gc
+
+gc.disable()  # as holdfast itself starts
+
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from holdfast.data import Line, row_order
+from holdfast.hydra_seam import compose
+from holdfast.main import CONF
+from holdfast.runs import RunFolder
+from holdfast.train.one import train_one
+
+gc.freeze()
+gc.enable()
+
+RUNS = 15
+
+
+def complete() -> None:
+    """Lightning's Trainer with validation, checkpoints, TensorBoard and result.json: `python train.py lr=0.01`."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_one(CONFIG, RunFolder(Path(folder)), overrides=[], config_hash="")
+
+
+def course_loop() -> None:
+    """The course's loop: a DataLoader that collates row by row, and each iteration's loss kept as a number."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loader = DataLoader(ROWS, batch_size=1, shuffle=True)
+    losses = []
+    for _ in range(10):
+        for x, y in loader:
+            loss = torch.nn.functional.mse_loss(model(x), y)
+            losses.append(loss.tolist())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def slice_loop() -> None:
+    """The leanest loop: rows in this run's order are gathered once an epoch, and no loss is kept."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for epoch in range(10):
+        order = row_order(len(ROWS), 0, epoch)
+        for x, y in zip(ROWS.x[order].split(1), ROWS.y[order].split(1), strict=True):
+            loss = torch.nn.functional.mse_loss(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def main() -> None:
+    """Print the time of each, and the ratios."""
+    loops: tuple[Callable[[], None], ...] = (complete, course_loop, slice_loop)
+    times: dict[str, list[float]] = {loop.__name__: [] for loop in loops}
+    for _ in range(RUNS + 2):
+        for loop in loops:
+            began = time.perf_counter()
+            loop()
+            times[loop.__name__].append(time.perf_counter() - began)
+    seconds = {name: statistics.median(values[2:]) for name, values in times.items()}
+    for name, value in seconds.items():
+        print(f"{name:<12} {1e3 * value:6.0f} ms")
+    print(f"complete over the course's loop  {seconds['complete'] / seconds['course_loop']:.2f} (target 4)")
+    print(f"complete over the leanest loop   {seconds['complete'] / seconds['slice_loop']:.2f}")
+
+
+if __name__ == "__main__":
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    CONFIG = compose(["accelerator=cpu"], CONF)
+    ROWS = Line().rows("train")
+    main()
