@@ -3,7 +3,7 @@
     HoldfastError           one clean message, no traceback                          exit 1
     ├── ConfigError         words or YAML that cannot work; nothing was written      exit 2
     │   └── DeviceError     an accelerator or a number of devices this machine lacks exit 2
-    ├── FolderError         a run's folder that is taken, or cannot be written       exit 1
+    ├── FolderError         a run's folder that is taken, or cannot be made          exit 2
     ├── DataError           rows that nothing can be learnt from                     exit 1
     └── SealedError         test rows were asked for outside of a test               exit 1
 """
@@ -61,7 +61,9 @@ class DeviceError(ConfigError):
 
 
 class FolderError(HoldfastError):
-    """A run's folder is already taken, or cannot be written."""
+    """A run's folder is already taken, or cannot be made."""
+
+    exit_code = 2
 
 
 class DataError(HoldfastError):

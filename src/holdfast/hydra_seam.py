@@ -277,6 +277,9 @@ def _apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
     """Set one value, or say why it cannot be set."""
     above, _, key = item.key_or_group.rpartition(".")
     node = OmegaConf.select(config, above) if above else config
+    if item.is_delete() and key in keys_under(above, config):
+        problems.append(Problem(item.input_line, f"cannot be left out: give {item.key_or_group} a value"))
+        return
     try:
         if is_mapping(item.key_or_group, config):
             # Hydra would merge, so that data.outliers={} could never empty the mapping
@@ -310,5 +313,6 @@ def _check(config: DictConfig, problems: list[Problem]) -> None:
         raise ConfigError([*problems, *error.problems]) from None
     finally:
         HydraConfig.instance().cfg = previous
+        OmegaConf.set_readonly(config.hydra, False)  # launchers still number their jobs in it
     if problems:
         raise ConfigError(problems)

@@ -63,6 +63,7 @@ def prepare(config: Config) -> None:
 def task(config: DictConfig) -> Any:
     """Train one configuration in the folder that Hydra made for it; returns the best metric."""
     from hydra.core.hydra_config import HydraConfig
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from holdfast.console import summary
     from holdfast.hydra_seam import settings
@@ -78,7 +79,7 @@ def task(config: DictConfig) -> Any:
         overrides=list(hydra.overrides.task),
         config_hash=config_hash(values, origin),
     )
-    if folder.result.exists():
+    if rank_zero_only.rank == 0:
         log.info("%s", summary(result, folder))
     return result.best[result.metric] if result.best else None
 

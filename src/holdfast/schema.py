@@ -319,11 +319,15 @@ def conflicts(config: dict[str, Any]) -> dict[str, str]:
         rows = round((data["stop"] - data["start"]) / data["step"])
         if rows < 1:
             found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
+            return found
         for key in data["outliers"]:
             if int(str(key).partition(":")[2] or int(key) + 1) > rows:
-                found["data.outliers"] = f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}"
+                found["data.outliers"] = (
+                    f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}; "
+                    "give others, or none with data.outliers={}"
+                )
     if data["_target_"] == "holdfast.data.Linear":
         for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
             if data["rows"] * fraction < 1:
-                found["data.fractions"] = f"leaves no {split} rows out of data.rows={data['rows']}"
+                found.setdefault("data.fractions", f"leaves no {split} rows out of data.rows={data['rows']}")
     return found

@@ -94,9 +94,10 @@ class Batches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         order = row_order(self.rows, self.seed, self.epoch()) if self.shuffle else torch.arange(self.rows)
-        share = -(-self.rows // self.world)
-        mine = torch.cat([order, order[: share * self.world - self.rows]])[self.rank :: self.world]
-        return iter(mine.split(self.batch_size))
+        if self.world > 1:
+            share = -(-self.rows // self.world)
+            order = order[torch.arange(self.rank, share * self.world, self.world) % self.rows]
+        return iter(order.split(self.batch_size))
 
 
 def loader(rows: Rows, batches: Sampler[Tensor], num_workers: int = 0) -> DataLoader[Batch]:

@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from holdfast.model import networks
 from holdfast.model.lean import LeanModule
 
-Statistics = list[Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], Any]
 
@@ -32,7 +31,7 @@ class Module(LeanModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sums: Statistics = []
+        self._sums: list[Tensor] = []
 
     def loss(self, batch: Any) -> Tensor:
         """What is minimised: a scalar, the mean over the rows of a batch."""
@@ -40,8 +39,7 @@ class Module(LeanModule):
 
     def statistics(self, batch: Any) -> Tensor:
         """Sums over the rows of a batch, from which `metrics` makes the metrics; the first is the number of rows."""
-        rows = len(batch) if isinstance(batch, Tensor) else len(batch[0])
-        return torch.stack([torch.as_tensor(float(rows), device=self.device), rows * self.loss(batch)])
+        return loss_sums(self, batch)
 
     @staticmethod
     def metrics(sums: Sequence[float]) -> dict[str, float]:
@@ -88,17 +86,25 @@ class Module(LeanModule):
         """Log the metrics of the test rows as `test/...`."""
         self._log("test")
 
-    def measure(self, sums: Statistics, split: str) -> dict[str, float]:
-        """The metrics of a split, by name, from the statistics of its batches."""
-        # one transfer for all batches, summed in double precision, which not every accelerator has
-        total = torch.stack(sums).to("cpu", torch.float64).sum(0).tolist()
-        return {f"{split}/{name}": value for name, value in self.metrics(total).items()}
-
     def _log(self, split: str) -> None:
         # not to the loggers: the run's own writer does that, at the steps it keeps for all engines
-        metrics = self.measure(self._sums, split)
+        metrics = measure(self, self._sums, split)
         self._sums = []
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}, logger=False)
+
+
+def loss_sums(module: Any, batch: Any) -> Tensor:
+    """Rows, and the sum of the loss over them, of any module with a `loss(batch)`; shape `(2,)`."""
+    rows = len(batch) if isinstance(batch, Tensor) else len(batch[0])
+    loss: Tensor = module.loss(batch)
+    return torch.stack([torch.full_like(loss, rows), rows * loss])
+
+
+def measure(module: Module | type[Module], sums: Sequence[Tensor], split: str) -> dict[str, float]:
+    """The metrics of a split by name, as `val/loss`, from the statistics of its batches."""
+    # one transfer for all batches, summed in double precision, which not every accelerator has
+    total = torch.stack(list(sums)).to("cpu", torch.float64).sum(0).tolist()
+    return {f"{split}/{name}": value for name, value in module.metrics(total).items()}
 
 
 class Regression(Module):

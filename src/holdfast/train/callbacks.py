@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from holdfast.data import DataModule
 from holdfast.errors import HoldfastError
-from holdfast.model import Module
+from holdfast.model.module import Module, loss_sums, measure
 from holdfast.seeding import derive, reseed
 from holdfast.train.checkpoint import CheckpointIO
 from holdfast.train.trace import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
@@ -81,18 +82,18 @@ class Recorder(Checkpoint):
         if loss is not None:
             self._pending.append(loss)
         if len(self._pending) >= CHECK_EVERY:
-            self._collect()
+            self._collect(_foreign(trainer))
             self._hopeless = not self._rules.within(worst(self.trace.losses[-CHECK_EVERY:]))
             self._update(self.trace)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch, and keep a snapshot of it."""
-        self._collect()
+        self._collect(_foreign(trainer))
         number, losses = trainer.current_epoch, self.trace.losses[self._epoch_start :]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if losses:
             metrics["train/loss_epoch"] = sum(losses) / len(losses)
-        if self._full_train_loss and isinstance(pl_module, Module):
+        if self._full_train_loss:
             metrics.update(_measure_train(trainer, pl_module))
         metrics["lr"] = self._learning_rate
         if self._rules.metric not in metrics:
@@ -104,6 +105,8 @@ class Recorder(Checkpoint):
         trace = self.trace
         trace.standing = judge(trace.standing, number, metrics, worst(losses), self._rules)
         trace.epochs.append(Epoch(metrics, trainer.global_step, time.time()))
+        for logger in _foreign(trainer):
+            logger.log_metrics({"epoch": number, **metrics}, step=trainer.global_step)
         trace.last = Snapshot(number, self.checkpoint_io.snapshot(trainer))
         if trace.standing.best_epoch == number:
             trace.best = trace.last
@@ -111,10 +114,14 @@ class Recorder(Checkpoint):
             trainer.should_stop = True
         self._update(trace)
 
-    def _collect(self) -> None:
+    def _collect(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""
         if self._pending:
-            self.trace.losses += torch.stack(self._pending).tolist()
+            losses = torch.stack(self._pending).tolist()
+            for logger in loggers:
+                for step, loss in enumerate(losses, start=len(self.trace.losses)):
+                    logger.log_metrics({"train/loss_step": loss}, step=step)
+            self.trace.losses += losses
             self.trace.clock.append((len(self.trace.losses), time.time()))
             self._pending.clear()
 
@@ -179,8 +186,15 @@ class Progress(pl.Callback):
             self._bar.close()
 
 
-def _measure_train(trainer: pl.Trainer, module: Module) -> dict[str, float]:
-    """The metrics of the present weights over all training rows."""
+def _foreign(trainer: pl.Trainer) -> list[Logger]:
+    """The loggers of the user's own, which are told what the writer is told."""
+    return [logger for logger in trainer.loggers if not isinstance(logger, EventLogger)]
+
+
+def _measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+    """The metrics of the present weights over all training rows; none for a module that has no `loss(batch)`."""
+    if not (isinstance(module, Module) or inspect.ismethod(getattr(module, "loss", None))):
+        return {}
     data = trainer.datamodule  # type: ignore[attr-defined]
     batches = data.all_train_dataloader() if isinstance(data, DataModule) else trainer.train_dataloader
     sums, training = [], module.training
@@ -189,6 +203,6 @@ def _measure_train(trainer: pl.Trainer, module: Module) -> dict[str, float]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
         for batch in batches:
             batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
-            sums.append(module.statistics(batch))
+            sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
     module.train(training)
-    return module.measure(sums, "train")
+    return measure(module if isinstance(module, Module) else Module, sums, "train")

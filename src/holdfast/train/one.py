@@ -28,6 +28,9 @@ from holdfast.train.checkpoint import CheckpointIO
 from holdfast.train.trace import Rules, Trace
 from holdfast.train.writer import Writer
 
+OURS = frozenset({"full_train_loss"})
+"""Keys of the trainer group that Lightning's Trainer does not know."""
+
 
 def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config_hash: str) -> Result:
     """Train one configuration and leave a finished folder behind.
@@ -69,7 +72,7 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
             trainer = _trainer(config, folder, recorder, writer, data)
             trainer.fit(module, datamodule=data)
             if trace.standing.end == "diverged":
-                return finish("diverged", error=f"diverged in epoch {len(trace.epochs) - 1}: a loss was not finite")
+                return finish("diverged", error=_divergence(trace, rules))
             tested = _test(trainer, module, data, trace) if config.test and trace.best else {}
             return finish("completed", **tested)
         except Exception as error:
@@ -99,7 +102,6 @@ def _make(group: Mapping[str, Any], *args: Any) -> Any:
 def _trainer(
     config: Config, folder: RunFolder, recorder: Recorder, writer: Writer, data: pl.LightningDataModule
 ) -> pl.Trainer:
-    ours = {"full_train_loss"}  # what Lightning's Trainer does not know of our trainer group
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -118,8 +120,12 @@ def _trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         profiler=_NoProfiler(),
-        **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in ours},
+        **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in OURS},
     )
+
+
+def _divergence(trace: Trace, rules: Rules) -> str:
+    return f"diverged in epoch {len(trace.epochs) - 1}: a loss was not finite, or passed {rules.threshold:g}"
 
 
 def _test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, trace: Trace) -> dict[str, Any]:
@@ -160,8 +166,9 @@ def _quiet() -> None:
         ".*isinstance.treespec, LeafSpec.*",  # Lightning's own use of torch
         ".*does not have many workers.*",  # rows lie in memory: workers cost more than they bring
         ".*smaller than the logging interval.*",  # losses are recorded at every iteration
+        ".*sync_dist=True.*",  # every process measures all rows: there is nothing to add up
         ".*available but not used.*",  # the accelerator was chosen
-        ".*Checkpoint directory.*",  # the folder was claimed for this run
+        ".*directory .* exists and is not empty.*",  # the folder was claimed for this run
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -86,7 +86,8 @@ class Writer:
         now = time.time()
         tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
         self._append(*tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
-        epochs = [{"epoch": number, **epoch.metrics} for number, epoch in enumerate(trace.epochs)]
+        asked = {self._rules.metric: None, "val/loss": None, "train/loss": None}  # there even if nobody logged them
+        epochs = [{"epoch": number, **asked, **epoch.metrics} for number, epoch in enumerate(trace.epochs)]
         result = Result(
                 status=status,
                 overrides=overrides,

@@ -1,0 +1,49 @@
+"""What most tests need: the command line, run in an empty folder inside this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from holdfast.main import main
+from holdfast.runs import Result, RunFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+    folder: RunFolder
+
+    @property
+    def result(self) -> Result:
+        result = self.folder.read()
+        assert result is not None, f"no result.json in {self.folder.path}; {self.out}{self.err}"
+        return result
+
+
+@pytest.fixture
+def holdfast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ran]:
+    """Run `python train.py WORDS` in an empty folder; each call gets a run's folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    count = iter(range(1000))
+
+    def run(*words: str) -> Ran:
+        folder = tmp_path / "ran" / str(next(count))
+        with pytest.raises(SystemExit) as exit_:
+            main([*words, f"hydra.run.dir={folder}"])
+        out, err = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return Ran(exit_.value.code, out, err, RunFolder(folder))
+
+    return run

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from holdfast.data import DataModule, Line, Linear
+from holdfast.errors import SealedError
+from holdfast.model import Linear as LinearModel
+
+pytestmark = pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+
+
+class Spy(pl.Callback):
+    """Training code that tries to see test rows, by every door there is."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self.seen = False
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        test_rows = Line().rows("test").y
+        with pytest.raises(SealedError, match="test=true"):
+            data.test_dataloader()
+        self.refused += 1
+        near = [value for value in gc.get_objects() if issubclass(type(value), torch.Tensor) and value is not test_rows]
+        self.seen |= any(value.shape == test_rows.shape and torch.equal(value, test_rows) for value in near)
+
+
+def trainer(*callbacks: pl.Callback) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+
+
+def module() -> LinearModel:
+    made = LinearModel()
+    made.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.01), None, "val/loss")
+    return made
+
+
+def test_no_training_code_can_read_test_rows() -> None:
+    data, spy = Line(batch_size=30), Spy()
+    trainer(spy).fit(module(), datamodule=data)
+    assert spy.refused == 2
+    assert not spy.seen
+    assert data.test_opened == 0
+
+
+def test_the_spy_would_have_found_them() -> None:
+    class Leaky(Line):
+        def setup(self, stage: str) -> None:
+            super().setup(stage)
+            self.leaked = self.rows("test").y
+
+    spy = Spy()
+    trainer(spy).fit(module(), datamodule=Leaky(batch_size=60))
+    assert spy.seen
+
+
+def test_a_test_opens_them_and_every_opening_is_counted() -> None:
+    data, model, tester = Line(), module(), trainer()
+    for opened in (1, 2):
+        tester.test(model, datamodule=data, verbose=False)
+        assert data.test_opened == opened
+    rows = Line().rows("test")
+    with torch.no_grad():
+        expected = torch.nn.functional.mse_loss(model(rows.x), rows.y)
+    assert float(tester.callback_metrics["test/loss"]) == pytest.approx(float(expected), rel=1e-6)
+    assert not hasattr(data, "test")
+
+
+@pytest.mark.parametrize("data", [Line(batch_size=7), Linear(batch_size=7, rows=100, features=3)])
+def test_outside_a_trainer_the_rows_are_there_and_the_test_rows_are_not(data: DataModule) -> None:
+    data.setup("fit")
+    x, y = next(iter(data.train_dataloader()))
+    assert len(x) == len(y) == 7
+    assert sum(len(y) for _, y in data.val_dataloader()) == len(data.val)
+    with pytest.raises(SealedError):
+        data.test_dataloader()
+
+
+def test_full_is_one_batch() -> None:
+    data = Line(batch_size="full")
+    data.setup("fit")
+    assert len(data.train_dataloader()) == 1
