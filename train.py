@@ -1,4 +1,4 @@
-"""python train.py lr=0.01"""
+"""The command line: `python train.py lr=0.01`."""
 
 from holdfast.main import main
 

@@ -31,9 +31,7 @@ class Ran:
 
 
 @pytest.fixture
-def holdfast(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Ran]:
+def holdfast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Run `python train.py WORDS` in an empty folder; each call gets a run's folder of its own."""
     monkeypatch.chdir(tmp_path)
     count = iter(range(1000))

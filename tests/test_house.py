@@ -14,13 +14,13 @@ from tests.conftest import ROOT
 SOURCE = ROOT / "src" / "holdfast"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = {
-    **dict.fromkeys(("errors", "seeding", "schema", "validation", "runs"), 0),
+    **dict.fromkeys(("errors", "seeding", "rules", "schema", "validation", "runs"), 0),
     **dict.fromkeys(("data", "model"), 1),
     "train": 2,
-    **dict.fromkeys(("hydra_seam", "main", "help", "console", "__main__", "__init__"), 4),
+    **dict.fromkeys(("composing", "hydra_seam", "main", "help", "console", "__main__", "__init__"), 4),
 }
 HEAVY = {"torch", "lightning", "matplotlib", "torchmetrics"}
-LIGHT = ("errors", "seeding", "schema", "validation", "runs", "hydra_seam", "main", "help", "console")
+LIGHT = tuple(path.stem for path in SOURCE.glob("*.py"))
 
 
 def imports(path: Path, *, top: bool) -> set[str]:
@@ -91,7 +91,7 @@ def test_every_name_says_something_and_every_module_says_what_it_is() -> None:
         assert path.stem not in {"utils", "util", "helpers", "common", "misc"}
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), path
-        assert len(path.read_text().splitlines()) <= 330, path
+        assert len(path.read_text().splitlines()) <= 280, path
 
 
 def test_one_class_owns_the_file_names() -> None:

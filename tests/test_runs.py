@@ -66,7 +66,8 @@ def test_finished_means_parsed_same_config_and_every_digest(tmp_path: Path) -> N
     assert folder.is_finished("abc")
     assert not folder.is_finished("abd")
     result = folder.read()
-    assert result is not None and set(result.sha256) == {"best.ckpt", "last.ckpt"}
+    assert result is not None
+    assert set(result.sha256) == {"best.ckpt", "last.ckpt"}
     assert replace(result, sha256={}) == RESULT
 
 

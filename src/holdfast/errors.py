@@ -1,11 +1,11 @@
 """Every mistake a user can make, as an exception that knows its exit code.
 
-    HoldfastError           one clean message, no traceback                          exit 1
-    ├── ConfigError         words or YAML that cannot work; nothing was written      exit 2
-    │   └── DeviceError     an accelerator or a number of devices this machine lacks exit 2
-    ├── FolderError         a run's folder that is taken, or cannot be made          exit 2
-    ├── DataError           rows that nothing can be learnt from                     exit 1
-    └── SealedError         test rows were asked for outside of a test               exit 1
+HoldfastError           one clean message, no traceback                          exit 1
+├── ConfigError         words or YAML that cannot work; nothing was written      exit 2
+│   └── DeviceError     an accelerator or a number of devices this machine lacks exit 2
+├── FolderError         a run's folder that is taken, or cannot be made          exit 2
+├── DataError           rows that nothing can be learnt from                     exit 1
+└── SealedError         test rows were asked for outside of a test               exit 1
 """
 
 from __future__ import annotations

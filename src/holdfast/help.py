@@ -40,7 +40,8 @@ def help_text(conf: Path) -> str:
     for field in fields(Config):
         if is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict:
             lines += _group(conf, field.name, hints[field.name])
-    lines += ["", f"experiment={'|'.join(_names(conf, 'experiment'))}  whole settings, one file each in conf/experiment"]
+    experiments = "|".join(_names(conf, "experiment"))
+    lines += ["", f"experiment={experiments}  whole settings, one file each in conf/experiment"]
     return "\n".join([*lines, "", _FOOT])
 
 

@@ -63,11 +63,11 @@ def prepare(config: Config) -> None:
 def task(config: DictConfig) -> Any:
     """Train one configuration in the folder that Hydra made for it; returns the best metric."""
     from hydra.core.hydra_config import HydraConfig
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+    from holdfast.composing import settings
     from holdfast.console import summary
-    from holdfast.hydra_seam import settings
     from holdfast.runs import RunFolder, config_hash
+    from holdfast.train.machine import is_leader
     from holdfast.train.one import train_one
 
     checked, values, origin = settings(config)
@@ -79,7 +79,7 @@ def task(config: DictConfig) -> Any:
         overrides=list(hydra.overrides.task),
         config_hash=config_hash(values, origin),
     )
-    if rank_zero_only.rank == 0:
+    if is_leader():
         log.info("%s", summary(result, folder))
     return result.best[result.metric] if result.best else None
 

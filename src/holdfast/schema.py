@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from holdfast import rules
+
 Check = Callable[[Any], "str | None"]
 T = TypeVar("T")
 
@@ -48,39 +50,6 @@ def option(target: str) -> Callable[[type[T]], type[T]]:
     return register
 
 
-def _fractions(value: list[float]) -> str | None:
-    if len(value) == 3 and all(part > 0 for part in value) and abs(sum(value) - 1) < 1e-9:
-        return None
-    return "must be three positive numbers that sum to 1: train, validation and test"
-
-
-def _outliers(value: dict[int | str, float]) -> str | None:
-    for rows in value:
-        first, colon, last = str(rows).partition(":")
-        if not (first.isdecimal() and (not colon or (last.isdecimal() and int(first) < int(last)))):
-            return (
-                f'{rows!r} is not a row: give a row number (0) or a range ("50:55"; on the command line, 50\\:55)'
-            )
-    return None
-
-
-def _betas(value: list[float]) -> str | None:
-    if len(value) == 2 and all(0 <= beta < 1 for beta in value):
-        return None
-    return "must be two numbers in [0, 1)"
-
-
-def _widths(value: list[int]) -> str | None:
-    return None if all(width > 0 for width in value) else "must be whole numbers of 1 or more"
-
-
-def _devices(value: Any) -> str | None:
-    if not isinstance(value, list):
-        return None
-    fits = value and all(number >= 0 for number in value) and len(set(value)) == len(value)
-    return None if fits else "must name different devices, from 0 on"
-
-
 # ---------------------------------------------------------------------------------------------------- data
 
 
@@ -106,7 +75,7 @@ class LineData(_Rows):
     slope: float = setting("true slope")
     intercept: float = setting("true intercept")
     noise: float = setting("standard deviation of the noise, in units of y", least=0)
-    outliers: dict[int | str, float] = setting("training rows to replace, and their y", check=_outliers)
+    outliers: dict[int | str, float] = setting("training rows to replace, and their y", check=rules.outliers)
 
 
 @option("holdfast.data.Linear")
@@ -116,7 +85,7 @@ class LinearData(_Rows):
 
     rows: int = setting("rows in all, before the split", least=3)
     features: int = setting("columns of x", least=1)
-    fractions: list[float] = setting("share of train, validation and test rows", check=_fractions)
+    fractions: list[float] = setting("share of train, validation and test rows", check=rules.fractions)
     noise: float = setting("standard deviation of the noise, in units of y", least=0)
     outlier_fraction: float = setting("share of training rows whose y is replaced", least=0, most=1)
 
@@ -140,7 +109,7 @@ class MLPModel:
     """A multi-layer perceptron."""
 
     features: int = setting("columns of x", least=1)
-    hidden: list[int] = setting("units of each hidden layer", check=_widths)
+    hidden: list[int] = setting("units of each hidden layer", check=rules.widths)
     activation: Literal["tanh", "relu"] = setting("nonlinearity after each hidden layer")
     dropout: float = setting("share of hidden units set to zero while training", least=0, most=1)
 
@@ -171,7 +140,7 @@ class SGD(_Optimizer):
 class Adam(_Optimizer):
     """Adam."""
 
-    betas: list[float] = setting("decay of the two running means", check=_betas)
+    betas: list[float] = setting("decay of the two running means", check=rules.betas)
     eps: float = setting("added to the denominator", above=0)
     amsgrad: bool = setting("use the AMSGrad variant")
 
@@ -286,7 +255,7 @@ class Config:
     seed: int = setting("seed of the initial weights and of the row order", least=0)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = setting("hardware to train on")
     devices: int | list[int] | Literal["auto"] = setting(
-        "how many devices, or which: 2, [0,1], auto", least=1, check=_devices
+        "how many devices, or which: 2, [0,1], auto", least=1, check=rules.devices
     )
     precision: PRECISIONS = setting("bits of the weights and of the arithmetic")
     metric: str = setting("what selects the best epoch and the winner")
@@ -299,35 +268,3 @@ class Config:
     callbacks: Callbacks = setting("")
     trainer: Trainer = setting("")
     logger: Logger = setting("")
-
-
-def conflicts(config: dict[str, Any]) -> dict[str, str]:
-    """Keys whose values are fine alone but cannot work together, each with the reason.
-
-    Args:
-        config: a resolved configuration whose single values have been checked.
-    """
-    found = {}
-    optimizer = config["optimizer"]
-    if optimizer["_target_"] == "torch.optim.SGD" and optimizer["nesterov"]:
-        if optimizer["momentum"] == 0:
-            found["optimizer.nesterov"] = "needs momentum: add optimizer.momentum=0.9"
-        elif optimizer["dampening"] != 0:
-            found["optimizer.nesterov"] = "needs optimizer.dampening=0"
-    data = config["data"]
-    if data["_target_"] == "holdfast.data.Line":
-        rows = round((data["stop"] - data["start"]) / data["step"])
-        if rows < 1:
-            found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
-            return found
-        for key in data["outliers"]:
-            if int(str(key).partition(":")[2] or int(key) + 1) > rows:
-                found["data.outliers"] = (
-                    f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}; "
-                    "give others, or none with data.outliers={}"
-                )
-    if data["_target_"] == "holdfast.data.Linear":
-        for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
-            if data["rows"] * fraction < 1:
-                found.setdefault("data.fractions", f"leaves no {split} rows out of data.rows={data['rows']}")
-    return found

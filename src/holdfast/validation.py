@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from holdfast.errors import ConfigError, Problem
-from holdfast.schema import OPTIONS, Config, conflicts
+from holdfast.rules import conflicts
+from holdfast.schema import OPTIONS, Config
 
 _EXTRAS = "extras"  # the field that takes a group's further entries, each with a `_target_` of the user's own
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
@@ -105,7 +106,7 @@ def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
         cls = OPTIONS.get(target) if target else _hints(cls).get(part)
         if not is_dataclass(cls):
             return {}
-    return {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}  # type: ignore[arg-type]
+    return {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}
 
 
 def is_mapping(path: str, values: Mapping[str, Any]) -> bool:
@@ -140,7 +141,7 @@ def _check_fields(cls: type, values: Mapping[str, Any], path: str, problems: dic
             else:
                 problems[full] = f"no such key; {did_you_mean(str(key), hints, path)}"
         elif is_dataclass(hints[key]):
-            checked[key] = _check_group(hints[key], value, full, problems)  # type: ignore[arg-type]
+            checked[key] = _check_group(hints[key], value, full, problems)
         elif cls is Config and get_origin(hints[key]) is dict:
             checked[key] = _check_option(key, value, problems)
         else:
@@ -210,7 +211,7 @@ def _convert(value: Any, hint: Any) -> Any:
         return _Wrong("") if any(isinstance(part, _Wrong) for pair in made.items() for part in pair) else made
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    exact = hint is type(None) and value is None or hint is not type(None) and type(value) is hint
+    exact = (hint is type(None) and value is None) or (hint is not type(None) and type(value) is hint)
     return value if exact else _Wrong("")
 
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdfast.data.split import SPLITS, split_rows
 from holdfast.data.synthetic import line, linear
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def test_the_courses_line() -> None:

@@ -70,7 +70,10 @@ def test_any_loss_will_do() -> None:
             return (self.w * x - y).abs().mean()
 
     model = Absolute()
-    sums = [model.statistics((torch.ones(3, 1), torch.zeros(3, 1))), model.statistics((torch.ones(1, 1), torch.ones(1, 1)))]
+    sums = [
+        model.statistics((torch.ones(3, 1), torch.zeros(3, 1))),
+        model.statistics((torch.ones(1, 1), torch.ones(1, 1))),
+    ]
     assert measure(model, sums, "val") == {"val/loss": 7 / 4}
 
 

@@ -94,7 +94,11 @@ def test_hyperparameters_arrive_with_their_types(tmp_path: Path) -> None:
     start = HParamsPluginData.FromString(plugin["_hparams_/session_start_info"].plugin_data.content)
     end = HParamsPluginData.FromString(plugin["_hparams_/session_end_info"].plugin_data.content)
     cells = start.session_start_info.hparams
-    assert (cells["lr"].number_value, cells["batch_size"].string_value, cells["nesterov"].bool_value) == (0.1, "full", True)
+    assert (cells["lr"].number_value, cells["batch_size"].string_value, cells["nesterov"].bool_value) == (
+        0.1,
+        "full",
+        True,
+    )
     assert (cells["weight"].string_value, cells["epochs"].number_value) == ("null", 3)
     assert (end.session_end_info.status, end.session_end_info.end_time_secs) == (1, 2.0)
 

@@ -62,7 +62,7 @@ class DataModule(pl.LightningDataModule):
             len(self.train),
             len(self.train) if self.batch_size == "full" else self.batch_size,
             seed=self.order_seed,
-            epoch=lambda: trainer.fit_loop.epoch_progress.current.processed if trainer else 0,
+            epoch=lambda: trainer.current_epoch if trainer else 0,
             shuffle=self.shuffle,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,

@@ -31,7 +31,7 @@ class LeanModule(pl.LightningModule):
         batch = args[0]
         if self._transfer_is_plain() and (hook_name != "transfer_batch_to_device" or _lies_on(batch, args[1])):
             return batch
-        return super()._call_batch_hook(hook_name, *args)  # type: ignore[no-untyped-call]
+        return super()._call_batch_hook(hook_name, *args)
 
     def _transfer_is_plain(self) -> bool:
         """Whether neither this module nor the data module has transfer hooks of its own."""

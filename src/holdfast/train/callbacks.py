@@ -55,7 +55,6 @@ class Recorder(Checkpoint):
         self._pending: list[Tensor] = []
         self._epoch_start = 0
         self._learning_rate = float("nan")
-        self._hopeless = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -68,12 +67,6 @@ class Recorder(Checkpoint):
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> int | None:
-        """Skip the rest of an epoch whose loss is lost already."""
-        return -1 if self._hopeless else None
-
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -83,7 +76,8 @@ class Recorder(Checkpoint):
             self._pending.append(loss)
         if len(self._pending) >= CHECK_EVERY:
             self._collect(_foreign(trainer))
-            self._hopeless = not self._rules.within(worst(self.trace.losses[-CHECK_EVERY:]))
+            if not self._rules.within(worst(self.trace.losses[-CHECK_EVERY:])):
+                trainer.should_stop = True  # the epoch ends here, and is judged as usual
             self._update(self.trace)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,14 +90,15 @@ class Recorder(Checkpoint):
         if self._full_train_loss:
             metrics.update(_measure_train(trainer, pl_module))
         metrics["lr"] = self._learning_rate
-        if self._rules.metric not in metrics:
+        lost = worst(losses)
+        if self._rules.metric not in metrics and self._rules.within(lost):
             logged = [name for name in metrics if name != "lr"]
             raise HoldfastError(
                 f"metric={self._rules.metric} is not logged by {type(pl_module).__name__}: "
                 f"{did_you_mean(self._rules.metric, logged)}"
             )
         trace = self.trace
-        trace.standing = judge(trace.standing, number, metrics, worst(losses), self._rules)
+        trace.standing = judge(trace.standing, number, metrics, lost, self._rules)
         trace.epochs.append(Epoch(metrics, trainer.global_step, time.time()))
         for logger in _foreign(trainer):
             logger.log_metrics({"epoch": number, **metrics}, step=trainer.global_step)
@@ -201,8 +196,8 @@ def _measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str,
     module.eval()
     # a loader of the user's own may shuffle, which must not move the random numbers of the next epoch
     with torch.no_grad(), torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
-        for batch in batches:
-            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+        for rows in batches or ():
+            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(rows))
             sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
     module.train(training)
     return measure(module if isinstance(module, Module) else Module, sums, "train")

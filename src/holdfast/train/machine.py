@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from hydra.utils import get_object
 from lightning.pytorch.accelerators import XLAAccelerator
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from holdfast.errors import ConfigError, DeviceError, Problem
 from holdfast.schema import Config
@@ -26,6 +27,11 @@ def check(config: Config) -> None:
     problems = [problem for group, node in _targets(config) for problem in _check_target(group, node)]
     if problems:
         raise ConfigError(problems)
+
+
+def is_leader() -> bool:
+    """Whether this process is the one of its run that writes; there are several on several devices."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def devices() -> dict[str, int]:
@@ -71,10 +77,9 @@ def _check_target(group: str, node: dict[str, Any]) -> list[Problem]:
         return []
     word = f"{group}._target_={target}"
     try:
-        found = get_object(target)
+        found = resolve_name(target)
     except Exception as error:  # whatever the user's module raises while it is imported
-        cause = error.__cause__ or error
-        return [Problem(word, f"cannot be imported: {str(cause).splitlines()[0]}")]
+        return [Problem(word, f"cannot be imported: {str(error).splitlines()[0]}")]
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     try:
         inspect.signature(found).bind_partial(**given)

@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.profilers import Profiler
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from holdfast.data import DataModule
 from holdfast.model import Module
@@ -25,7 +24,8 @@ from holdfast.schema import Config
 from holdfast.seeding import derive, reseed
 from holdfast.train.callbacks import EventLogger, Progress, Recorder
 from holdfast.train.checkpoint import CheckpointIO
-from holdfast.train.trace import Rules, Trace
+from holdfast.train.machine import is_leader
+from holdfast.train.trace import Rules, Snapshot, Trace
 from holdfast.train.writer import Writer
 
 OURS = frozenset({"full_train_loss"})
@@ -49,7 +49,7 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
         rules,
         hparams=_hparams(config, overrides),
         tensorboard=config.logger.tensorboard,
-        leader=rank_zero_only.rank == 0,
+        leader=is_leader(),
     )
 
     def finish(status: Status, **told: Any) -> Result:
@@ -73,7 +73,7 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
             trainer.fit(module, datamodule=data)
             if trace.standing.end == "diverged":
                 return finish("diverged", error=_divergence(trace, rules))
-            tested = _test(trainer, module, data, trace) if config.test and trace.best else {}
+            tested = _test(trainer, module, data, trace.best) if config.test and trace.best else {}
             return finish("completed", **tested)
         except Exception as error:
             finish("failed", error=f"{type(error).__name__}: {error}")
@@ -111,7 +111,7 @@ def _trainer(
         plugins=[recorder.checkpoint_io],
         callbacks=[
             recorder,
-            *([Progress(config.epochs)] if sys.stderr.isatty() and rank_zero_only.rank == 0 else []),
+            *([Progress(config.epochs)] if sys.stderr.isatty() and is_leader() else []),
             *_extras(config.callbacks.extras),
         ],
         logger=[EventLogger(writer), *_extras(config.logger.extras)],
@@ -128,10 +128,12 @@ def _divergence(trace: Trace, rules: Rules) -> str:
     return f"diverged in epoch {len(trace.epochs) - 1}: a loss was not finite, or passed {rules.threshold:g}"
 
 
-def _test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, trace: Trace) -> dict[str, Any]:
+def _test(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, best: Snapshot
+) -> dict[str, Any]:
     """Open the test rows, once, with the best weights."""
-    if trace.best is not None and trace.best.checkpoint:
-        module.load_state_dict(trace.best.checkpoint["state_dict"])
+    weights: Any = trainer.strategy.broadcast(best.checkpoint.get("state_dict"))  # only the leader keeps snapshots
+    module.load_state_dict(weights)
     trainer.test(module, datamodule=data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return {"test": metrics, "test_opened": getattr(data, "test_opened", 1)}

@@ -89,26 +89,27 @@ class Writer:
         asked = {self._rules.metric: None, "val/loss": None, "train/loss": None}  # there even if nobody logged them
         epochs = [{"epoch": number, **asked, **epoch.metrics} for number, epoch in enumerate(trace.epochs)]
         result = Result(
-                status=status,
-                overrides=overrides,
-                config_hash=config_hash,
-                metric=self._rules.metric,
-                best=epochs[trace.best.epoch] if trace.best else None,
-                last=epochs[-1] if epochs else None,
-                epochs=len(trace.epochs),
-                iterations=trace.epochs[-1].iterations if trace.epochs else 0,
-                seconds=seconds,
-                error=error,
-                test=dict(test) if test else None,
-                test_opened=test_opened,
-                versions=versions(),
-            )
+            status=status,
+            overrides=overrides,
+            config_hash=config_hash,
+            metric=self._rules.metric,
+            best=epochs[trace.best.epoch] if trace.best else None,
+            last=epochs[-1] if epochs else None,
+            epochs=len(trace.epochs),
+            iterations=trace.epochs[-1].iterations if trace.epochs else 0,
+            seconds=seconds,
+            error=error,
+            test=dict(test) if test else None,
+            test_opened=test_opened,
+            versions=versions(),
+        )
         return self._folder.commit(result) if self._leader else result
 
     def _curves(self, trace: Trace) -> list[bytes]:
         """The records of all that is new since the last time."""
         steps = np.arange(self._steps, len(trace.losses))
-        times = np.interp(steps + 1, *zip(*trace.clock, strict=True)) if trace.clock else []
+        clock = np.array(trace.clock or [(0, 0.0)])
+        times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
         records = [events.scalars("train/loss_step", steps, trace.losses[self._steps :], times)]
         points: dict[str, list[tuple[int, float, float]]] = {}
         for number, epoch in enumerate(trace.epochs[self._epochs :], start=self._epochs):

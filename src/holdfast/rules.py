@@ -1,0 +1,76 @@
+"""What a value must be beyond its type and range, and which values cannot work together.
+
+A rule of one value returns what is wrong with it, or None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def fractions(value: list[float]) -> str | None:
+    """Shares of train, validation and test rows."""
+    if len(value) == 3 and all(part > 0 for part in value) and abs(sum(value) - 1) < 1e-9:
+        return None
+    return "must be three positive numbers that sum to 1: train, validation and test"
+
+
+def outliers(value: dict[int | str, float]) -> str | None:
+    """Rows and ranges of rows."""
+    for rows in value:
+        first, colon, last = str(rows).partition(":")
+        if not (first.isdecimal() and (not colon or (last.isdecimal() and int(first) < int(last)))):
+            return f'{rows!r} is not a row: give a row number (0) or a range ("50:55"; on the command line, 50\\:55)'
+    return None
+
+
+def betas(value: list[float]) -> str | None:
+    """Decays of running means."""
+    if len(value) == 2 and all(0 <= beta < 1 for beta in value):
+        return None
+    return "must be two numbers in [0, 1)"
+
+
+def widths(value: list[int]) -> str | None:
+    """Units of layers."""
+    return None if all(width > 0 for width in value) else "must be whole numbers of 1 or more"
+
+
+def devices(value: Any) -> str | None:
+    """Devices by number."""
+    if not isinstance(value, list):
+        return None
+    fits = value and all(number >= 0 for number in value) and len(set(value)) == len(value)
+    return None if fits else "must name different devices, from 0 on"
+
+
+def conflicts(config: dict[str, Any]) -> dict[str, str]:
+    """Keys whose values are fine alone but cannot work together, each with the reason.
+
+    Args:
+        config: a resolved configuration whose single values have been checked.
+    """
+    found = {}
+    optimizer = config["optimizer"]
+    if optimizer["_target_"] == "torch.optim.SGD" and optimizer["nesterov"]:
+        if optimizer["momentum"] == 0:
+            found["optimizer.nesterov"] = "needs momentum: add optimizer.momentum=0.9"
+        elif optimizer["dampening"] != 0:
+            found["optimizer.nesterov"] = "needs optimizer.dampening=0"
+    data = config["data"]
+    if data["_target_"] == "holdfast.data.Line":
+        rows = round((data["stop"] - data["start"]) / data["step"])
+        if rows < 1:
+            found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
+            return found
+        for key in data["outliers"]:
+            if int(str(key).partition(":")[2] or int(key) + 1) > rows:
+                found["data.outliers"] = (
+                    f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}; "
+                    "give others, or none with data.outliers={}"
+                )
+    if data["_target_"] == "holdfast.data.Linear":
+        for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
+            if data["rows"] * fraction < 1:
+                found.setdefault("data.fractions", f"leaves no {split} rows out of data.rows={data['rows']}")
+    return found

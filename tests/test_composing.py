@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from holdfast.composing import Loader, search_path
+from holdfast.errors import ConfigError
+from holdfast.main import CONF
+
+WORDS = [
+    [],
+    ["lr=0.1", "batch_size=full"],
+    ["optimizer=adam", "optimizer.betas=[0.8,0.9]", "lr=1"],
+    ["experiment=mini_batch", "scheduler=cosine", "data.noise=0"],
+    ["data=linear", "model=mlp", "model.hidden=[3,4]", "logger=csv", "+callbacks.own._target_=a.B"],
+    ["hydra.run.dir=elsewhere", "+hydra.job.env_set.A=b", "seed=3"],
+]
+
+
+@pytest.fixture(autouse=True)
+def _version_base() -> None:
+    version.setbase("1.3")
+
+
+def ours() -> Loader:
+    loader = Loader(search_path(get_args_parser().parse_args([]), CONF))
+    Hydra("train", loader)
+    return loader
+
+
+def composed(loader: ConfigLoaderImpl, words: list[str]) -> DictConfig:
+    return loader.load_configuration("config", [*words, "hydra.mode=RUN"], RunMode.RUN)
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+def test_a_configuration_is_the_one_that_hydra_itself_composes(words: list[str]) -> None:
+    theirs = ConfigLoaderImpl(create_config_search_path(f"file://{CONF}"))
+    expected, found = composed(theirs, words), composed(ours(), words)
+    found.hydra.runtime.output_dir = expected.hydra.runtime.output_dir = ""
+    for config in (expected, found):
+        assert [source.path for source in config.hydra.runtime.config_sources if source.provider == "main"]
+    assert OmegaConf.to_container(found) == OmegaConf.to_container(expected)
+
+
+def test_what_was_composed_once_is_not_changed_by_who_got_it() -> None:
+    loader = ours()
+    first = composed(loader, ["lr=0.5", "data.outliers={}"])
+    first.hydra.job.num = 3
+    again = composed(loader, ["seed=1"])
+    assert (again.lr, len(again.data.outliers), again.seed) == (0.01, 2, 1)
+    assert OmegaConf.is_missing(again.hydra.job, "num")
+
+
+def test_a_sweeps_words_are_left_to_the_sweeper() -> None:
+    master = ours().load_configuration("config", ["lr=0.1,0.2", "optimizer=sgd,adam"], RunMode.MULTIRUN)
+    assert list(master.hydra.overrides.task) == ["lr=0.1,0.2", "optimizer=sgd,adam"]
+
+
+def test_a_group_of_the_users_own_may_hold_anything(tmp_path: Path) -> None:
+    (tmp_path / "augment").mkdir()
+    (tmp_path / "augment" / "flip.yaml").write_text("share: 0.5\n")
+    loader = Loader(search_path(get_args_parser().parse_args(["--config-dir", str(tmp_path)]), CONF))
+    Hydra("train", loader)
+    assert composed(loader, ["+augment=flip"]).augment.share == 0.5
+    with pytest.raises(ConfigError, match="there is flip"):
+        composed(loader, ["+augment=x"])
+    with pytest.raises(ConfigError, match="no such key"):
+        composed(loader, ["+augmented.share=1"])
+
+
+def test_a_yaml_file_that_is_wrong_is_told_like_a_word(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nlrr: 0.1\nepochs: 0\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "bare.yaml").write_text("weight: 1\n")
+    (tmp_path / "model" / "torn.yaml").write_text("weight: [1\n")
+    loader = Loader(search_path(get_args_parser().parse_args(["--config-dir", str(tmp_path)]), CONF))
+    Hydra("train", loader)
+    with pytest.raises(ConfigError) as error:
+        composed(loader, ["experiment=typo", "model=bare"])
+    words = sorted(problem.word.partition("=")[0] for problem in error.value.problems)
+    assert words == ["epochs", "lrr", "model"]
+    with pytest.raises(ConfigError, match="torn"):
+        composed(loader, ["model=torn"])
+
+
+def test_a_folder_of_groups_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match="not a folder"):
+        search_path(get_args_parser().parse_args(["--config-dir", "nowhere"]), CONF)
