@@ -17,7 +17,9 @@ FLOORS = {
     **dict.fromkeys(("errors", "seeding", "rules", "schema", "validation", "runs"), 0),
     **dict.fromkeys(("data", "model"), 1),
     "train": 2,
-    **dict.fromkeys(("composing", "hydra_seam", "main", "help", "console", "__main__", "__init__"), 4),
+    **dict.fromkeys(
+        ("words", "plain", "composing", "hydra_seam", "main", "help", "console", "__main__", "__init__"), 4
+    ),
 }
 HEAVY = {"torch", "lightning", "matplotlib", "torchmetrics"}
 LIGHT = tuple(path.stem for path in SOURCE.glob("*.py"))

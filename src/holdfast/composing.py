@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,29 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from holdfast import words
 from holdfast.errors import ConfigError, Problem
+from holdfast.plain import Base, Plain, as_hydras, plain
 from holdfast.schema import Config
-from holdfast.validation import did_you_mean, is_mapping, keys_under, validate, word
+from holdfast.validation import did_you_mean, validate, word
 
 CONFIG_NAME = "config"
 
 
-def settings(config: DictConfig) -> tuple[Config, dict[str, Any], dict[str, Any]]:
+def settings(config: DictConfig) -> tuple[Config, Plain, Plain]:
     """A composed configuration as typed values, with its plain containers resolved and as written.
 
     Raises:
         ConfigError: something in it does not fit the schema, or cannot be resolved.
     """
-    with open_dict(config):
-        hydra = config.pop("hydra", None)
-    try:
-        origin: Any = OmegaConf.to_container(config, resolve=False)
-        values: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError([Problem(str(error.full_key), str(error).splitlines()[0])]) from error
-    finally:
-        if hydra is not None:
-            with open_dict(config):
-                config.hydra = hydra
+    values, origin = plain(config)
     groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return validate(values, origin, groups), values, origin
 
@@ -52,13 +42,14 @@ def settings(config: DictConfig) -> tuple[Config, dict[str, Any], dict[str, Any]
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, which composes a choice of groups once, and finds all that is wrong with the words at once.
 
-    Hydra composes anew for every job of a sweep and stops at its first error. Here the groups are composed once
-    a choice and kept; words that only set values are applied to a copy, one by one.
+    Hydra composes anew for every job of a sweep, twice, and stops at its first error. Here the groups are composed
+    once a choice and kept; words that only set values are applied to a copy, one by one.
     """
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         super().__init__(search_path)
-        self._composed: dict[tuple[Any, ...], DictConfig] = {}
+        self._bases: dict[tuple[Any, ...], Base] = {}
+        self._options: dict[tuple[str, ...], list[str] | None] = {}
 
     def load_configuration(
         self,
@@ -74,68 +65,113 @@ class Loader(ConfigLoaderImpl):
             ConfigError: with every word that cannot work.
         """
         problems: list[Problem] = []
-        parsed = _parse(overrides, problems)
-        hydra_words = [_text(item) for item in parsed if item.is_hydra_override()]
-        _, repository = self._parse_overrides_and_create_caching_repo(config_name, hydra_words)
-        groups, values, seen = [], [], set()
-        for item in parsed:
-            if item.is_hydra_override():
-                groups.append(_text(item))
-                continue
-            key = (item.key_or_group, item.package)
-            if key in seen:
-                problems.append(Problem(_text(item), f"{item.key_or_group} is given twice; give it once"))
-            seen.add(key)
-            if item.is_sweep_override():
-                if run_mode == RunMode.RUN:
-                    problems.append(Problem(_text(item), "lists several values: add -m to try each of them"))
-            elif repository.group_exists(item.key_or_group) and not isinstance(item.value(), dict):
-                options = repository.get_group_options(item.key_or_group)
-                if unknown := [name for name in _choices(item) if name not in options]:
-                    problems.append(Problem(_text(item), f"no such option; {did_you_mean(unknown[0], options)}"))
-                else:
-                    groups.append(_text(item))
-            else:
-                values.append(item)
-        config = self._compose(config_name, groups, run_mode, problems)
-        for item in values:
-            _apply(item, config, problems)
-        self._record(config, [item for item in parsed if not item.is_hydra_override()])
+        config = self._assemble(config_name, overrides, run_mode, problems)
         _check(config, problems)
         return config
 
-    def _compose(
-        self, config_name: str | None, groups: list[str], run_mode: RunMode, problems: list[Problem]
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """The configuration of one job, with the time stamps of its sweep; its words are those `job` has checked.
+
+        Raises:
+            ConfigError: with every word that cannot work.
+        """
+        problems: list[Problem] = []
+        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        config = self._assemble(master_config.hydra.job.config_name, overrides, RunMode.RUN, problems)
+        if problems:
+            raise ConfigError(problems)
+        OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        return config
+
+    def job(self, master_config: DictConfig, sweep_overrides: list[str]) -> tuple[Config, Plain, Plain]:
+        """What `settings` says of one job of a sweep, most often without composing it.
+
+        Raises:
+            ConfigError: with every word that cannot work.
+        """
+        problems: list[Problem] = []
+        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        name = master_config.hydra.job.config_name
+        _, groups, values = self._sort(name, overrides, RunMode.RUN, problems)
+        base = self._base(name, groups, RunMode.RUN, problems)
+        edited = None if problems else base.edited(values)
+        if edited is not None:
+            return validate(*edited, base.groups), *edited
+        config = self.load_configuration(name, overrides, RunMode.RUN)
+        with as_hydras(config):
+            return settings(config)
+
+    def _assemble(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, problems: list[Problem]
     ) -> DictConfig:
-        """The configuration of a choice of groups; a choice that Hydra refuses is dropped, and told."""
+        """A configuration with its words applied, and what Hydra itself would have recorded of them."""
+        parsed, groups, values = self._sort(config_name, overrides, run_mode, problems)
+        config = self._base(config_name, groups, run_mode, problems).copy()
+        for item in values:
+            words.apply(item, config, problems)
+        task = [item for item in parsed if not item.is_hydra_override()]
+        config.hydra.overrides.task = [words.text(item) for item in task]
+        style = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            task, style.exclude_keys, style.item_sep, style.kv_sep
+        )
+        return config
+
+    def _sort(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, problems: list[Problem]
+    ) -> tuple[list[Override], list[str], list[Override]]:
+        """All words, those that choose groups or are Hydra's own, and those that set values."""
+        parsed = words.parse(overrides, problems)
+        hydra_words = [words.text(item) for item in parsed if item.is_hydra_override()]
+        groups, values, seen = hydra_words.copy(), [], set()
+        for item in parsed:
+            if item.is_hydra_override():
+                continue
+            key, word = (item.key_or_group, item.package), words.text(item)
+            if key in seen:
+                problems.append(Problem(word, f"{item.key_or_group} is given twice; give it once"))
+            seen.add(key)
+            options = self._options_of(config_name, item.key_or_group, hydra_words)
+            if item.is_sweep_override():
+                if run_mode == RunMode.RUN:
+                    problems.append(Problem(word, "lists several values: add -m to try each of them"))
+            elif options is None or isinstance(item.value(), dict):
+                values.append(item)
+            elif unknown := [name for name in words.choices(item) if name not in options]:
+                problems.append(Problem(word, f"no such option; {did_you_mean(unknown[0], options)}"))
+            else:
+                groups.append(word)
+        return parsed, groups, values
+
+    def _options_of(self, config_name: str | None, group: str, hydra_words: list[str]) -> list[str] | None:
+        """The options of a config group, or None if there is no such group."""
+        key = (group, *hydra_words)
+        if key not in self._options:
+            _, repository = self._parse_overrides_and_create_caching_repo(config_name, hydra_words)
+            self._options[key] = repository.get_group_options(group) if repository.group_exists(group) else None
+        return self._options[key]
+
+    def _base(self, config_name: str | None, groups: list[str], run_mode: RunMode, problems: list[Problem]) -> Base:
+        """What a choice of groups composes to; a choice that Hydra refuses is dropped, and told."""
         key = (config_name, tuple(groups), run_mode)
         try:
-            if key not in self._composed:
-                self._composed[key] = super().load_configuration(config_name, groups, run_mode)
+            if key not in self._bases:
+                self._bases[key] = Base(super().load_configuration(config_name, groups, run_mode))
         except (HydraException, YAMLError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             culprit = next((item for item in groups if item.lstrip("+~").partition("=")[0] in str(error)), None)
             problems.append(Problem(culprit or "configuration", str(cause) or str(error)))
             if culprit is None:
                 raise ConfigError(problems) from error
-            return self._compose(config_name, [item for item in groups if item != culprit], run_mode, problems)
-        return self._composed[key].copy()
-
-    @staticmethod
-    def _record(config: DictConfig, task: list[Override]) -> None:
-        """Leave in the configuration what Hydra itself would have recorded of the words."""
-        config.hydra.overrides.task = [_text(item) for item in task]
-        style = config.hydra.job.config.override_dirname
-        config.hydra.job.override_dirname = get_overrides_dirname(
-            task, style.exclude_keys, style.item_sep, style.kv_sep
-        )
+            return self._base(config_name, [item for item in groups if item != culprit], run_mode, problems)
+        return self._bases[key]
 
 
-def compose(words: list[str], conf: Path) -> Config:
+def compose(overrides: list[str], conf: Path) -> Config:
     """The configuration that some words make, without running it.
 
     Args:
-        words: as typed on the command line; flags have no meaning here.
+        overrides: words as typed on the command line; flags have no meaning here.
         conf: the folder of the primary configuration.
 
     Raises:
@@ -143,7 +179,7 @@ def compose(words: list[str], conf: Path) -> Config:
     """
     version.setbase("1.3")
     loader = Hydra("train", Loader(search_path(get_args_parser().parse_args([]), conf))).config_loader
-    config = loader.load_configuration(CONFIG_NAME, [*words, "hydra.mode=RUN"], RunMode.RUN)
+    config = loader.load_configuration(CONFIG_NAME, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
     return settings(config)[0]
 
 
@@ -167,69 +203,15 @@ def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:
     return path
 
 
-def _parse(words: list[str], problems: list[Problem]) -> list[Override]:
-    parser, parsed = OverridesParser.create(), []
-    for item in words:
-        try:
-            parsed += parser.parse_overrides([item])
-        except OverrideParseException as error:
-            text = "is not of the form key=value" if "=" not in item else str(error).splitlines()[0]
-            problems.append(Problem(item, text))
-    return parsed
-
-
-def _text(item: Override) -> str:
-    """A word as it was typed."""
-    assert item.input_line is not None
-    return item.input_line
-
-
-def _choices(item: Override) -> list[str]:
-    """The options that a word chooses of a group: `callbacks=[default,mine]` chooses two."""
-    value = item.value()
-    return [str(name) for name in value] if isinstance(value, list) else [] if value is None else [str(value)]
-
-
-def _apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
-    """Set one value, or say why it cannot be set."""
-    above, _, key = item.key_or_group.rpartition(".")
-    node = OmegaConf.select(config, above) if above else config
-    if item.is_delete() and key in keys_under(above, config):
-        problems.append(Problem(_text(item), f"cannot be left out: give {item.key_or_group} a value"))
-        return
-    try:
-        if is_mapping(item.key_or_group, config):
-            # Hydra would merge, so that data.outliers={} could never empty the mapping
-            OmegaConf.update(config, item.key_or_group, item.value(), merge=False)
-        else:
-            ConfigLoaderImpl._apply_overrides_to_config([item], config)
-    except (HydraException, OmegaConfBaseException) as error:
-        known = keys_under(above, config) or (list(node) if isinstance(node, Mapping) else [])
-        known = [str(name) for name in known if name not in ("_target_", "hydra")]
-        if not known:
-            lesson = f"no such key: {above} holds no keys"
-        elif key in known or item.is_delete():
-            lesson = str(error.__cause__ or error).splitlines()[0]
-        else:
-            lesson = f"no such key; {did_you_mean(key, known, f'{above}.' if above else '')}"
-        problems.append(Problem(_text(item), lesson))
-
-
 def _check(config: DictConfig, problems: list[Problem]) -> None:
     """Hold the whole configuration against the schema; raises with all problems, those of the words first."""
-    previous = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
-    try:
+    with as_hydras(config):
         for key in ("hydra.run.dir", "hydra.sweep.dir"):
             if not OmegaConf.select(config, key):
                 problems.append(Problem(word(key, ""), "must name a folder"))
-        with read_write(config.hydra.runtime):  # a value may refer to the folder, which is claimed later
-            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-        settings(config)
-    except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from None
-    finally:
-        HydraConfig.instance().cfg = previous
-        OmegaConf.set_readonly(config.hydra, False)  # launchers still number their jobs in it
+        try:
+            settings(config)
+        except ConfigError as error:
+            raise ConfigError([*problems, *error.problems]) from None
     if problems:
         raise ConfigError(problems)
