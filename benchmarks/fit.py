@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from holdfast.composing import compose
 from holdfast.data import Line, row_order
+from holdfast.hydra_seam import compose
 from holdfast.main import CONF
 from holdfast.runs import RunFolder
 from holdfast.train.one import train_one

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.composing import compose
 from holdfast.errors import ConfigError
+from holdfast.hydra_seam import compose
 from holdfast.main import CONF
 from holdfast.validation import did_you_mean, word
 

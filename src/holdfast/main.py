@@ -41,10 +41,10 @@ def main(words: list[str] | None = None) -> None:
 
         print(help_text(CONF))
         sys.exit(0)
-    from holdfast import hydra_seam
+    from holdfast.hydra_seam import launch
 
     try:
-        sys.exit(hydra_seam.launch(words, CONF, task, prepare))
+        sys.exit(launch(words, CONF, task, prepare))
     except HoldfastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -64,8 +64,8 @@ def task(config: DictConfig) -> Any:
     """Train one configuration in the folder that Hydra made for it; returns the best metric."""
     from hydra.core.hydra_config import HydraConfig
 
-    from holdfast.composing import settings
     from holdfast.console import summary
+    from holdfast.hydra_seam import settings
     from holdfast.runs import RunFolder, config_hash
     from holdfast.train.machine import is_leader
     from holdfast.train.one import train_one

@@ -10,8 +10,8 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from holdfast.composing import Loader, search_path
 from holdfast.errors import ConfigError
+from holdfast.hydra_seam.loader import Loader, search_path
 from holdfast.main import CONF
 
 WORDS = [

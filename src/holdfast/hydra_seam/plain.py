@@ -84,7 +84,7 @@ def as_hydras(config: DictConfig) -> Iterator[None]:
 
 def plain(config: DictConfig) -> tuple[Plain, Plain]:
     """A configuration without Hydra's own part, as plain containers: resolved, and as written."""
-    keys = [key for key in config if key != "hydra"]
+    keys = [str(key) for key in config if key != "hydra"]
     try:
         values, origin = ({key: _container(config, key, resolve=resolve) for key in keys} for resolve in (True, False))
     except OmegaConfBaseException as error:
@@ -92,7 +92,7 @@ def plain(config: DictConfig) -> tuple[Plain, Plain]:
     return values, origin
 
 
-def _container(config: DictConfig, key: Any, *, resolve: bool) -> Any:
+def _container(config: DictConfig, key: str, *, resolve: bool) -> Any:
     node = config._get_node(key)
     if isinstance(node, Container):
         return OmegaConf.to_container(node, resolve=resolve)

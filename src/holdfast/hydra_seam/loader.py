@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from holdfast import words
 from holdfast.errors import ConfigError, Problem
-from holdfast.plain import Base, Plain, as_hydras, plain
+from holdfast.hydra_seam import words
+from holdfast.hydra_seam.plain import Base, Plain, as_hydras, plain
 from holdfast.schema import Config
 from holdfast.validation import did_you_mean, validate, word
 

@@ -21,8 +21,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
-from holdfast.composing import CONFIG_NAME, Loader, search_path, settings
 from holdfast.errors import ConfigError, HoldfastError, Problem
+from holdfast.hydra_seam.loader import CONFIG_NAME, Loader, search_path, settings
 from holdfast.runs import claim
 from holdfast.schema import Config
 
