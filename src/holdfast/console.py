@@ -1,11 +1,31 @@
-"""What a run says on the terminal."""
+"""What a run and a sweep say on the terminal."""
 
 from __future__ import annotations
 
 import logging
 import shlex
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from holdfast.runs import Result, RunFolder
+from holdfast.runs import Result, RunFolder, SweepFolder
+from holdfast.sweep.finish import Finished, columns, row
+from holdfast.sweep.select import Job, Ranking
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+ALL_SHOWN = 20
+"""Up to so many jobs are all in the table."""
+
+BEST_SHOWN = 10
+"""Of more jobs, so many are."""
+
+
+_NOT_SHOWN = ("status", "iterations", "seconds")  # columns of the leaderboard that the table has no room for
 
 
 class BelowError(logging.Filter):
@@ -14,6 +34,14 @@ class BelowError(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record belongs on standard output."""
         return record.levelno < logging.ERROR
+
+
+def silence() -> None:
+    """Keep a job's log in its file, off the terminal."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 def summary(result: Result, folder: RunFolder) -> str:
@@ -26,20 +54,146 @@ def summary(result: Result, folder: RunFolder) -> str:
     lines = []
     if result.status == "diverged":
         lines.append(f"This run {result.error}. A smaller learning rate may help.")
-    if result.best is not None:
-        lines.append(f"best {result.metric} {_number(result.best[result.metric])} in epoch {result.best['epoch']}")
-        if result.best.get("train/loss") is not None:
-            lines[-1] += f", train/loss {_number(result.best['train/loss'])}"
-        lines[-1] += f"  ({result.epochs} epochs, {result.iterations} iterations, {result.seconds:.1f} s)"
-    else:
-        lines.append(f"no epoch had a finite {result.metric}: there is no best epoch and no best.ckpt")
+    lines.append(f"{_best(result)}  ({result.epochs} epochs, {result.iterations} iterations, {result.seconds:.1f} s)")
     if result.test is not None:
-        metrics = ", ".join(f"{name} {_number(value)}" for name, value in result.test.items())
-        lines.append(f"test rows opened {result.test_opened}x: {metrics}")
+        lines.append(f"test rows opened {result.test_opened}x: {_metrics(result.test)}")
     files = [path.name for path in (folder.best, folder.last, folder.weights, folder.result) if path.exists()]
     lines.append(f"{folder.path}: {' '.join(files)}")
     lines.append(f"tensorboard --logdir {shlex.quote(str(folder.path.parent.parent))}")
     return "\n".join(lines)
+
+
+def leaderboard(folder: SweepFolder, finished: Finished, command: Callable[[int], str]) -> str:
+    """The end of a sweep: a table with the winner marked, why it won, what it does on test rows, what failed.
+
+    Args:
+        folder: the sweep's.
+        finished: its rankings, and what `selection.json` says of them.
+        command: the command that runs a job alone.
+    """
+    jobs = sorted((job for ranking in finished.rankings for job in ranking.jobs), key=lambda job: job.number)
+    words = [job.overrides for job in jobs]
+    lines = ["", *_table(finished.rankings, jobs), ""]
+    for entry in finished.selections:
+        number = entry["winner"]
+        lines.append(f"winner: {job_name(number, words)}: {entry['why']}")
+        if entry["test"] is not None:
+            lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
+        lines.append(f"alone:  {command(number)}")
+    if not finished.selections:
+        lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
+    for job in jobs:
+        if job.result.status == "failed":
+            lines.append(f"{job_name(job.number, words)} failed: {job.result.error}")
+    lines.append(f"{folder.path}: {' '.join(sorted(path.name for path in folder.path.iterdir() if path.is_file()))}")
+    lines.append(f"tensorboard --logdir {shlex.quote(str(folder.path.parent.parent))}")
+    return "\n".join(lines)
+
+
+def job_name(number: int, jobs: Sequence[Sequence[str]]) -> str:
+    """A job by its number and its words: `job 3 (lr=0.1)`."""
+    return f"job {number} ({' '.join(jobs[number])})" if jobs[number] else f"job {number}"
+
+
+class Watch:
+    """A line for every job that ends, and on a terminal one bar for the sweep, whichever launcher runs the jobs.
+
+    Args:
+        folder: the sweep's, where results appear.
+        jobs: the words of every job.
+    """
+
+    _SECONDS = 0.1
+
+    def __init__(self, folder: SweepFolder, jobs: Sequence[Sequence[str]]) -> None:
+        self._folder, self._jobs = folder, jobs
+        self._waiting = dict.fromkeys(range(len(jobs)))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> None:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=len(self._jobs), mininterval=0.1, unit="job", leave=False, dynamic_ncols=True)
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        for number in list(self._waiting):
+            result = self._folder.job(number).read()
+            if result is not None:
+                del self._waiting[number]
+                self._tell(f"{job_name(number, self._jobs)}: {_outcome(result)}")
+
+    def _tell(self, line: str) -> None:
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line, file=sys.stdout)
+            self._bar.update()
+
+
+def _outcome(result: Result) -> str:
+    if result.status == "failed":
+        return f"failed: {result.error}"
+    if result.status == "diverged":
+        return str(result.error)
+    return f"{_best(result)}  ({result.seconds:.1f} s)"
+
+
+def _best(result: Result) -> str:
+    if result.best is None:
+        return f"no epoch had a finite {result.metric}: there is no best epoch"
+    text = f"best {result.metric} {_number(result.best[result.metric])} in epoch {result.best['epoch']}"
+    training = result.best.get("train/loss")
+    return text if training is None else f"{text}, train/loss {_number(training)}"
+
+
+def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
+    """The jobs as aligned columns, best first, winners marked; of many jobs the best ten."""
+    keys = columns(jobs)
+    shown = [(ranking, place, job) for ranking in rankings for place, job in enumerate(ranking.jobs, start=1)]
+    rest = 0
+    if len(shown) > ALL_SHOWN:
+        best = [entry for entry in shown if entry[1] <= BEST_SHOWN and entry[2].value is not None]
+        shown, rest = best, len(shown) - len(best)
+    lines: list[list[str]] = []
+    for ranking, place, job in shown:
+        cells = {name: value for name, value in row(job, keys).items() if name not in _NOT_SHOWN}
+        if not lines:
+            lines.append(["", "rank", *cells, "status"])
+        mark, rank = ("*" if job is ranking.winner else ""), (str(place) if job.value is not None else "-")
+        status = job.result.status if job.result.status != "diverged" else str(job.result.error).partition(":")[0]
+        lines.append([mark, rank, *map(_cell, cells.values()), status])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if rest:
+        counts = Counter(job.result.status for job in jobs)
+        told = ", ".join(f"{number} {status}" for status, number in counts.items())
+        text.append(f"... and {rest} more in leaderboard.csv ({told})")
+    return text
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else _number(value) if isinstance(value, float) else str(value)
+
+
+def _metrics(metrics: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in metrics.items())
 
 
 def _number(value: float | None) -> str:

@@ -52,19 +52,27 @@ def main(words: list[str] | None = None) -> None:
 
 def prepare(config: Config) -> None:
     """Import what trains, and find out whether this machine has what the configuration asks for."""
+    import_training()
+    from holdfast.train.machine import check
+
+    check(config)
+
+
+def import_training() -> None:
+    """Import torch, Lightning and the engine, once it is known that they will be needed."""
     with _matplotlib_hidden():
-        from holdfast.train import machine, one  # noqa: F401  (the task needs it next)
+        from holdfast.train import one  # noqa: F401  (who trains imports it again, for nothing)
 
     gc.freeze()
     gc.enable()
-    machine.check(config)
 
 
 def task(config: DictConfig) -> Any:
     """Train one configuration in the folder that Hydra made for it; returns the best metric."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    from holdfast.console import summary
+    from holdfast import console
     from holdfast.hydra_seam import settings
     from holdfast.runs import RunFolder, config_hash
     from holdfast.train.machine import is_leader
@@ -72,6 +80,9 @@ def task(config: DictConfig) -> Any:
 
     checked, values, origin = settings(config)
     hydra = HydraConfig.get()
+    job = hydra.mode == RunMode.MULTIRUN
+    if job:
+        console.silence()  # the sweep speaks for its jobs
     folder = RunFolder(Path(os.path.relpath(hydra.runtime.output_dir)))
     result = train_one(
         checked,
@@ -79,8 +90,8 @@ def task(config: DictConfig) -> Any:
         overrides=list(hydra.overrides.task),
         config_hash=config_hash(values, origin),
     )
-    if is_leader():
-        log.info("%s", summary(result, folder))
+    if is_leader() and not job:
+        log.info("%s", console.summary(result, folder))
     return result.best[result.metric] if result.best else None
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: the names in it, claiming it, writing to it, and when it counts as finished."""
+"""The folders of runs and sweeps: the names in them, claiming, writing, and when a run counts as finished."""
 
 from __future__ import annotations
 
@@ -82,8 +82,7 @@ class RunFolder:
         """Write `result.json` with the digests of the run's files: from here on the run is finished."""
         files = (self.best, self.last, self.weights)
         sealed = dataclasses.replace(result, sha256={file.name: digest(file) for file in files if file.exists()})
-        with replacing(self.result) as stream:
-            stream.write(json.dumps(finite(dataclasses.asdict(sealed)), indent=2, allow_nan=False).encode() + b"\n")
+        write_json(self.result, dataclasses.asdict(sealed))
         return sealed
 
     def read(self) -> Result | None:
@@ -103,13 +102,41 @@ class RunFolder:
         )
 
 
-def claim(path: Path, *, chosen: bool) -> Path:
+class SweepFolder:
+    """The folder of a sweep; its jobs' folders are numbered.
+
+    >>> SweepFolder(Path("outputs/sweeps/a")).selection.as_posix()
+    'outputs/sweeps/a/selection.json'
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.sweep = path / "sweep.json"
+        self.leaderboard = path / "leaderboard.csv"
+        self.opening = path / "test.json"
+        self.selection = path / "selection.json"
+        self.hydra = path / "multirun.yaml"
+
+    def job(self, number: int) -> RunFolder:
+        """The folder of one job."""
+        return RunFolder(self.path / str(number))
+
+    def adopt(self, winner: RunFolder) -> None:
+        """Keep the winner's best checkpoint and weights as the sweep's own."""
+        for file in (winner.best, winner.weights):
+            with replacing(self.path / file.name) as stream:
+                stream.write(file.read_bytes())
+
+
+def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
     """Make a folder that no other run has.
 
     Args:
         path: the folder wanted.
         chosen: whether the user named it. A name of ours that is taken gets _2, _3 and so on, so that two
             starts in the same second never share a folder; a name the user chose is never changed.
+
+        key: the key that names it.
 
     Raises:
         FolderError: the user's folder already holds files, or the folder cannot be made.
@@ -123,13 +150,13 @@ def claim(path: Path, *, chosen: bool) -> Path:
             except FileExistsError:
                 if chosen and (not path.is_dir() or any(path.iterdir())):
                     raise FolderError(
-                        f"hydra.run.dir={path} already holds files; nothing was run and nothing was overwritten.\n"
-                        f"Choose another folder, or leave hydra.run.dir out to get a new one."
+                        f"{key}={path} already holds files; nothing was run and nothing was overwritten.\n"
+                        f"Choose another folder, or leave {key} out to get a new one."
                     ) from None
                 if chosen:
                     return path
     except OSError as error:
-        raise FolderError(f"The run's folder {path} cannot be made: {error.strerror}.") from error
+        raise FolderError(f"The folder {path} cannot be made: {error.strerror}.") from error
     raise AssertionError("count() never ends")
 
 
@@ -151,6 +178,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all; what is not finite becomes null."""
+    with replacing(path) as stream:
+        stream.write(json.dumps(finite(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
 def digest(path: Path) -> str:

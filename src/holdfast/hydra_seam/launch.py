@@ -17,6 +17,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
@@ -25,6 +26,7 @@ from holdfast.errors import ConfigError, HoldfastError, Problem
 from holdfast.hydra_seam.loader import CONFIG_NAME, Loader, search_path, settings
 from holdfast.runs import claim
 from holdfast.schema import Config
+from holdfast.sweep.grid import spell_out
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def launch(words: list[str], conf: Path, task: Callable[[DictConfig], Any], prep
         elif arguments.cfg:
             hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
         elif arguments.multirun:
-            hydra.multirun(name, task, [*arguments.overrides, "hydra.mode=MULTIRUN"])
+            return _sweep(hydra, name, arguments.overrides, task)
         else:
             return _run(hydra, name, arguments.overrides, task, prepare)
         return 0
@@ -78,6 +80,9 @@ def _run(
     """One run, as Hydra.run does it, but in a folder that is this run's alone."""
     config = hydra.config_loader.load_configuration(name, [*words, "hydra.mode=RUN"], RunMode.RUN)
     HydraConfig.instance().set_config(config)
+    if config.hydra.sweeper.get("params"):
+        listed = " ".join(f"{key}={value}" for key, value in config.hydra.sweeper.params.items())
+        raise ConfigError([Problem(" ".join(words), f"is a sweep ({listed}): add -m")])
     prepare(settings(config)[0])
     # a second process of the same run, started by Lightning, joins the folder that the first one claimed
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
@@ -95,6 +100,23 @@ def _run(
     )
     callbacks.on_run_end(config=config, config_name=name, job_return=job)
     return exit_code(job)
+
+
+def _sweep(hydra: Hydra, name: str, words: list[str], task: Callable[[DictConfig], Any]) -> int:
+    """A multirun, as Hydra.multirun does it, but the sweeper may say how it went."""
+    config = hydra.config_loader.load_configuration(
+        name, [*map(spell_out, words), "hydra.mode=MULTIRUN"], RunMode.MULTIRUN
+    )
+    callbacks = Callbacks(config)
+    callbacks.on_multirun_start(config=config, config_name=name)
+    sweeper = Plugins.instance().instantiate_sweeper(
+        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
+        task_function=task,
+        config=config,
+    )
+    sweeper.sweep(arguments=list(config.hydra.overrides.task))
+    callbacks.on_multirun_end(config=config, config_name=name)
+    return getattr(sweeper, "exit_code", 0)
 
 
 def exit_code(job: JobReturn) -> int:

@@ -81,6 +81,7 @@ class Loader(ConfigLoaderImpl):
         if problems:
             raise ConfigError(problems)
         OmegaConf.copy_cache(from_config=master_config, to_config=config)
+        config.hydra.sweep.dir = master_config.hydra.sweep.dir  # the folder that the sweep has claimed
         return config
 
     def job(self, master_config: DictConfig, sweep_overrides: list[str]) -> tuple[Config, Plain, Plain]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import random
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.data import DataModule
 from holdfast.model import Module
@@ -24,9 +28,12 @@ from holdfast.schema import Config
 from holdfast.seeding import derive, reseed
 from holdfast.train.callbacks import EventLogger, Progress, Recorder
 from holdfast.train.checkpoint import CheckpointIO
-from holdfast.train.machine import is_leader
+from holdfast.train.machine import check, is_leader
 from holdfast.train.trace import Rules, Snapshot, Trace
 from holdfast.train.writer import Writer
+
+_PLAIN: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+"""What no Trainer here needs."""
 
 OURS = frozenset({"full_train_loss"})
 """Keys of the trainer group that Lightning's Trainer does not know."""
@@ -56,10 +63,9 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
         seconds = time.perf_counter() - began
         return writer.finish(trace, status, overrides=overrides, config_hash=config_hash, seconds=seconds, **told)
 
-    # the random numbers of a run are its own: what ran before leaves no trace in it, nor it in what follows
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        _quiet()
+    with isolated():
         try:
+            check(config)
             module, data = build(config)
             recorder = Recorder(
                 trace,
@@ -78,6 +84,64 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
         except Exception as error:
             finish("failed", error=f"{type(error).__name__}: {error}")
             raise
+
+
+def test_best(config: Config, folder: RunFolder) -> dict[str, float] | None:
+    """Open the test rows for the best weights of a finished run.
+
+    Args:
+        config: what the run was trained with.
+        folder: the run's.
+
+    Returns:
+        The test metrics, or None where a data module of the user's own has no test rows.
+    """
+    with isolated():
+        module, data = build(config)
+        if not is_overridden("test_dataloader", data):
+            return None
+        module.load_state_dict(torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"])
+        trainer = pl.Trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            precision=config.precision,
+            default_root_dir=folder.path,
+            logger=False,
+            enable_checkpointing=False,
+            **_PLAIN,
+        )
+        trainer.test(module, datamodule=data, verbose=False)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def data_digest(source: Mapping[str, Any]) -> str | None:
+    """What tells whether two jobs have the same validation rows.
+
+    Returns:
+        What the data module's `digest()` says, as ours do; None for one of the user's own without it.
+    """
+    with isolated():
+        data = _make(source)
+        return str(data.digest()) if hasattr(data, "digest") else None
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Leave what a run changes outside of itself as it was: random numbers, warnings, environment, torch's switches."""
+    environment = dict(os.environ)
+    python, arrays = random.getstate(), np.random.get_state()
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        _quiet()
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
+            torch.use_deterministic_algorithms(deterministic)
+            torch.backends.cudnn.benchmark = benchmark
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 def build(config: Config) -> tuple[pl.LightningModule, pl.LightningDataModule]:
@@ -116,9 +180,7 @@ def _trainer(
         ],
         logger=[EventLogger(writer), *_extras(config.logger.extras)],
         use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
+        **_PLAIN,
         profiler=_NoProfiler(),
         **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in OURS},
     )

@@ -1,0 +1,198 @@
+"""A Hydra multirun of Holdfast: every job checked, then launched by whichever launcher is chosen, then finished."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import OverrideParseException
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from holdfast import console
+from holdfast.errors import ConfigError, DeviceError, Problem
+from holdfast.hydra_seam.loader import Loader
+from holdfast.runs import Result, SweepFolder, claim, config_hash, write_json
+from holdfast.schema import Config
+from holdfast.sweep.grid import words_of
+from holdfast.sweep.select import Job
+
+_ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
+"""Keys of a data group that say in what order rows are visited, not which rows there are."""
+
+MOST_PROBLEMS = 20
+"""Problems told at once, where a sweep of thousands of jobs has a mistake in each."""
+
+
+class Sweep:
+    """The jobs of one multirun, from their words to their results.
+
+    Args:
+        loader: composes the configuration of each job.
+        config: the configuration of the sweep, words of single jobs left out.
+        params: `hydra.sweeper.params`.
+        typed: the words of the command line.
+
+    Raises:
+        ConfigError: a word that cannot work, in any job; nothing was written.
+    """
+
+    def __init__(self, loader: Loader, config: DictConfig, params: Any, typed: Sequence[str]) -> None:
+        self._loader, self._config, self._typed = loader, config, list(typed)
+        self.jobs = _product(words_of(params, typed), loader)
+        self._hashes, self._sources = self._check()
+        self._data: list[str] = []
+
+    def config_of(self, number: int) -> Config:
+        """The configuration of one job."""
+        return self._loader.job(self._config, self.jobs[number])[0]
+
+    def run(self, launcher: Launcher, batch_size: int | None) -> tuple[list[Sequence[JobReturn]], int]:
+        """Launch every job and finish the sweep, whatever failed.
+
+        Args:
+            launcher: Hydra's.
+            batch_size: jobs handed to the launcher at a time; None hands over all.
+
+        Returns:
+            What the launcher returned for each batch, and the exit code: 0 if every job finished and one of them won.
+        """
+        from holdfast.main import import_training
+
+        import_training()
+        self._foresee()
+        self._data = self._digests()
+        folder = self._claim()
+        write_json(folder.sweep, self._told())
+        OmegaConf.save(self._config, folder.hydra)
+        size = batch_size or len(self.jobs)
+        returns: list[Sequence[JobReturn]] = []
+        with console.Watch(folder, self.jobs):
+            for first in range(0, len(self.jobs), size):
+                returns.append(launcher.launch(self.jobs[first : first + size], initial_job_idx=first))
+        return returns, self._finish(folder, [job for batch in returns for job in batch])
+
+    def _check(self) -> tuple[list[str], list[dict[str, Any]]]:
+        """The hash of every job's configuration, and what its rows are made from; raises for all jobs at once."""
+        problems: dict[Problem, None] = {}
+        hashes, sources = [], []
+        if _subdir(self._config) != "${hydra.job.num}":
+            problems[Problem("hydra.sweep.subdir", "the folders of jobs are numbered: leave it out")] = None
+        for words in self.jobs:
+            try:
+                config, values, origin = self._loader.job(self._config, words)
+            except ConfigError as error:
+                problems.update(dict.fromkeys(error.problems))
+                if len(problems) >= MOST_PROBLEMS:
+                    break
+                continue
+            if config.test:
+                lesson = "the winner of a sweep is tested anyway, it alone: leave test out"
+                problems[Problem("test=true", lesson)] = None
+            hashes.append(config_hash(values, origin))
+            sources.append(config.data)
+        if problems:
+            raise ConfigError(list(problems))
+        return hashes, sources
+
+    def _foresee(self) -> None:
+        """Say which jobs this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
+        from holdfast.train import machine
+
+        seen: dict[str, Problem | None] = {}
+        for number in range(len(self.jobs)):
+            config = self.config_of(number)
+            key = repr((config.accelerator, config.devices, config.data, config.model["_target_"], config.callbacks))
+            if key not in seen:
+                try:
+                    machine.check(config)
+                    seen[key] = None
+                except DeviceError as error:
+                    seen[key] = error.problems[0]
+            if (problem := seen[key]) is not None:
+                print(f"{console.job_name(number, self.jobs)} will fail here: {problem.word}: {problem.lesson}")
+
+    def _claim(self) -> SweepFolder:
+        chosen = any(word.startswith("hydra.sweep.dir=") for word in self._config.hydra.overrides.hydra)
+        path = claim(Path(self._config.hydra.sweep.dir), chosen=chosen, key="hydra.sweep.dir")
+        with read_write(self._config.hydra.sweep), open_dict(self._config.hydra.sweep):
+            self._config.hydra.sweep.dir = str(path)
+        return SweepFolder(path)
+
+    def _digests(self) -> list[str]:
+        """The digest of every job's validation rows, made once for each source of rows."""
+        from holdfast.train.one import data_digest
+
+        digests: dict[str, str] = {}
+        found = []
+        for source in self._sources:
+            rows = repr(sorted((key, value) for key, value in source.items() if key not in _ORDER))
+            if rows not in digests:
+                # without a digest of its own, the same keys and values are taken for the same rows
+                digests[rows] = data_digest(source) or hashlib.sha256(rows.encode()).hexdigest()
+            found.append(digests[rows])
+        return found
+
+    def _told(self) -> dict[str, Any]:
+        """What `sweep.json` says before the first job starts."""
+        from holdfast.train.writer import versions
+
+        jobs = zip(self.jobs, self._hashes, self._data, strict=True)
+        return {
+            "overrides": self._typed,
+            "jobs": [{"overrides": words, "config_hash": hash_, "data": data} for words, hash_, data in jobs],
+            "plan": {"launcher": str(self._config.hydra.launcher._target_), "jobs": len(self.jobs)},
+            "versions": versions(),
+        }
+
+    def _finish(self, folder: SweepFolder, returns: Sequence[JobReturn]) -> int:
+        from holdfast.sweep.finish import finish
+
+        jobs = [
+            Job(number, words, self._data[number], self._result(folder, number, returned))
+            for number, (words, returned) in enumerate(zip(self.jobs, returns, strict=True))
+        ]
+        finished = finish(folder, jobs, self.config_of)
+        print(console.leaderboard(folder, finished, self._command))
+        failed = any(job.result.status == "failed" for job in jobs)
+        return 1 if failed or not finished.selections else 0
+
+    def _result(self, folder: SweepFolder, number: int, returned: JobReturn) -> Result:
+        """What a job left, or why it left nothing."""
+        result = folder.job(number).read()
+        if result is not None and result.config_hash == self._hashes[number]:
+            return result
+        error = returned._return_value if returned.status == JobStatus.FAILED else "it left no result"
+        told = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+        return Result("failed", self.jobs[number], self._hashes[number], self._config.metric, error=told)
+
+    def _command(self, number: int) -> str:
+        """The command that runs one job alone."""
+        return shlex.join(["python", "train.py", *self.jobs[number]])
+
+
+def _product(words: Sequence[str], loader: Loader) -> list[list[str]]:
+    """Every combination of the values listed, as the words of a job each."""
+    parser = OverridesParser.create(config_loader=loader)
+    try:
+        overrides = parser.parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise ConfigError([Problem(error.override, str(error).splitlines()[0])]) from error
+    keys = [item.get_key_element() for item in overrides]
+    twice = [item for place, item in enumerate(overrides) if keys[place] in keys[:place]]
+    if twice:
+        raise ConfigError([Problem(str(item.input_line), "is given twice; give it once") for item in twice])
+    if continuous := [item for item in overrides if item.is_sweep_override() and not item.is_discrete_sweep()]:
+        raise ConfigError([Problem(str(item.input_line), "needs single values to try") for item in continuous])
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    return jobs
+
+
+def _subdir(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]

@@ -1,0 +1,1 @@
+"""A sweep: its jobs, their results, and the one that wins."""

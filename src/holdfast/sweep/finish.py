@@ -1,0 +1,116 @@
+"""The end of a sweep, from the files of its jobs: leaderboard, the one opening of the test rows, selection."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.runs import SweepFolder, digest, replacing, write_json
+from holdfast.schema import Config
+from holdfast.sweep.select import Job, Ranking, rank
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sweep at its end.
+
+    Attributes:
+        rankings: its jobs, best first, for each data set.
+        selections: what `selection.json` says of each data set that has a winner.
+    """
+
+    rankings: list[Ranking]
+    selections: list[dict[str, Any]]
+
+
+def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config]) -> Finished:
+    """Rank the jobs, test the winner on rows that nobody has seen, and write down who won and why.
+
+    A winner's name and the digest of its weights are on disk before the test rows are read, and `selection.json` is
+    written last of all. Where the data differ between jobs there is a winner, and an opening, for each data set.
+
+    Args:
+        folder: the sweep's.
+        jobs: every job and how it ended.
+        config_of: the configuration of a job.
+    """
+    from holdfast.train.one import test_best
+
+    rankings = rank(jobs, config_of(0).mode)
+    _write_leaderboard(folder, rankings)
+    won = [(ranking, ranking.winner) for ranking in rankings if ranking.winner is not None]
+    if won:
+        sealed = [
+            {"winner": winner.number, "sha256": digest(folder.job(winner.number).best), "count": 1} for _, winner in won
+        ]
+        write_json(folder.opening, sealed[0] if len(rankings) == 1 else sealed)
+    told = []
+    for ranking, winner in won:
+        test = test_best(config_of(winner.number), folder.job(winner.number))
+        told.append({**_selected(ranking, winner), "test": test, "test_opened": int(test is not None)})
+    if len(rankings) == 1 and told:
+        folder.adopt(folder.job(told[0]["winner"]))
+        write_json(folder.selection, told[0])
+    else:
+        why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if won else "no job completed"
+        write_json(folder.selection, {"winner": None, "why": why, "data_sets": told})
+    return Finished(rankings, told)
+
+
+def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
+    metric = winner.result.metric
+    runner_up = f", {ranking.margin:.6g} ahead of job {ranking.jobs[1].number}" if ranking.margin is not None else ""
+    return {
+        "winner": winner.number,
+        "overrides": winner.overrides,
+        "metric": metric,
+        "value": winner.value,
+        "margin": ranking.margin,
+        "why": f"best {metric} of {sum(job.value is not None for job in ranking.jobs)} completed jobs{runner_up}",
+        "data": ranking.data,
+    }
+
+
+def columns(jobs: Sequence[Job]) -> list[str]:
+    """The keys that differ between the jobs, in the order they were typed."""
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for word in job.overrides:
+            key, _, value = word.partition("=")
+            values.setdefault(key.lstrip("+"), set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1 or len(jobs) == 1]
+
+
+def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
+    """One line of the leaderboard, without its rank."""
+    given = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in job.overrides}
+    best = job.result.best or {}
+    metrics = dict.fromkeys(("val/loss", "train/loss", job.result.metric))
+    return {
+        "job": job.number,
+        "status": job.result.status,
+        **{key: given.get(key) for key in keys},
+        **{name: best.get(name) for name in metrics},
+        "best_epoch": best.get("epoch"),
+        "iterations": job.result.iterations,
+        "seconds": round(job.result.seconds, 3),
+    }
+
+
+def _write_leaderboard(folder: SweepFolder, rankings: Sequence[Ranking]) -> None:
+    jobs = [job for ranking in rankings for job in ranking.jobs]
+    keys = columns(jobs)
+    lines = [
+        {"rank": place if job.value is not None else None, **row(job, keys)}
+        for ranking in rankings
+        for place, job in enumerate(ranking.jobs, start=1)
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    with replacing(folder.leaderboard) as stream:
+        stream.write(text.getvalue().encode())

@@ -1,0 +1,79 @@
+"""Who wins a sweep: the completed job with the lowest validation metric, among jobs with the same validation rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from holdfast.runs import Result
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep and how it ended.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        overrides: its words.
+        data: digest of its validation rows.
+        result: how it ended.
+    """
+
+    number: int
+    overrides: list[str]
+    data: str
+    result: Result
+
+    @property
+    def value(self) -> float | None:
+        """The metric that counts; None for a job that did not complete, or never had a finite one."""
+        best = self.result.best
+        value = best[self.result.metric] if best is not None and self.result.status == "completed" else None
+        return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The jobs of one data set, best first, those that cannot win last.
+
+    Attributes:
+        data: digest of the validation rows they share.
+        jobs: all of them.
+        winner: the first, if it can win.
+        margin: what the runner-up's metric is worse by; None without a runner-up.
+    """
+
+    data: str
+    jobs: tuple[Job, ...]
+    winner: Job | None
+    margin: float | None
+
+
+def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
+    """Rank the jobs of a sweep, one ranking for each data set among them.
+
+    Equal metrics go to the lower job number. Jobs on different validation rows are never compared: a lower loss on
+    other rows says nothing.
+
+    Args:
+        jobs: in any order.
+        mode: whether a lower ("min") or a higher ("max") metric is better.
+
+    Returns:
+        A ranking for each data set, in the order of their first jobs.
+    """
+    sign = 1 if mode == "min" else -1
+
+    def place(job: Job) -> tuple[bool, float, bool, int]:
+        value = job.value
+        return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
+
+    rankings = []
+    for data in dict.fromkeys(job.data for job in sorted(jobs, key=lambda job: job.number)):
+        ordered = tuple(sorted((job for job in jobs if job.data == data), key=place))
+        values = [job.value for job in ordered[:2] if job.value is not None]
+        margin = sign * (values[1] - values[0]) if len(values) == 2 else None
+        rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))
+    return rankings

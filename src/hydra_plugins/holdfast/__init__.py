@@ -1,0 +1,1 @@
+"""What Hydra discovers of Holdfast."""
