@@ -33,6 +33,18 @@ class Problem:
     lesson: str
 
 
+def in_a_line(error: BaseException) -> str:
+    r"""An error as one line of a table.
+
+    >>> in_a_line(ConfigError([Problem("lr=-1", "must be above 0")])), in_a_line(ValueError("no\nrows"))
+    ('lr=-1: must be above 0', 'ValueError: no rows')
+    """
+    if isinstance(error, ConfigError):
+        return "; ".join(f"{problem.word}: {problem.lesson}" for problem in error.problems)
+    name = "" if isinstance(error, HoldfastError) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())
+
+
 class ConfigError(HoldfastError):
     """A configuration that cannot work, with all that is wrong with it.
 
@@ -54,6 +66,10 @@ class ConfigError(HoldfastError):
             lines.append(f"  {problem.word:<{width}}  {first}")
             lines.extend(" " * (width + 4) + line for line in rest)
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        # exceptions travel between the processes of a launcher
+        return type(self), (self.problems,)
 
 
 class DeviceError(ConfigError):

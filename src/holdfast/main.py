@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, in_a_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -84,12 +84,19 @@ def task(config: DictConfig) -> Any:
     if job:
         console.silence()  # the sweep speaks for its jobs
     folder = RunFolder(Path(os.path.relpath(hydra.runtime.output_dir)))
-    result = train_one(
-        checked,
-        folder,
-        overrides=list(hydra.overrides.task),
-        config_hash=config_hash(values, origin),
-    )
+    try:
+        result = train_one(
+            checked,
+            folder,
+            overrides=list(hydra.overrides.task),
+            config_hash=config_hash(values, origin),
+        )
+    except Exception as error:
+        if not job:
+            raise
+        log.exception("This job failed.")
+        # some exceptions cannot travel between processes, and would take the launcher down with them
+        raise HoldfastError(in_a_line(error)) from None
     if is_leader() and not job:
         log.info("%s", console.summary(result, folder))
     return result.best[result.metric] if result.best else None

@@ -26,7 +26,7 @@ from holdfast.errors import ConfigError, HoldfastError, Problem
 from holdfast.hydra_seam.loader import CONFIG_NAME, Loader, search_path, settings
 from holdfast.runs import claim
 from holdfast.schema import Config
-from holdfast.sweep.grid import spell_out
+from holdfast.sweep.grid import spell_out, unlisted
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,10 @@ def _run(
     """One run, as Hydra.run does it, but in a folder that is this run's alone."""
     config = hydra.config_loader.load_configuration(name, [*words, "hydra.mode=RUN"], RunMode.RUN)
     HydraConfig.instance().set_config(config)
-    if config.hydra.sweeper.get("params"):
-        listed = " ".join(f"{key}={value}" for key, value in config.hydra.sweeper.params.items())
-        raise ConfigError([Problem(" ".join(words), f"is a sweep ({listed}): add -m")])
+    if open_ := unlisted(config.hydra.sweeper.get("params"), words):
+        raise ConfigError(
+            [Problem(" ".join(words), f"is a sweep over {', '.join(open_)}: add -m, or give each a value")]
+        )
     prepare(settings(config)[0])
     # a second process of the same run, started by Lightning, joins the folder that the first one claimed
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:

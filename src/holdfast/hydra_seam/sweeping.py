@@ -16,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from holdfast import console
-from holdfast.errors import ConfigError, DeviceError, Problem
+from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, in_a_line
 from holdfast.hydra_seam.loader import Loader
 from holdfast.runs import Result, SweepFolder, claim, config_hash, write_json
 from holdfast.schema import Config
@@ -75,7 +75,7 @@ class Sweep:
         returns: list[Sequence[JobReturn]] = []
         with console.Watch(folder, self.jobs):
             for first in range(0, len(self.jobs), size):
-                returns.append(launcher.launch(self.jobs[first : first + size], initial_job_idx=first))
+                returns.append(self._launch(launcher, first, self.jobs[first : first + size]))
         return returns, self._finish(folder, [job for batch in returns for job in batch])
 
     def _check(self) -> tuple[list[str], list[dict[str, Any]]]:
@@ -151,6 +151,14 @@ class Sweep:
             "versions": versions(),
         }
 
+    def _launch(self, launcher: Launcher, first: int, jobs: list[list[str]]) -> Sequence[JobReturn]:
+        try:
+            return launcher.launch(jobs, initial_job_idx=first)
+        except Exception as error:  # a launcher that broke, say as a worker was killed: some jobs may have finished
+            broken = JobReturn(status=JobStatus.FAILED)
+            broken.return_value = HoldfastError(f"the launcher broke: {in_a_line(error)}")
+            return [broken] * len(jobs)
+
     def _finish(self, folder: SweepFolder, returns: Sequence[JobReturn]) -> int:
         from holdfast.sweep.finish import finish
 
@@ -168,8 +176,8 @@ class Sweep:
         result = folder.job(number).read()
         if result is not None and result.config_hash == self._hashes[number]:
             return result
-        error = returned._return_value if returned.status == JobStatus.FAILED else "it left no result"
-        told = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+        failed = returned.status == JobStatus.FAILED
+        told = in_a_line(returned._return_value) if failed else "it left no result of its configuration"
         return Result("failed", self.jobs[number], self._hashes[number], self._config.metric, error=told)
 
     def _command(self, number: int) -> str:

@@ -63,13 +63,14 @@ def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], 
 def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
     metric = winner.result.metric
     runner_up = f", {ranking.margin:.6g} ahead of job {ranking.jobs[1].number}" if ranking.margin is not None else ""
+    completed = sum(job.value is not None for job in ranking.jobs)
     return {
         "winner": winner.number,
         "overrides": winner.overrides,
         "metric": metric,
         "value": winner.value,
         "margin": ranking.margin,
-        "why": f"best {metric} of {sum(job.value is not None for job in ranking.jobs)} completed jobs{runner_up}",
+        "why": f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}",
         "data": ranking.data,
     }
 

@@ -49,9 +49,18 @@ def words_of(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str
     >>> words_of({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
     ['seed=1', 'lr=5']
     """
-    again = {_key(word) for word in typed}
-    kept = [f"{key}={_written(value)}" for key, value in (params or {}).items() if _key(key) not in again]
+    kept = [f"{key}={_written((params or {})[key])}" for key in unlisted(params, typed)]
     return [spell_out(word) for word in (*kept, *typed)]
+
+
+def unlisted(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
+    """The keys of `hydra.sweeper.params` that were not typed: those that make a sweep of the command.
+
+    >>> unlisted({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
+    ['seed']
+    """
+    again = {_key(word) for word in typed}
+    return [key for key in params or {} if _key(key) not in again]
 
 
 def _spaced(first: float, last: float, count: int, *, logarithmic: bool) -> list[float]:

@@ -22,6 +22,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.data import DataModule
+from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
@@ -82,7 +83,7 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
             tested = _test(trainer, module, data, trace.best) if config.test and trace.best else {}
             return finish("completed", **tested)
         except Exception as error:
-            finish("failed", error=f"{type(error).__name__}: {error}")
+            finish("failed", error=in_a_line(error))
             raise
 
 
