@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast.main import CONF
+from holdfast.runs import SweepFolder
 from tests.train.test_events import read
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if "hydra" not in path.relative_to(CONF).parts)
@@ -34,7 +36,11 @@ def test_the_command_that_opens_a_file_runs_it(path: Path, holdfast: Callable[..
         assert any(word == f"{path.parent.name}={path.stem}" for word in words)
     ran = holdfast(*words)
     assert ran.code == 0, ran.err
-    assert ran.result.status == "completed"
+    if "-m" in words:
+        (sweep,) = Path("outputs/sweeps").iterdir()
+        assert json.loads(SweepFolder(sweep).selection.read_text())["winner"] is not None
+    else:
+        assert ran.result.status == "completed"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())

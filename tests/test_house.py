@@ -17,6 +17,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "seeding", "rules", "schema", "validation", "runs"), 0),
     **dict.fromkeys(("data", "model"), 1),
     "train": 2,
+    "sweep": 3,
     **dict.fromkeys(("hydra_seam", "main", "help", "console", "__main__", "__init__"), 4),
 }
 HEAVY = {"torch", "lightning", "matplotlib", "torchmetrics"}

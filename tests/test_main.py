@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +67,7 @@ def test_starts_in_the_same_second_share_nothing(tmp_path: Path) -> None:
         ["accelerator=cpu", "devices=[0]"],
         ["+callbacks.own={_target_:nowhere.Callback}"],
         ["+callbacks.own={_target_:holdfast.model.Linear,colour:red}"],
+        ["trainer.strategy=foo"],
         ["hydra.run.dir="],
         ["--experimental-rerun", "config.pickle"],
         ["--cfg", "job", "--info", "all"],
@@ -92,6 +96,36 @@ def test_a_folder_that_holds_files_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "already holds files" in done.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_without_a_result(number: int, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "epochs=1000000", "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("run/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert err.endswith("nothing was concluded\n")
+    assert "Traceback" not in err
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_folder_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "outputs").symlink_to("/nowhere/at/all")
+    done = train(cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot be made" in done.stderr
+
+
+def test_hydras_own_help_and_completion_still_work(tmp_path: Path) -> None:
+    assert "Hydra is a framework" in train("--hydra-help", cwd=tmp_path).stdout
+    command = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
+    environment = {**os.environ, "COMP_LINE": "python train.py lr=abc optimizer=", "COMP_POINT": "33"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert {"optimizer=adam", "optimizer=sgd"} <= set(done.stdout.split())
 
 
 def test_flags_may_stand_anywhere(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +60,7 @@ def summary(result: Result, folder: RunFolder) -> str:
     if result.test is not None:
         lines.append(f"test rows opened {result.test_opened}x: {_metrics(result.test)}")
     files = [path.name for path in (folder.best, folder.last, folder.weights, folder.result) if path.exists()]
-    lines.append(f"{folder.path}: {' '.join(files)}")
-    lines.append(f"tensorboard --logdir {shlex.quote(str(folder.path.parent.parent))}")
+    lines += _places(folder.path, files)
     return "\n".join(lines)
 
 
@@ -85,9 +86,16 @@ def leaderboard(folder: SweepFolder, finished: Finished, command: Callable[[int]
     for job in jobs:
         if job.result.status == "failed":
             lines.append(f"{job_name(job.number, words)} failed: {job.result.error}")
-    lines.append(f"{folder.path}: {' '.join(sorted(path.name for path in folder.path.iterdir() if path.is_file()))}")
-    lines.append(f"tensorboard --logdir {shlex.quote(str(folder.path.parent.parent))}")
+    lines += _places(folder.path, sorted(path.name for path in folder.path.iterdir() if path.is_file()))
     return "\n".join(lines)
+
+
+def _places(path: Path, files: Sequence[str]) -> list[str]:
+    """Where the files lie, and the command that shows them in TensorBoard."""
+    near = Path(os.path.relpath(path))
+    shown = path.absolute() if ".." in near.parts or near == Path() else near
+    root = shown.parent.parent if shown.parent.name in ("runs", "sweeps") else shown
+    return [f"{shown}: {' '.join(files)}", f"tensorboard --logdir {shlex.quote(str(root))}"]
 
 
 def job_name(number: int, jobs: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ HoldfastError           one clean message, no traceback                         
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,18 @@ class Problem:
 
     word: str
     lesson: str
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the program; like Python's own KeyboardInterrupt it is no error that a job could have.
+
+    Attributes:
+        exit_code: 128 and the number of the signal, as a shell shows it.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+        super().__init__(f"stopped by {signal.Signals(number).name}; nothing was concluded")
 
 
 def in_a_line(error: BaseException) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError, in_a_line
+from holdfast.errors import HoldfastError, Stopped, in_a_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,6 +49,10 @@ def main(words: list[str] | None = None) -> None:
     except HoldfastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt as stop:
+        stopped = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
 
 
 def prepare(config: Config) -> None:
@@ -83,7 +88,7 @@ def task(config: DictConfig) -> Any:
     job = hydra.mode == RunMode.MULTIRUN
     if job:
         console.silence()  # the sweep speaks for its jobs
-    folder = RunFolder(Path(os.path.relpath(hydra.runtime.output_dir)))
+    folder = RunFolder(Path(hydra.runtime.output_dir))
     try:
         result = train_one(
             checked,

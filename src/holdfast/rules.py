@@ -5,6 +5,8 @@ A rule of one value returns what is wrong with it, or None.
 
 from __future__ import annotations
 
+import re
+from math import ceil
 from typing import Any
 
 
@@ -44,6 +46,30 @@ def devices(value: Any) -> str | None:
     return None if fits else "must name different devices, from 0 on"
 
 
+def steps(value: int) -> str | None:
+    """A number of iterations, or no limit."""
+    return None if value == -1 or value > 0 else "must be 1 or more, or -1 for no limit"
+
+
+def share(value: float) -> str | None:
+    """Batches, as a number or a share."""
+    return "must be a whole number, or a share up to 1.0" if isinstance(value, float) and value > 1 else None
+
+
+def duration(value: str) -> str | None:
+    """Days, hours, minutes and seconds."""
+    return None if re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", value) else "must be DD:HH:MM:SS, as 00:01:30:00"
+
+
+def count(start: float, stop: float, step: float) -> int:
+    """How many values there are from start by step below stop, as `torch.arange` counts them.
+
+    >>> count(-3.0, 3.0, 0.1), count(-3.0, 3.0, 0.85)
+    (60, 8)
+    """
+    return ceil(round((stop - start) / step, 9))  # 6 / 0.1 is 60.00000000000001
+
+
 def conflicts(config: dict[str, Any]) -> dict[str, str]:
     """Keys whose values are fine alone but cannot work together, each with the reason.
 
@@ -52,14 +78,14 @@ def conflicts(config: dict[str, Any]) -> dict[str, str]:
     """
     found = {}
     optimizer = config["optimizer"]
-    if optimizer["_target_"] == "torch.optim.SGD" and optimizer["nesterov"]:
-        if optimizer["momentum"] == 0:
+    if optimizer["_target_"] == "torch.optim.SGD" and optimizer.get("nesterov"):
+        if not optimizer.get("momentum"):
             found["optimizer.nesterov"] = "needs momentum: add optimizer.momentum=0.9"
-        elif optimizer["dampening"] != 0:
+        elif optimizer.get("dampening"):
             found["optimizer.nesterov"] = "needs optimizer.dampening=0"
     data = config["data"]
     if data["_target_"] == "holdfast.data.Line":
-        rows = round((data["stop"] - data["start"]) / data["step"])
+        rows = count(data["start"], data["stop"], data["step"])
         if rows < 1:
             found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
             return found

@@ -73,6 +73,7 @@ class RunFolder:
         self.last = path / "last.ckpt"
         self.weights = path / "model.pth"
         self.result = path / "result.json"
+        self.experiment = path / "experiment"
 
     def events(self, started: float, host: str) -> Path:
         """The event file, named as TensorBoard's own writer names it."""
@@ -142,10 +143,11 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
         FolderError: the user's folder already holds files, or the folder cannot be made.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
             try:
-                candidate.mkdir(parents=True)
+                candidate.mkdir()
                 return candidate
             except FileExistsError:
                 if chosen and (not path.is_dir() or any(path.iterdir())):

@@ -219,13 +219,17 @@ class Trainer:
     full_train_loss: bool = setting("measure train/loss over all training rows each epoch")
     strategy: str = setting("how several devices work together")
     num_nodes: int = setting("machines", least=1)
-    max_steps: int = setting("end after this many iterations; -1 for no limit", least=-1)
-    max_time: str | None = setting("end after this time, as DD:HH:MM:SS")
+    max_steps: int = setting("end after this many iterations; -1 for no limit", check=rules.steps)
+    max_time: str | None = setting("end after this time, as DD:HH:MM:SS", check=rules.duration)
     accumulate_grad_batches: int = setting("batches per update of the parameters", least=1)
     gradient_clip_val: float | None = setting("largest gradient, by gradient_clip_algorithm", above=0)
     gradient_clip_algorithm: Literal["norm", "value"] = setting("what gradient_clip_val bounds")
-    limit_train_batches: int | float | None = setting("batches per epoch, as a number or a share", above=0)
-    limit_val_batches: int | float | None = setting("validation batches, as a number or a share", above=0)
+    limit_train_batches: int | float | None = setting(
+        "batches per epoch, as a number or a share", above=0, check=rules.share
+    )
+    limit_val_batches: int | float | None = setting(
+        "validation batches, as a number or a share", above=0, check=rules.share
+    )
     deterministic: bool = setting("refuse operations that are not deterministic")
     benchmark: bool | None = setting("let cuDNN look for the fastest algorithms")
     detect_anomaly: bool = setting("stop at the first NaN in a backward pass; slow")

@@ -57,6 +57,8 @@ def word(key: str, value: Any) -> str:
     'model.weight=null'
     """
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, str) and value.replace(".", "", 1).lstrip("-").isdecimal():
+        shown = f"'{value}'"
     return f"{key}={shown}"
 
 
@@ -149,7 +151,8 @@ def _check_fields(cls: type, values: Mapping[str, Any], path: str, problems: dic
             if isinstance(fitted, _Wrong):
                 problems[full] = f"{fitted.lesson} ({own[key]['meaning']})"
             checked[key] = fitted
-    for key in hints.keys() - values.keys():
+    # an option may leave keys to the defaults of its class, as a file of the user's own does
+    for key in () if "_target_" in values else hints.keys() - values.keys():
         problems[f"{path}{key}"] = f"is missing ({own[key]['meaning']})"
     return checked
 

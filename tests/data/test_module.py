@@ -26,9 +26,11 @@ class Spy(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
-        test_rows = Line(seed=SEED).rows("test").y
+        test_rows = Line(seed=SEED).draw("test").y
         with pytest.raises(SealedError, match="test=true"):
             data.test_dataloader()
+        with pytest.raises(SealedError, match="test=true"):
+            data.rows("test")
         self.refused += 1
         near = [value for value in gc.get_objects() if issubclass(type(value), torch.Tensor) and value is not test_rows]
         self.seen |= any(value.shape == test_rows.shape and torch.equal(value, test_rows) for value in near)
@@ -64,7 +66,7 @@ def test_the_spy_would_have_found_them() -> None:
     class Leaky(Line):
         def setup(self, stage: str) -> None:
             super().setup(stage)
-            self.leaked = self.rows("test").y
+            self.leaked = self.draw("test").y
 
     spy = Spy()
     trainer(spy).fit(module(), datamodule=Leaky(batch_size=60, seed=SEED))
@@ -76,7 +78,7 @@ def test_a_test_opens_them_and_every_opening_is_counted() -> None:
     for opened in (1, 2):
         tester.test(model, datamodule=data, verbose=False)
         assert data.test_opened == opened
-    rows = Line().rows("test")
+    rows = Line().draw("test")
     with torch.no_grad():
         expected = torch.nn.functional.mse_loss(model(rows.x), rows.y)
     assert float(tester.callback_metrics["test/loss"]) == pytest.approx(float(expected), rel=1e-6)

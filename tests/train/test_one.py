@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from holdfast.data import Line, row_order
+from holdfast.errors import DataError
 from holdfast.model import Linear
 from holdfast.runs import RunFolder
 from tests.train.test_events import read
 
 ROWS, VAL, TEST = (
-    Line(outliers={0: 0.0, "50:55": 20.0}).rows(split)
+    Line(outliers={0: 0.0, "50:55": 20.0}).draw(split)
     for split in ("train", "val", "test")  # type: ignore[arg-type]
 )
 X, Y = ROWS.x.double(), ROWS.y.double()
@@ -391,3 +392,146 @@ def test_loggers_of_the_users_own_are_told_the_same(holdfast: Callable[..., Any]
     last = dict(zip(rows[0], rows[-1], strict=True))
     assert float(last["val/loss"]) == pytest.approx(ran.result.last["val/loss"])
     assert sum(bool(dict(zip(rows[0], row, strict=True))["train/loss_step"]) for row in rows[1:]) == 2
+
+
+def test_the_recorded_losses_of_accumulated_batches_are_those_of_the_batches(holdfast: Callable[..., Any]) -> None:
+    ran = holdfast("lr=0.001", "batch_size=5", "epochs=1", "trainer.accumulate_grad_batches=4", *START)
+    w, b, losses, summed = -15.0, -10.0, [], np.zeros(2)
+    for number, (x, y) in enumerate(batches(5, 1), start=1):
+        losses.append(loss(w, b, x, y))
+        summed += np.array(gradient(w, b, x, y)) / 4
+        if number % 4 == 0:
+            w, b = np.array([w, b]) - 0.001 * summed
+            summed[:] = 0
+    seen = read(ran.folder.path).Scalars("train/loss_step")
+    np.testing.assert_allclose([event.value for event in seen], losses, rtol=1e-6)
+    assert ran.result.last["train/loss_epoch"] == pytest.approx(sum(losses) / 12, rel=1e-9)
+
+
+@pytest.mark.parametrize("steps", [30, 90])
+def test_a_last_epoch_that_is_cut_short_is_validated_all_the_same(steps: int, holdfast: Callable[..., Any]) -> None:
+    ran = holdfast(f"trainer.max_steps={steps}", "lr=0.001", *START)
+    w, b = weights(ran.folder)
+    assert (ran.result.iterations, ran.result.epochs) == (steps, math.ceil(steps / 60))
+    assert ran.result.last["val/loss"] == pytest.approx(loss(w, b, VAL.x.double(), VAL.y.double()), rel=1e-9)
+
+
+def test_targets_that_torch_would_broadcast_are_refused() -> None:
+    with pytest.raises(DataError, match=r"\(rows, 1\)"):
+        Linear().loss((torch.zeros(4, 1), torch.zeros(4)))
+
+
+USERS = """
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from holdfast.model import Module
+
+class Pairs(Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, row):
+        return {"x": torch.full((1,), float(row)), "y": torch.full((1,), 2.0 * row)}
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield {"x": torch.ones(1), "y": torch.ones(1)}
+
+class Data(pl.LightningDataModule):
+    def __init__(self, endless=False):
+        super().__init__()
+        self.endless = endless
+    def train_dataloader(self):
+        return DataLoader(Endless() if self.endless else Pairs(), 4)
+    def val_dataloader(self):
+        return DataLoader(Pairs(), 8)
+    def test_dataloader(self):
+        return DataLoader(Pairs(), 8)
+
+class OnlyLoss(Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(1.0))
+    def loss(self, batch):
+        return ((self.w * batch["x"] - batch["y"]) ** 2).mean()
+
+class OtherLoss(pl.LightningModule):
+    '''loss() takes two arguments, as in many projects.'''
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(1.0))
+    def loss(self, prediction, y):
+        return ((prediction - y) ** 2).mean()
+    def training_step(self, batch):
+        value = self.loss(self.w * batch["x"], batch["y"])
+        self.log("train/loss", value, on_step=False, on_epoch=True)
+        return value
+    def validation_step(self, batch):
+        self.log("val/loss", self.loss(self.w * batch["x"], batch["y"]))
+        self.logger.experiment.add_scalar("mine/w", self.w, self.current_epoch)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.001)
+"""
+
+
+@pytest.fixture
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    (tmp_path / "users_modules.py").write_text(USERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for group, name, keys in (
+        ("data", "Data", "endless: false\n"),
+        ("model", "OnlyLoss", ""),
+        ("model", "OtherLoss", ""),
+    ):
+        (tmp_path / "conf" / group).mkdir(parents=True, exist_ok=True)
+        text = f"_target_: users_modules.{name}\n{keys}"
+        (tmp_path / "conf" / group / f"{name.lower()}.yaml").write_text(text)
+    return lambda model: ["--config-dir", str(tmp_path / "conf"), "data=data", f"model={model}"]
+
+
+def test_a_module_with_nothing_but_a_loss_is_trained_validated_and_tested(
+    plugged: Callable[[str], list[str]], holdfast: Callable[..., Any]
+) -> None:
+    ran = holdfast(*plugged("onlyloss"), "lr=0.001", "epochs=2", "optimizer.momentum=0.5", "test=true")
+    assert ran.code == 0, ran.err
+    w, velocity = 1.0, 0.0
+    x = torch.arange(8.0).double()
+    for _ in range(2):
+        for rows in (x[:4], x[4:]):
+            velocity = 0.5 * velocity + float((2 * (w - 2) * rows**2).mean())
+            w -= 0.001 * velocity
+    state = torch.load(ran.folder.weights, weights_only=True)
+    assert state["w"].item() == pytest.approx(w, rel=1e-5)
+    expected = (w - 2) ** 2 * float((x**2).mean())
+    for value in (ran.result.best["val/loss"], ran.result.best["train/loss"], ran.result.test["test/loss"]):
+        assert value == pytest.approx(expected, rel=1e-5)
+    assert ran.result.test_opened == 1
+
+
+def test_a_loss_of_another_form_and_a_loader_without_end_are_left_alone(
+    plugged: Callable[[str], list[str]], holdfast: Callable[..., Any]
+) -> None:
+    ran = holdfast(*plugged("otherloss"), "epochs=2")
+    assert ran.code == 0, ran.err
+    assert ran.result.best["train/loss"] > 0
+    assert len(read(ran.folder.path / "experiment").Scalars("mine/w")) == 2
+    endless = holdfast(
+        *plugged("onlyloss"), "data.endless=true", "trainer.limit_train_batches=3", "lr=0.001", "epochs=2"
+    )
+    assert endless.code == 0, endless.err
+    assert (endless.result.iterations, endless.result.best["train/loss"]) == (6, None)
+    unable = holdfast(*plugged("otherloss"), "epochs=1", "test=true")
+    assert unable.code == 1
+    assert "needs a test_step" in unable.err
+
+
+def test_an_option_of_the_users_own_may_leave_keys_to_the_class(tmp_path: Path, holdfast: Callable[..., Any]) -> None:
+    (tmp_path / "own" / "optimizer").mkdir(parents=True)
+    (tmp_path / "own" / "optimizer" / "short.yaml").write_text("_target_: torch.optim.SGD\nlr: ${lr}\n")
+    (tmp_path / "own" / "optimizer" / "unset.yaml").write_text("_target_: torch.optim.SGD\nlr: ???\n")
+    words = ["--config-dir", str(tmp_path / "own"), "batch_size=5"]
+    assert holdfast(*words, "optimizer=short").result.best == holdfast("batch_size=5").result.best
+    unset = holdfast(*words, "optimizer=unset")
+    assert unset.code == 2
+    assert "optimizer.lr" in unset.err

@@ -17,7 +17,7 @@ from holdfast.errors import SealedError
 
 
 class DataModule(pl.LightningDataModule):
-    """Train, validation and test rows of one source; a subclass says what the rows are, in `rows`.
+    """Train, validation and test rows of one source; a subclass says what the rows are, in `draw`.
 
     Test rows are sealed: they are made only while a Trainer tests, are kept nowhere, and every opening is counted.
 
@@ -47,9 +47,24 @@ class DataModule(pl.LightningDataModule):
         self.shuffle, self.num_workers = shuffle, num_workers
         self.test_opened = 0
 
-    def rows(self, split: Split) -> Rows:
-        """The rows of a split, made anew, as a pure function of the module's arguments."""
+    def draw(self, split: Split) -> Rows:
+        """Make the rows of a split anew, as a pure function of the module's arguments; a subclass says how."""
         raise NotImplementedError
+
+    def rows(self, split: Split) -> Rows:
+        """The rows of a split.
+
+        Raises:
+            SealedError: the test rows were asked for, and no Trainer is testing.
+        """
+        if split == "test":
+            if self.trainer is None or self.trainer.state.fn != TrainerFn.TESTING:
+                raise SealedError(
+                    "The test rows are sealed: a choice made with a look at them would no longer be tested by them.\n"
+                    "To test the best weights once, after the fit, add test=true."
+                )
+            self.test_opened += 1
+        return self.draw(split)
 
     def digest(self) -> str:
         """The sha256 of the validation rows: jobs are compared only where it is the same."""
@@ -89,12 +104,6 @@ class DataModule(pl.LightningDataModule):
         Raises:
             SealedError: no Trainer is testing.
         """
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.TESTING:
-            raise SealedError(
-                "The test rows are sealed: a choice made with a look at them would no longer be tested by them.\n"
-                "To test the best weights once, after the fit, add test=true."
-            )
-        self.test_opened += 1
         return evaluation_loader(self.rows("test"))
 
 
@@ -114,7 +123,7 @@ class _Synthetic(DataModule):
         super().__init__(batch_size, order_seed, shuffle, num_workers)
         self._source = source
 
-    def rows(self, split: Split) -> Rows:
+    def draw(self, split: Split) -> Rows:
         return self.make(split, **self._source)
 
 

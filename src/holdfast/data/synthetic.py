@@ -8,6 +8,7 @@ import torch
 
 from holdfast.data.loading import Rows
 from holdfast.data.split import Split, split_rows
+from holdfast.rules import count
 from holdfast.seeding import derive
 
 
@@ -41,9 +42,8 @@ def line(
     >>> len(line("train")), line("val", noise=0.0)[0:2][1].tolist()
     (60, [[10.0], [9.699999809265137]])
     """
-    count = round((stop - start) / step)
     # counted in whole steps: adding 0.1 sixty times would drift
-    x = start + step * torch.arange(count, dtype=torch.float64).unsqueeze(1)
+    x = start + step * torch.arange(count(start, stop, step), dtype=torch.float64).unsqueeze(1)
     generator = torch.Generator().manual_seed(derive(seed, "noise", split))
     y = slope * x + intercept + noise * torch.randn(x.shape, dtype=torch.float64, generator=generator)
     for rows, value in (outliers or {}).items() if split == "train" else ():
@@ -89,5 +89,5 @@ def linear(
     x, y = x.index_select(0, index), y.index_select(0, index)
     if split == "train":
         spoilt = torch.randperm(len(y), generator=generator)[: round(len(y) * outlier_fraction)]
-        y[spoilt] = 10 * y.std() * torch.randn(len(spoilt), 1, generator=generator)
+        y[spoilt] = 10 * y.std(correction=0) * torch.randn(len(spoilt), 1, generator=generator)
     return Rows(x, y)

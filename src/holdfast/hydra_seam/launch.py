@@ -51,13 +51,15 @@ def launch(words: list[str], conf: Path, task: Callable[[DictConfig], Any], prep
     arguments = parser.parse_intermixed_args(words)
     _refuse(arguments)
     with ExitStack() as stack:
-        hydra = Hydra(task_name="train", config_loader=Loader(search_path(arguments, conf)))
+        loader = Loader(search_path(arguments, conf))
+        hydra = Hydra(task_name="train", config_loader=loader)
         GlobalHydra.instance().initialize(hydra)
         stack.callback(GlobalHydra.instance().clear)
         name = arguments.config_name or CONFIG_NAME
         if arguments.hydra_help:
             hydra.hydra_help(name, args_parser=parser, args=arguments)
         elif arguments.shell_completion:
+            loader.lenient = True
             hydra.shell_completion(name, arguments.overrides)
         elif arguments.info:
             hydra.show_info(arguments.info, name, arguments.overrides)
@@ -87,7 +89,7 @@ def _run(
     prepare(settings(config)[0])
     # a second process of the same run, started by Lightning, joins the folder that the first one claimed
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        chosen = any(item.startswith("hydra.run.dir=") for item in config.hydra.overrides.hydra)
+        chosen = any(item.lstrip("+").startswith("hydra.run.dir=") for item in config.hydra.overrides.hydra)
         with read_write(config.hydra.run):
             config.hydra.run.dir = str(claim(Path(config.hydra.run.dir), chosen=chosen))
     callbacks = Callbacks(config)

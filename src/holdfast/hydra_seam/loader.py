@@ -23,7 +23,7 @@ from holdfast.errors import ConfigError, Problem
 from holdfast.hydra_seam import words
 from holdfast.hydra_seam.plain import Base, Plain, as_hydras, plain
 from holdfast.schema import Config
-from holdfast.validation import did_you_mean, validate, word
+from holdfast.validation import did_you_mean, keys_under, validate, word
 
 CONFIG_NAME = "config"
 
@@ -48,6 +48,7 @@ class Loader(ConfigLoaderImpl):
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         super().__init__(search_path)
+        self.lenient = False
         self._bases: dict[tuple[Any, ...], Base] = {}
         self._options: dict[tuple[str, ...], list[str] | None] = {}
 
@@ -66,7 +67,9 @@ class Loader(ConfigLoaderImpl):
         """
         problems: list[Problem] = []
         config = self._assemble(config_name, overrides, run_mode, problems)
-        _check(config, problems)
+        # without a name it is Hydra's own help that composes; a word is completed before it is right
+        if config_name is not None and not self.lenient:
+            _check(config, problems)
         return config
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -138,6 +141,8 @@ class Loader(ConfigLoaderImpl):
                     problems.append(Problem(word, "lists several values: add -m to try each of them"))
             elif options is None or isinstance(item.value(), dict):
                 values.append(item)
+            elif item.value() is None and item.key_or_group in keys_under("", {}):
+                problems.append(Problem(word, f"cannot be left out; {did_you_mean('', options)}"))
             elif unknown := [name for name in words.choices(item) if name not in options]:
                 problems.append(Problem(word, f"no such option; {did_you_mean(unknown[0], options)}"))
             else:

@@ -95,7 +95,7 @@ def plain(config: DictConfig) -> tuple[Plain, Plain]:
 def _container(config: DictConfig, key: str, *, resolve: bool) -> Any:
     node = config._get_node(key)
     if isinstance(node, Container):
-        return OmegaConf.to_container(node, resolve=resolve)
+        return OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
     return config[key] if resolve else node._value()  # type: ignore[union-attr]
 
 

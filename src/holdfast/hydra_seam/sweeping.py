@@ -119,7 +119,7 @@ class Sweep:
                 print(f"{console.job_name(number, self.jobs)} will fail here: {problem.word}: {problem.lesson}")
 
     def _claim(self) -> SweepFolder:
-        chosen = any(word.startswith("hydra.sweep.dir=") for word in self._config.hydra.overrides.hydra)
+        chosen = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in self._config.hydra.overrides.hydra)
         path = claim(Path(self._config.hydra.sweep.dir), chosen=chosen, key="hydra.sweep.dir")
         with read_write(self._config.hydra.sweep), open_dict(self._config.hydra.sweep):
             self._config.hydra.sweep.dir = str(path)

@@ -21,7 +21,11 @@ def parse(words: Iterable[str], problems: list[Problem]) -> list[Override]:
     parsed = []
     for word in words:
         try:
-            parsed.append(_parse(word))
+            item = _parse(word)
+            if item.key_or_group:
+                parsed.append(item)
+            else:
+                problems.append(Problem(word, "is not of the form key=value"))
         except OverrideParseException as error:
             lesson = "is not of the form key=value" if "=" not in word else str(error).splitlines()[0]
             problems.append(Problem(word, lesson))

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from holdfast.errors import DataError
 from holdfast.model import networks
 from holdfast.model.lean import LeanModule
 
@@ -88,6 +90,8 @@ class Module(LeanModule):
 
     def _log(self, split: str) -> None:
         # not to the loggers: the run's own writer does that, at the steps it keeps for all engines
+        if not self._sums:
+            return  # a subclass measures in a way of its own
         metrics = measure(self, self._sums, split)
         self._sums = []
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}, logger=False)
@@ -95,9 +99,15 @@ class Module(LeanModule):
 
 def loss_sums(module: Any, batch: Any) -> Tensor:
     """Rows, and the sum of the loss over them, of any module with a `loss(batch)`; shape `(2,)`."""
-    rows = len(batch) if isinstance(batch, Tensor) else len(batch[0])
     loss: Tensor = module.loss(batch)
+    loss = loss.to(_exact(loss))
+    rows = extract_batch_size(batch)
     return torch.stack([torch.full_like(loss, rows), rows * loss])
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    """The type to add many numbers in: double precision where the accelerator has it."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def measure(module: Module | type[Module], sums: Sequence[Tensor], split: str) -> dict[str, float]:
@@ -127,14 +137,17 @@ class Regression(Module):
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The mean squared error of a batch."""
         x, y = batch
-        return functional.mse_loss(self.network(x), y)
+        prediction = self.network(x)
+        _same_shape(prediction, y)
+        return functional.mse_loss(prediction, y)
 
     def statistics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Rows, and sums of squared error, absolute error, y and y squared."""
         x, y = batch
-        exact = torch.float32 if y.device.type == "mps" else torch.float64
+        prediction, exact = self.network(x), _exact(y)
+        _same_shape(prediction, y)
         y = y.to(exact)
-        error = self.network(x).to(exact) - y
+        error = prediction.to(exact) - y
         rows = torch.as_tensor(y.numel(), dtype=exact, device=y.device)
         return torch.stack([rows, error.square().sum(), error.abs().sum(), y.sum(), y.square().sum()])
 
@@ -148,6 +161,14 @@ class Regression(Module):
             "mae": absolute / rows,
             "r2": 1 - squared / spread if spread > 0 else float("nan"),
         }
+
+
+def _same_shape(prediction: Tensor, y: Tensor) -> None:
+    if prediction.shape != y.shape:
+        raise DataError(
+            f"Targets of shape {tuple(y.shape)} do not fit predictions of shape {tuple(prediction.shape)}: torch would "
+            "compare every row with every other. Give y the shape (rows, 1), for example with y.unsqueeze(1)."
+        )
 
 
 class Linear(Regression):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from holdfast.data import DataModule
 from holdfast.errors import HoldfastError
 from holdfast.model.module import Module, loss_sums, measure
+from holdfast.runs import RunFolder
 from holdfast.seeding import derive, reseed
 from holdfast.train.checkpoint import CheckpointIO
 from holdfast.train.trace import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
@@ -54,11 +57,18 @@ class Recorder(Checkpoint):
         self._seed, self._full_train_loss = seed, full_train_loss
         self._pending: list[Tensor] = []
         self._epoch_start = 0
+        self._share = 1
+        self.test_opened = 0
         self._learning_rate = float("nan")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self.trace.clock.append((len(self.trace.losses), time.time()))
+        self._share = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count an opening of the test rows."""
+        self.test_opened += 1
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make what is random in this epoch a function of seed and epoch alone."""
@@ -73,10 +83,13 @@ class Recorder(Checkpoint):
         """Keep the loss, without waiting for an accelerator to have computed it."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
-            self._pending.append(loss)
+            # Lightning hands over what it has divided for accumulation
+            self._pending.append(loss * self._share if self._share > 1 else loss)
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True  # as for every last epoch, Lightning validates before it ends
         if len(self._pending) >= CHECK_EVERY:
             self._collect(_foreign(trainer))
-            if not self._rules.within(worst(self.trace.losses[-CHECK_EVERY:])):
+            if not self._rules.within(_over_all(trainer, worst(self.trace.losses[-CHECK_EVERY:]), "max")):
                 trainer.should_stop = True  # the epoch ends here, and is judged as usual
             self._update(self.trace)
 
@@ -86,11 +99,11 @@ class Recorder(Checkpoint):
         number, losses = trainer.current_epoch, self.trace.losses[self._epoch_start :]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if losses:
-            metrics["train/loss_epoch"] = sum(losses) / len(losses)
+            metrics["train/loss_epoch"] = _over_all(trainer, sum(losses) / len(losses), "mean")
         if self._full_train_loss:
             metrics.update(_measure_train(trainer, pl_module))
         metrics["lr"] = self._learning_rate
-        lost = worst(losses)
+        lost = _over_all(trainer, worst(losses), "max")
         if self._rules.metric not in metrics and self._rules.within(lost):
             logged = [name for name in metrics if name != "lr"]
             raise HoldfastError(
@@ -98,7 +111,8 @@ class Recorder(Checkpoint):
                 f"{did_you_mean(self._rules.metric, logged)}"
             )
         trace = self.trace
-        trace.standing = judge(trace.standing, number, metrics, lost, self._rules)
+        # what a user's own module logs may differ between processes, but they have to end together
+        trace.standing = trainer.strategy.broadcast(judge(trace.standing, number, metrics, lost, self._rules))
         trace.epochs.append(Epoch(metrics, trainer.global_step, time.time()))
         for logger in _foreign(trainer):
             logger.log_metrics({"epoch": number, **metrics}, step=trainer.global_step)
@@ -121,12 +135,47 @@ class Recorder(Checkpoint):
             self._pending.clear()
 
 
+class _LazySummaryWriter:
+    """torch's SummaryWriter, for what is no number, such as images; made at its first use, since it imports slowly."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder.experiment))
+        return getattr(self._writer, name)
+
+    def close(self) -> None:
+        """Write what is still held."""
+        if self._writer is not None:
+            self._writer.close()
+
+
 class EventLogger(Logger):
     """Hands what the user's own code logs through Lightning to the run's writer."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, folder: RunFolder) -> None:
         super().__init__()
-        self._writer = writer
+        self._writer, self._folder = writer, folder
+        self.experiment = _LazySummaryWriter(folder)
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self._folder.path)
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder."""
+        return str(self._folder.path)
+
+    def finalize(self, status: str) -> None:
+        """Write what the SummaryWriter still holds."""
+        self.experiment.close()
 
     @property
     def name(self) -> str:
@@ -155,7 +204,8 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with an empty bar."""
-        total = self._epochs * int(trainer.num_training_batches)
+        batches = trainer.num_training_batches
+        total = self._epochs * int(batches) if math.isfinite(batches) else None
         self._bar = tqdm(total=total, mininterval=0.1, unit="it", leave=False, dynamic_ncols=True)
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -181,23 +231,48 @@ class Progress(pl.Callback):
             self._bar.close()
 
 
+def _over_all(trainer: pl.Trainer, value: float, how: str) -> float:
+    """A number of this process, as the largest or the mean over all processes of the run."""
+    if trainer.world_size == 1:
+        return value
+    # a maximum may lose a NaN on its way, not an infinity
+    number = torch.tensor(value if math.isfinite(value) else math.inf, device=trainer.strategy.root_device)
+    return float(trainer.strategy.reduce(number, reduce_op=how))
+
+
 def _foreign(trainer: pl.Trainer) -> list[Logger]:
     """The loggers of the user's own, which are told what the writer is told."""
     return [logger for logger in trainer.loggers if not isinstance(logger, EventLogger)]
 
 
+def _has_loss(module: pl.LightningModule) -> bool:
+    """Whether a module of the user's own has a method `loss(batch)`."""
+    method = getattr(module, "loss", None)
+    if not inspect.ismethod(method):
+        return False
+    try:
+        inspect.signature(method).bind(None)
+    except TypeError:
+        return False
+    return True
+
+
 def _measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
     """The metrics of the present weights over all training rows; none for a module that has no `loss(batch)`."""
-    if not (isinstance(module, Module) or inspect.ismethod(getattr(module, "loss", None))):
+    if not (isinstance(module, Module) or _has_loss(module)):
         return {}
     data = trainer.datamodule  # type: ignore[attr-defined]
     batches = data.all_train_dataloader() if isinstance(data, DataModule) else trainer.train_dataloader
+    if sized_len(batches) is None:
+        return {}  # a stream may have no end
     sums, training = [], module.training
     module.eval()
     # a loader of the user's own may shuffle, which must not move the random numbers of the next epoch
     with torch.no_grad(), torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
-        for rows in batches or ():
+        for rows in batches:  # type: ignore[union-attr]
             batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(rows))
             sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
     module.train(training)
+    if trainer.world_size > 1 and not isinstance(data, DataModule):
+        sums = [trainer.strategy.reduce(torch.stack(sums).sum(0), reduce_op="sum")]  # each process has read its share
     return measure(module if isinstance(module, Module) else Module, sums, "train")

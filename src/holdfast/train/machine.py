@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import XLAAccelerator
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from holdfast.errors import ConfigError, DeviceError, Problem
+from holdfast.errors import ConfigError, DeviceError, Problem, in_a_line
 from holdfast.schema import Config
+from holdfast.validation import did_you_mean
 
 
 def check(config: Config) -> None:
@@ -24,6 +26,10 @@ def check(config: Config) -> None:
         ConfigError: a class that cannot be imported or does not take the arguments given.
     """
     _check_devices(config)
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if config.trainer.strategy not in strategies:
+        lesson = f"no such strategy; {did_you_mean(config.trainer.strategy, strategies)}"
+        raise ConfigError([Problem(f"trainer.strategy={config.trainer.strategy}", lesson)])
     problems = [problem for group, node in _targets(config) for problem in _check_target(group, node)]
     if problems:
         raise ConfigError(problems)
@@ -79,10 +85,11 @@ def _check_target(group: str, node: dict[str, Any]) -> list[Problem]:
     try:
         found = resolve_name(target)
     except Exception as error:  # whatever the user's module raises while it is imported
-        return [Problem(word, f"cannot be imported: {str(error).splitlines()[0]}")]
+        return [Problem(word, f"cannot be imported: {in_a_line(error)}")]
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     try:
-        inspect.signature(found).bind_partial(**given)
+        # parameters for an optimizer, the optimizer for a scheduler
+        inspect.signature(found).bind(*[None] * (group in ("optimizer", "scheduler")), **given)
     except TypeError as error:
         return [Problem(word, f"does not take these keys: {error}")]
     except ValueError:  # a callable without a signature of its own

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import random
+import signal
 import sys
 import time
 import warnings
@@ -19,10 +20,11 @@ import numpy as np
 import torch
 from hydra.utils import get_object, instantiate
 from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.data import DataModule
-from holdfast.errors import in_a_line
+from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.model import Module
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
@@ -64,27 +66,33 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
         seconds = time.perf_counter() - began
         return writer.finish(trace, status, overrides=overrides, config_hash=config_hash, seconds=seconds, **told)
 
+    recorder = Recorder(
+        trace,
+        rules,
+        CheckpointIO(),
+        seed=config.seed,
+        full_train_loss=config.trainer.full_train_loss,
+        update=writer.update,
+    )
     with isolated():
         try:
             check(config)
             module, data = build(config)
-            recorder = Recorder(
-                trace,
-                rules,
-                CheckpointIO(),
-                seed=config.seed,
-                full_train_loss=config.trainer.full_train_loss,
-                update=writer.update,
-            )
+            if config.test and not is_overridden("test_step", module):
+                raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
             trainer = _trainer(config, folder, recorder, writer, data)
             trainer.fit(module, datamodule=data)
             if trace.standing.end == "diverged":
                 return finish("diverged", error=_divergence(trace, rules))
-            tested = _test(trainer, module, data, trace.best) if config.test and trace.best else {}
-            return finish("completed", **tested)
+            tested = _test(trainer, module, data, trace.best) if config.test and trace.best else None
+            return finish("completed", test=tested, test_opened=recorder.test_opened)
         except Exception as error:
-            finish("failed", error=in_a_line(error))
+            finish("failed", error=in_a_line(error), test_opened=recorder.test_opened)
             raise
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # no result.json: this run is not finished, it may be gone on with
+            writer.flush(trace)
+            raise Stopped(signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT) from None
 
 
 def test_best(config: Config, folder: RunFolder) -> dict[str, float] | None:
@@ -179,7 +187,7 @@ def _trainer(
             *([Progress(config.epochs)] if sys.stderr.isatty() and is_leader() else []),
             *_extras(config.callbacks.extras),
         ],
-        logger=[EventLogger(writer), *_extras(config.logger.extras)],
+        logger=[EventLogger(writer, folder), *_extras(config.logger.extras)],
         use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
         **_PLAIN,
         profiler=_NoProfiler(),
@@ -193,13 +201,12 @@ def _divergence(trace: Trace, rules: Rules) -> str:
 
 def _test(
     trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, best: Snapshot
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Open the test rows, once, with the best weights."""
     weights: Any = trainer.strategy.broadcast(best.checkpoint.get("state_dict"))  # only the leader keeps snapshots
     module.load_state_dict(weights)
     trainer.test(module, datamodule=data, verbose=False)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"test": metrics, "test_opened": getattr(data, "test_opened", 1)}
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def _extras(group: Mapping[str, Any]) -> list[Any]:
@@ -214,6 +221,8 @@ def _hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
     for group in ("data", "model", "optimizer"):
         row[group] = values[group]["_target_"].rpartition(".")[2]
     for word in overrides:
+        if word.startswith("~"):
+            continue
         key = word.lstrip("+").partition("=")[0]
         node: Any = values
         for part in key.split("."):
