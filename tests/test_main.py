@@ -121,7 +121,7 @@ def test_a_folder_that_leads_nowhere_is_told(tmp_path: Path) -> None:
 
 
 def test_hydras_own_help_and_completion_still_work(tmp_path: Path) -> None:
-    assert "Hydra is a framework" in train("--hydra-help", cwd=tmp_path).stdout
+    assert "hydra/sweeper: basic, holdfast" in train("--hydra-help", cwd=tmp_path).stdout
     command = [sys.executable, str(ROOT / "train.py"), "-sc", "query=bash"]
     environment = {**os.environ, "COMP_LINE": "python train.py lr=abc optimizer=", "COMP_POINT": "33"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -11,7 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from holdfast.errors import ConfigError
-from holdfast.hydra_seam.loader import Loader, search_path
+from holdfast.hydra_seam.loader import Loader, search_path, settings
+from holdfast.hydra_seam.plain import as_hydras
 from holdfast.main import CONF
 
 WORDS = [
@@ -94,3 +95,43 @@ def test_a_yaml_file_that_is_wrong_is_told_like_a_word(tmp_path: Path) -> None:
 def test_a_folder_of_groups_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="not a folder"):
         search_path(get_args_parser().parse_args(["--config-dir", "nowhere"]), CONF)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lr=0.5", "batch_size=full", "epochs=3"],
+        ["lr=0.5", "optimizer.lr=0.25"],
+        ["optimizer=adam", "seed=4", "data.noise=0"],
+        ["data=linear", "data.features=3", "model=mlp"],
+        ["data.outliers={}", "model.weight=-15"],
+        ["optimizer.momentum='${lr}'", "lr=0.5"],
+        ["+callbacks.own._target_=a.B", "lr=1"],
+        ["logger=csv", "scheduler=cosine", "epochs=7"],
+    ],
+    ids=" ".join,
+)
+def test_a_job_that_was_not_composed_is_what_composing_makes_of_it(words: list[str]) -> None:
+    loader = ours()
+    master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    job = loader.job(master, words)
+    config = ours().load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.RUN)
+    with as_hydras(config):
+        assert job == settings(config)
+    launched = loader.load_sweep_config(master, words)
+    for composed_config in (config, launched):
+        composed_config.hydra.runtime.output_dir = ""
+        composed_config.hydra.sweep.dir = ""
+    assert OmegaConf.to_container(launched) == OmegaConf.to_container(config)
+
+
+def test_a_job_that_cannot_work_is_refused_as_a_run_would_be() -> None:
+    loader = ours()
+    master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    for words in (["lr=abc"], ["lrr=1"], ["optimizer=adma"], ["optimizer.nesterov=true"], ["epochs=0", "lr=-1"]):
+        told = []
+        for attempt in (loader.job, lambda _, words: composed(ours(), words)):
+            with pytest.raises(ConfigError) as error:
+                attempt(master, words)
+            told.append(sorted(problem.word for problem in error.value.problems))
+        assert told[0] == told[1]

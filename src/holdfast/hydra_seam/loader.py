@@ -97,7 +97,7 @@ class Loader(ConfigLoaderImpl):
         overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
         name = master_config.hydra.job.config_name
         _, groups, values = self._sort(name, overrides, RunMode.RUN, problems)
-        base = self._base(name, groups, RunMode.RUN, problems)
+        base = self._base(name, groups, problems)
         edited = None if problems else base.edited(values)
         if edited is not None:
             return validate(*edited, base.groups), *edited
@@ -110,7 +110,7 @@ class Loader(ConfigLoaderImpl):
     ) -> DictConfig:
         """A configuration with its words applied, and what Hydra itself would have recorded of them."""
         parsed, groups, values = self._sort(config_name, overrides, run_mode, problems)
-        config = self._base(config_name, groups, run_mode, problems).copy()
+        config = self._base(config_name, groups, problems).copy()
         for item in values:
             words.apply(item, config, problems)
         task = [item for item in parsed if not item.is_hydra_override()]
@@ -126,10 +126,13 @@ class Loader(ConfigLoaderImpl):
     ) -> tuple[list[Override], list[str], list[Override]]:
         """All words, those that choose groups or are Hydra's own, and those that set values."""
         parsed = words.parse(overrides, problems)
-        hydra_words = [words.text(item) for item in parsed if item.is_hydra_override()]
+        own = (item for item in parsed if item.is_hydra_override() and not item.is_sweep_override())
+        hydra_words = [words.text(item) for item in own]
         groups, values, seen = hydra_words.copy(), [], set()
         for item in parsed:
             if item.is_hydra_override():
+                if item.is_sweep_override():
+                    problems.append(Problem(words.text(item), "Sweeping over Hydra's configuration is not supported"))
                 continue
             key, word = (item.key_or_group, item.package), words.text(item)
             if key in seen:
@@ -157,19 +160,19 @@ class Loader(ConfigLoaderImpl):
             self._options[key] = repository.get_group_options(group) if repository.group_exists(group) else None
         return self._options[key]
 
-    def _base(self, config_name: str | None, groups: list[str], run_mode: RunMode, problems: list[Problem]) -> Base:
+    def _base(self, config_name: str | None, groups: list[str], problems: list[Problem]) -> Base:
         """What a choice of groups composes to; a choice that Hydra refuses is dropped, and told."""
-        key = (config_name, tuple(groups), run_mode)
+        key = (config_name, tuple(groups))
         try:
             if key not in self._bases:
-                self._bases[key] = Base(super().load_configuration(config_name, groups, run_mode))
+                self._bases[key] = Base(super().load_configuration(config_name, groups, RunMode.RUN))
         except (HydraException, YAMLError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
             culprit = next((item for item in groups if item.lstrip("+~").partition("=")[0] in str(error)), None)
             problems.append(Problem(culprit or "configuration", str(cause) or str(error)))
             if culprit is None:
                 raise ConfigError(problems) from error
-            return self._base(config_name, [item for item in groups if item != culprit], run_mode, problems)
+            return self._base(config_name, [item for item in groups if item != culprit], problems)
         return self._bases[key]
 
 

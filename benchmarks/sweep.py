@@ -1,0 +1,106 @@
+"""python benchmarks/sweep.py: what a job of a sweep costs beside its training, over Hydra's own basic sweeper."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from holdfast.hydra_seam import Loader
+from holdfast.hydra_seam.sweeping import Sweep
+from holdfast.main import CONF
+
+JOBS = 50
+ROUNDS = 5
+WORDS = [f"lr=range(1,{JOBS + 1})", "batch_size=5", "epochs=1"]
+
+
+def empty(config: DictConfig) -> None:
+    """The task."""
+
+
+def prepared(loader_class: Callable[[ConfigSearchPath], ConfigLoaderImpl], sweeper: str) -> tuple[Hydra, DictConfig]:
+    """Hydra with one loader or the other, and the configuration of the sweep."""
+    GlobalHydra.instance().clear()
+    hydra = Hydra("train", loader_class(create_config_search_path(f"file://{CONF}")))
+    GlobalHydra.instance().initialize(hydra)
+    words = [*WORDS, f"hydra/sweeper={sweeper}", "hydra.sweep.dir=sweep", "hydra.mode=MULTIRUN"]
+    return hydra, hydra.config_loader.load_configuration("config", words, RunMode.MULTIRUN)
+
+
+def hydras_sweep() -> float:
+    """Seconds a job: composed for checking, composed again for running, run."""
+    hydra, config = prepared(ConfigLoaderImpl, "basic")
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=empty, config=config)
+    began = time.perf_counter()
+    sweeper.sweep(list(config.hydra.overrides.task))
+    return (time.perf_counter() - began) / JOBS
+
+
+def our_sweep() -> float:
+    """Seconds a job: checked, composed, run by the same launcher."""
+    hydra, config = prepared(Loader, "holdfast")
+    assert isinstance(hydra.config_loader, Loader)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=empty, config=config)
+    began = time.perf_counter()
+    sweep = Sweep(hydra.config_loader, config, None, list(config.hydra.overrides.task))
+    launcher.launch(sweep.jobs, initial_job_idx=0)
+    return (time.perf_counter() - began) / JOBS
+
+
+def hydras_composing() -> float:
+    """Seconds a job for composing twice, as Hydra does."""
+    hydra, config = prepared(ConfigLoaderImpl, "basic")
+    began = time.perf_counter()
+    for job in range(1, JOBS + 1):
+        for _ in range(2):
+            hydra.config_loader.load_sweep_config(config, [f"lr={job}", *WORDS[1:]])
+    return (time.perf_counter() - began) / JOBS
+
+
+def our_composing() -> float:
+    """Seconds a job for checking and composing, the first composition of the groups among them."""
+    hydra, config = prepared(Loader, "holdfast")
+    assert isinstance(hydra.config_loader, Loader)
+    began = time.perf_counter()
+    sweep = Sweep(hydra.config_loader, config, None, list(config.hydra.overrides.task))
+    for words in sweep.jobs:
+        hydra.config_loader.load_sweep_config(config, words)
+    return (time.perf_counter() - began) / JOBS
+
+
+def main() -> None:
+    """Print milliseconds a job of each, alternating, and the ratios."""
+    version.setbase("1.3")
+    cases = (hydras_sweep, our_sweep, hydras_composing, our_composing)
+    times: dict[str, list[float]] = {case.__name__: [] for case in cases}
+    for _ in range(ROUNDS):
+        for case in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
+                times[case.__name__].append(case())
+                os.chdir(CONF)
+    ms = {name: 1e3 * statistics.median(values) for name, values in times.items()}
+    for kind, whole in (("sweep", "an empty job, whole"), ("composing", "of it, composing and checking")):
+        ours, theirs = ms[f"our_{kind}"], ms[f"hydras_{kind}"]
+        print(f"{whole:<30} {ours:6.1f} ms over Hydra's {theirs:6.1f} ms = {ours / theirs:.2f}")
+    print(f"target for composing: at most 3 ms a job; {JOBS} jobs, medians of {ROUNDS}")
+
+
+if __name__ == "__main__":
+    main()

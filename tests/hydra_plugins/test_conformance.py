@@ -1,0 +1,21 @@
+"""Hydra's own conformance suites, with our sweeper in the place of Hydra's."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+
+OURS = "hydra/sweeper=holdfast"
+
+# the programs of the suites are Hydra's, and older than some of the warnings that are errors here
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [OURS]), ("joblib", [OURS])])
+class TestLaunchersUnderOurSweeper(LauncherTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", OURS])])
+class TestIntegrationUnderOurSweeper(IntegrationTestSuite):
+    pass
