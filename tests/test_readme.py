@@ -27,6 +27,11 @@ def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words[1:]], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
+def steady(text: str) -> str:
+    """A text without dates and durations."""
+    return re.sub(r"\d{4}-[\d_-]+", "DATE", re.sub(r"[\d.]+ s\)", "SECONDS)", text))
+
+
 def test_what_is_tested_is_there() -> None:
     assert len(COMMANDS) >= 10
     assert sorted(FILES) == ["mine.py", "my_conf/data/waves.yaml", "my_conf/model/sine.yaml"]
@@ -53,10 +58,12 @@ def test_the_two_commands_install_and_run_what_they_say() -> None:
 def test_the_first_commands_output_is_as_shown(tmp_path: Path) -> None:
     shown = re.findall(r"```text\n(best val/loss .*?)```", TEXT, re.DOTALL)[0]
     printed = run("python train.py lr=0.01", tmp_path).stdout
+    assert steady(printed) == steady(shown)
 
-    def steady(text: str) -> str:
-        return re.sub(r"\d{4}-[\d_-]+", "DATE", re.sub(r"[\d.]+ s\)", "SECONDS)", text))
 
+def test_the_sweeps_output_is_as_shown(tmp_path: Path) -> None:
+    shown = re.findall(r"```text\n(job 0 .*?)```", TEXT, re.DOTALL)[0]
+    printed = run("python train.py -m lr=0.0001,0.001,0.01,0.1,1", tmp_path).stdout
     assert steady(printed) == steady(shown)
 
 
