@@ -149,6 +149,16 @@ def test_a_sweep_trains_every_job(tmp_path: Path) -> None:
     assert [result["iterations"] for result in results] == [12, 1, 12, 1]
 
 
+def test_jobs_on_two_processes_join_their_own_sweep(tmp_path: Path, holdfast: Callable[..., Any]) -> None:
+    words = ["accelerator=cpu", "batch_size=20", "data.shuffle=false", "precision=64-true", "epochs=2"]
+    done = train("-m", "devices=2,1", *words, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]
+    two, one = (json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in range(2))
+    assert (two["iterations"], one["iterations"]) == (4, 6)
+    assert one["best"] == holdfast(*words).result.best
+
+
 def test_two_processes_train_what_one_trains_with_a_batch_twice_as_large(
     tmp_path: Path, holdfast: Callable[..., Any]
 ) -> None:

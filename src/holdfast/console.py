@@ -80,6 +80,8 @@ def leaderboard(folder: SweepFolder, finished: Finished, command: Callable[[int]
         lines.append(f"winner: {job_name(number, words)}: {entry['why']}")
         if entry["test"] is not None:
             lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
+        if "test_error" in entry:
+            lines.append(f"its test failed: {entry['test_error']}")
         lines.append(f"alone:  {command(number)}")
     if not finished.selections:
         lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")

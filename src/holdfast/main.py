@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def task(config: DictConfig) -> Any:
     from hydra.types import RunMode
 
     from holdfast import console
-    from holdfast.hydra_seam import settings
+    from holdfast.hydra_seam import as_single_run, settings
     from holdfast.runs import RunFolder, config_hash
     from holdfast.train.machine import is_leader
     from holdfast.train.one import train_one
@@ -88,14 +88,17 @@ def task(config: DictConfig) -> Any:
     job = hydra.mode == RunMode.MULTIRUN
     if job:
         console.silence()  # the sweep speaks for its jobs
+    joined = as_single_run(hydra) if job and checked.devices != 1 else nullcontext()
     folder = RunFolder(Path(hydra.runtime.output_dir))
     try:
-        result = train_one(
-            checked,
-            folder,
-            overrides=list(hydra.overrides.task),
-            config_hash=config_hash(values, origin),
-        )
+        with joined:
+            result = train_one(
+                checked,
+                folder,
+                overrides=list(hydra.overrides.task),
+                config_hash=config_hash(values, origin),
+                progress=sys.stderr.isatty() and not job,
+            )
     except Exception as error:
         if not job:
             raise

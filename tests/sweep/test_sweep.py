@@ -45,6 +45,10 @@ class Losses(Linear):
         self._sums = []
         self.log("val/loss", torch.tensor(float(self.value)))
 
+class Untestable(Linear):
+    def test_step(self, batch):
+        raise RuntimeError("cannot be tested")
+
 class Careless(Linear):
     '''Leaves traces wherever it can.'''
     def on_train_start(self):
@@ -82,7 +86,12 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     (tmp_path / "sweep_modules.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own" / "model").mkdir(parents=True)
-    for name, keys in {"fails": "lr: ${lr}\nfail_at: 0.1", "losses": "value: 1.0", "careless": ""}.items():
+    for name, keys in {
+        "fails": "lr: ${lr}\nfail_at: 0.1",
+        "losses": "value: 1.0",
+        "careless": "",
+        "untestable": "",
+    }.items():
         text = f"_target_: sweep_modules.{name.title()}\n{keys}\n"
         (tmp_path / "own" / "model" / f"{name}.yaml").write_text(text)
     count = iter(range(100))
@@ -192,6 +201,14 @@ def test_a_lost_validation_loss_never_wins(lost: str, sweep: Callable[..., Swept
     done = sweep("model=losses", f"model.value={lost},3,2", "epochs=1", "batch_size=full")
     assert (done.code, done.read("selection.json")["winner"]) == (0, 2)
     assert done.result(0).status == "diverged"
+
+
+def test_a_winner_whose_test_fails_is_the_winner_all_the_same(sweep: Callable[..., Swept]) -> None:
+    done = sweep("model=untestable", "lr=0.01,0.02", "epochs=1", "batch_size=full")
+    selection = done.read("selection.json")
+    assert (done.code, selection["winner"], selection["test"], selection["test_opened"]) == (1, 1, None, 1)
+    assert selection["test_error"] == "RuntimeError: cannot be tested"
+    assert "its test failed" in done.out
 
 
 def test_of_equal_jobs_the_first_wins(sweep: Callable[..., Swept]) -> None:

@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,28 @@ def _sweep(hydra: Hydra, name: str, words: list[str], task: Callable[[DictConfig
     sweeper.sweep(arguments=list(config.hydra.overrides.task))
     callbacks.on_multirun_end(config=config, config_name=name)
     return getattr(sweeper, "exit_code", 0)
+
+
+@contextmanager
+def as_single_run(hydra: Any) -> Iterator[None]:
+    """Let the processes that Lightning starts for more devices join a job, where they would start its sweep again.
+
+    Lightning repeats the command line and adds the folder of the run.
+
+    Args:
+        hydra: the job's `HydraConfig.get()`.
+    """
+    before = sys.argv
+    arguments, _ = get_args_parser().parse_known_args(before[1:])
+    flags = {"--config-dir": arguments.config_dir, "--config-name": arguments.config_name}
+    kept = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
+    sys.argv = [before[0], *kept, *hydra.overrides.task]
+    with read_write(hydra.run):
+        hydra.run.dir = hydra.runtime.output_dir
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def exit_code(job: JobReturn) -> int:

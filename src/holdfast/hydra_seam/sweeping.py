@@ -169,7 +169,8 @@ class Sweep:
         finished = finish(folder, jobs, self.config_of)
         print(console.leaderboard(folder, finished, self._command))
         failed = any(job.result.status == "failed" for job in jobs)
-        return 1 if failed or not finished.selections else 0
+        tested = not any("test_error" in entry for entry in finished.selections)
+        return 0 if finished.selections and tested and not failed else 1
 
     def _result(self, folder: SweepFolder, number: int, returned: JobReturn) -> Result:
         """What a job left, or why it left nothing."""

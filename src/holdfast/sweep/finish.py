@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.errors import in_a_line
 from holdfast.runs import SweepFolder, digest, replacing, write_json
 from holdfast.schema import Config
 from holdfast.sweep.select import Job, Ranking, rank
@@ -49,8 +50,13 @@ def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], 
         write_json(folder.opening, sealed[0] if len(rankings) == 1 else sealed)
     told = []
     for ranking, winner in won:
-        test = test_best(config_of(winner.number), folder.job(winner.number))
-        told.append({**_selected(ranking, winner), "test": test, "test_opened": int(test is not None)})
+        entry = {**_selected(ranking, winner), "test": None, "test_opened": 1}
+        try:
+            entry["test"] = test_best(config_of(winner.number), folder.job(winner.number))
+            entry["test_opened"] = int(entry["test"] is not None)
+        except Exception as error:  # a winner that cannot be tested is the winner all the same
+            entry["test_error"] = in_a_line(error)
+        told.append(entry)
     if len(rankings) == 1 and told:
         folder.adopt(folder.job(told[0]["winner"]))
         write_json(folder.selection, told[0])

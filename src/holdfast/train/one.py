@@ -7,7 +7,6 @@ import logging
 import os
 import random
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -42,16 +41,23 @@ OURS = frozenset({"full_train_loss"})
 """Keys of the trainer group that Lightning's Trainer does not know."""
 
 
-def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config_hash: str) -> Result:
+def train_one(
+    config: Config, folder: RunFolder, *, overrides: list[str], config_hash: str, progress: bool = False
+) -> Result:
     """Train one configuration and leave a finished folder behind.
 
-    However the run ends, `result.json` tells; an exception is told there and then raised again.
+    `result.json` tells how the run ended; an exception is told there and then raised again. A run that a signal ends
+    has no `result.json`: it is not finished.
 
     Args:
         config: what to train.
         folder: this run's alone.
         overrides: the words the run was started with, for the record.
         config_hash: digest of the resolved configuration, for the record.
+        progress: whether to draw a bar.
+
+    Raises:
+        Stopped: a signal ended the run.
     """
     trace, rules, began = Trace(), Rules.of(config), time.perf_counter()
     writer = Writer(
@@ -80,7 +86,8 @@ def train_one(config: Config, folder: RunFolder, *, overrides: list[str], config
             module, data = build(config)
             if config.test and not is_overridden("test_step", module):
                 raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
-            trainer = _trainer(config, folder, recorder, writer, data)
+            bar = [Progress(config.epochs)] if progress and is_leader() else []
+            trainer = _trainer(config, folder, [recorder, *bar], writer, data)
             trainer.fit(module, datamodule=data)
             if trace.standing.end == "diverged":
                 return finish("diverged", error=_divergence(trace, rules))
@@ -103,11 +110,11 @@ def test_best(config: Config, folder: RunFolder) -> dict[str, float] | None:
         folder: the run's.
 
     Returns:
-        The test metrics, or None where a data module of the user's own has no test rows.
+        The test metrics, or None where a module of the user's own has no test rows, or no test step.
     """
     with isolated():
         module, data = build(config)
-        if not is_overridden("test_dataloader", data):
+        if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
         module.load_state_dict(torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"])
         trainer = pl.Trainer(
@@ -151,6 +158,8 @@ def isolated() -> Iterator[None]:
             torch.backends.cudnn.benchmark = benchmark
             os.environ.clear()
             os.environ.update(environment)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()  # the next job may use another number of processes
 
 
 def build(config: Config) -> tuple[pl.LightningModule, pl.LightningDataModule]:
@@ -173,7 +182,7 @@ def _make(group: Mapping[str, Any], *args: Any) -> Any:
 
 
 def _trainer(
-    config: Config, folder: RunFolder, recorder: Recorder, writer: Writer, data: pl.LightningDataModule
+    config: Config, folder: RunFolder, callbacks: list[pl.Callback], writer: Writer, data: pl.LightningDataModule
 ) -> pl.Trainer:
     return pl.Trainer(
         accelerator=config.accelerator,
@@ -181,12 +190,8 @@ def _trainer(
         precision=config.precision,
         max_epochs=config.epochs,
         default_root_dir=folder.path,
-        plugins=[recorder.checkpoint_io],
-        callbacks=[
-            recorder,
-            *([Progress(config.epochs)] if sys.stderr.isatty() and is_leader() else []),
-            *_extras(config.callbacks.extras),
-        ],
+        plugins=[callback.checkpoint_io for callback in callbacks if isinstance(callback, Recorder)],
+        callbacks=[*callbacks, *_extras(config.callbacks.extras)],
         logger=[EventLogger(writer, folder), *_extras(config.logger.extras)],
         use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
         **_PLAIN,
