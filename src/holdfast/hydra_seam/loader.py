@@ -44,6 +44,9 @@ class Loader(ConfigLoaderImpl):
 
     Hydra composes anew for every job of a sweep, twice, and stops at its first error. Here the groups are composed
     once a choice and kept; words that only set values are applied to a copy, one by one.
+
+    Attributes:
+        lenient: whether a configuration that does not fit the schema is let through, as for tab completion.
     """
 
     def __init__(self, search_path: ConfigSearchPath) -> None:

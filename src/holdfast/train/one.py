@@ -147,7 +147,9 @@ def isolated() -> Iterator[None]:
     environment = dict(os.environ)
     python, arrays = random.getstate(), np.random.get_state()
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    # looking at the generators of GPUs that nobody has used yet would start every one of them
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=gpus), warnings.catch_warnings():
         _quiet()
         try:
             yield
