@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 
 from holdfast.main import main
@@ -28,6 +29,19 @@ class Ran:
         result = self.folder.read()
         assert result is not None, f"no result.json in {self.folder.path}; {self.out}{self.err}"
         return result
+
+
+def bare_trainer(*callbacks: pl.Callback) -> pl.Trainer:
+    """Lightning's Trainer for one epoch on the CPU, with nothing of ours around it."""
+    return pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def _fit(value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
     """The value as the type the schema asks for, or what is wrong with it."""
     fitted = _convert(value, hint)
     if isinstance(fitted, _Wrong):
-        return _Wrong(f"must be {_describe(hint, bounds)}{_nearest(value, hint)}")
+        return _Wrong(f"must be {describe(hint, bounds)}{_nearest(value, hint)}")
     if isinstance(fitted, (int, float)) and not isinstance(fitted, bool):
         above, least, most = bounds["above"], bounds["least"], bounds["most"]
         if (
@@ -192,7 +192,7 @@ def _fit(value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
             or (least is not None and fitted < least)
             or (most is not None and fitted > most)
         ):
-            return _Wrong(f"must be {_describe(hint, bounds)}")
+            return _Wrong(f"must be {describe(hint, bounds)}")
     lesson = bounds["check"](fitted) if bounds["check"] and fitted is not None else None
     return _Wrong(lesson) if lesson else fitted
 
@@ -220,17 +220,13 @@ def _convert(value: Any, hint: Any) -> Any:
 
 def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
     """What a value may be, in words: `a number above 0`."""
-    return _describe(hint, bounds)
-
-
-def _describe(hint: Any, bounds: Mapping[str, Any]) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(part, bounds) for part in inner)
+        return " or ".join(describe(part, bounds) for part in inner)
     if origin is Literal:
         return " or ".join(", ".join(map(str, inner)).rsplit(", ", 1))
     if origin is list:
-        return f"a list of {_describe(inner[0], _UNBOUNDED)}s, as [1,2]".replace("a list of a ", "a list of ")
+        return f"a list of {describe(inner[0], _UNBOUNDED)}s, as [1,2]".replace("a list of a ", "a list of ")
     if origin is dict:
         return "a mapping, as {0:20.0}"
     names = {bool: "true or false", str: "text", type(None): "null", int: "a whole number", float: "a number"}

@@ -10,6 +10,7 @@ import torch
 from holdfast.data import DataModule, Line, Linear
 from holdfast.errors import SealedError
 from holdfast.model import Linear as LinearModel
+from tests.conftest import bare_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
 
@@ -36,18 +37,6 @@ class Spy(pl.Callback):
         self.seen |= any(value.shape == test_rows.shape and torch.equal(value, test_rows) for value in near)
 
 
-def trainer(*callbacks: pl.Callback) -> pl.Trainer:
-    return pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-    )
-
-
 def module() -> LinearModel:
     made = LinearModel()
     made.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.01), None, "val/loss")
@@ -56,7 +45,7 @@ def module() -> LinearModel:
 
 def test_no_training_code_can_read_test_rows() -> None:
     data, spy = Line(batch_size=30, seed=SEED), Spy()
-    trainer(spy).fit(module(), datamodule=data)
+    bare_trainer(spy).fit(module(), datamodule=data)
     assert spy.refused == 2
     assert not spy.seen
     assert data.test_opened == 0
@@ -69,12 +58,12 @@ def test_the_spy_would_have_found_them() -> None:
             self.leaked = self.draw("test").y
 
     spy = Spy()
-    trainer(spy).fit(module(), datamodule=Leaky(batch_size=60, seed=SEED))
+    bare_trainer(spy).fit(module(), datamodule=Leaky(batch_size=60, seed=SEED))
     assert spy.seen
 
 
 def test_a_test_opens_them_and_every_opening_is_counted() -> None:
-    data, model, tester = Line(), module(), trainer()
+    data, model, tester = Line(), module(), bare_trainer()
     for opened in (1, 2):
         tester.test(model, datamodule=data, verbose=False)
         assert data.test_opened == opened

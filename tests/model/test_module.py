@@ -12,6 +12,7 @@ from holdfast.data import Line
 from holdfast.model import MLP, Linear, Module
 from holdfast.model.lean import LeanModule
 from holdfast.model.module import measure
+from tests.conftest import bare_trainer
 
 ROWS = Line().rows("train")
 
@@ -106,16 +107,7 @@ def test_hooks_of_the_users_own_are_still_called(model: Any, data: Any, factor: 
             seen.append(batch[1])
 
     made.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None, "val/loss")
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Watch()],
-    )
-    trainer.fit(made, datamodule=data(batch_size="full", shuffle=False))
+    bare_trainer(Watch()).fit(made, datamodule=data(batch_size="full", shuffle=False))
     assert torch.equal(seen[0], factor * ROWS_WITHOUT_OUTLIERS.y)
 
 

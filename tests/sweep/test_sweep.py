@@ -25,6 +25,8 @@ from tests.conftest import ROOT
 MODULES = """
 import os, random, threading
 import numpy, torch
+import lightning.pytorch as pl
+from holdfast.data import Line
 from holdfast.model import Linear
 
 class Fails(Linear):
@@ -47,6 +49,17 @@ class Losses(Linear):
     def on_validation_epoch_end(self):
         self._sums = []
         self.log("val/loss", torch.tensor(float(self.value)))
+
+class Sealed(pl.LightningDataModule):
+    '''Has no test rows at all.'''
+    def __init__(self):
+        super().__init__()
+        self.line = Line(batch_size=20)
+        self.line.setup("fit")
+    def train_dataloader(self):
+        return self.line.train_dataloader()
+    def val_dataloader(self):
+        return self.line.val_dataloader()
 
 class Untestable(Linear):
     def test_step(self, batch):
@@ -212,6 +225,15 @@ def test_a_winner_whose_test_fails_is_the_winner_all_the_same(sweep: Callable[..
     assert (done.code, selection["winner"], selection["test"], selection["test_opened"]) == (1, 1, None, 1)
     assert selection["test_error"] == "RuntimeError: cannot be tested"
     assert "its test failed" in done.out
+
+
+def test_without_test_rows_nothing_is_opened(sweep: Callable[..., Swept], tmp_path: Path) -> None:
+    (tmp_path / "own" / "data").mkdir()
+    (tmp_path / "own" / "data" / "sealed.yaml").write_text("_target_: sweep_modules.Sealed\n")
+    done = sweep("data=sealed", "lr=0.01,0.02", "epochs=1")
+    selection = done.read("selection.json")
+    assert (done.code, selection["test"], selection["test_opened"]) == (0, None, 0), done.out
+    assert not done.folder.opening.exists()
 
 
 def test_of_equal_jobs_the_first_wins(sweep: Callable[..., Swept]) -> None:

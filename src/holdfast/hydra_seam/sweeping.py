@@ -46,12 +46,12 @@ class Sweep:
     def __init__(self, loader: Loader, config: DictConfig, params: Any, typed: Sequence[str]) -> None:
         self._loader, self._config, self._typed = loader, config, list(typed)
         self.jobs = _product(words_of(params, typed), loader)
-        self._hashes, self._sources = self._check()
+        self._configs, self._hashes = self._check()
         self._data: list[str] = []
 
     def config_of(self, number: int) -> Config:
         """The configuration of one job."""
-        return self._loader.job(self._config, self.jobs[number])[0]
+        return self._configs[number]
 
     def run(self, launcher: Launcher, batch_size: int | None) -> tuple[list[Sequence[JobReturn]], int]:
         """Launch every job and finish the sweep, whatever failed.
@@ -78,10 +78,10 @@ class Sweep:
                 returns.append(self._launch(launcher, first, self.jobs[first : first + size]))
         return returns, self._finish(folder, [job for batch in returns for job in batch])
 
-    def _check(self) -> tuple[list[str], list[dict[str, Any]]]:
-        """The hash of every job's configuration, and what its rows are made from; raises for all jobs at once."""
+    def _check(self) -> tuple[list[Config], list[str]]:
+        """Every job's configuration and its hash; raises for all jobs at once."""
         problems: dict[Problem, None] = {}
-        hashes, sources = [], []
+        configs, hashes = [], []
         if _subdir(self._config) != "${hydra.job.num}":
             problems[Problem("hydra.sweep.subdir", "the folders of jobs are numbered: leave it out")] = None
         for words in self.jobs:
@@ -95,19 +95,18 @@ class Sweep:
             if config.test:
                 lesson = "the winner of a sweep is tested anyway, it alone: leave test out"
                 problems[Problem("test=true", lesson)] = None
+            configs.append(config)
             hashes.append(config_hash(values, origin))
-            sources.append(config.data)
         if problems:
             raise ConfigError(list(problems))
-        return hashes, sources
+        return configs, hashes
 
     def _foresee(self) -> None:
         """Say which jobs this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
         from holdfast.train import machine
 
         seen: dict[str, Problem | None] = {}
-        for number in range(len(self.jobs)):
-            config = self.config_of(number)
+        for number, config in enumerate(self._configs):
             key = repr((config.accelerator, config.devices, config.data, config.model["_target_"], config.callbacks))
             if key not in seen:
                 try:
@@ -131,7 +130,7 @@ class Sweep:
 
         digests: dict[str, str] = {}
         found = []
-        for source in self._sources:
+        for source in (config.data for config in self._configs):
             rows = repr(sorted((key, value) for key, value in source.items() if key not in _ORDER))
             if rows not in digests:
                 # without a digest of its own, the same keys and values are taken for the same rows

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import in_a_line
-from holdfast.runs import SweepFolder, digest, replacing, write_json
+from holdfast.runs import RunFolder, SweepFolder, digest, replacing, write_json
 from holdfast.schema import Config
 from holdfast.sweep.select import Job, Ranking, rank
 
@@ -42,26 +42,28 @@ def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], 
 
     rankings = rank(jobs, config_of(0).mode)
     _write_leaderboard(folder, rankings)
-    won = [(ranking, ranking.winner) for ranking in rankings if ranking.winner is not None]
-    if won:
-        sealed = [
-            {"winner": winner.number, "sha256": digest(folder.job(winner.number).best), "count": 1} for _, winner in won
-        ]
-        write_json(folder.opening, sealed[0] if len(rankings) == 1 else sealed)
+    openings: list[dict[str, Any]] = []
     told = []
-    for ranking, winner in won:
-        entry = {**_selected(ranking, winner), "test": None, "test_opened": 1}
+    for ranking in rankings:
+        if (winner := ranking.winner) is None:
+            continue
+        run = folder.job(winner.number)
+
+        def announce(number: int = winner.number, run: RunFolder = run) -> None:
+            openings.append({"winner": number, "sha256": digest(run.best), "count": 1})
+            write_json(folder.opening, openings[0] if len(rankings) == 1 else openings)
+
+        before, entry = len(openings), {**_selected(ranking, winner), "test": None}
         try:
-            entry["test"] = test_best(config_of(winner.number), folder.job(winner.number))
-            entry["test_opened"] = int(entry["test"] is not None)
+            entry["test"] = test_best(config_of(winner.number), run, announce)
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
-        told.append(entry)
+        told.append({**entry, "test_opened": len(openings) - before})
     if len(rankings) == 1 and told:
         folder.adopt(folder.job(told[0]["winner"]))
         write_json(folder.selection, told[0])
     else:
-        why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if won else "no job completed"
+        why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if told else "no job completed"
         write_json(folder.selection, {"winner": None, "why": why, "data_sets": told})
     return Finished(rankings, told)
 

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from holdfast.train.machine import check, is_leader
 from holdfast.train.trace import Rules, Snapshot, Trace
 from holdfast.train.writer import Writer
 
-_PLAIN: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+_BARE: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 """What no Trainer here needs."""
 
 OURS = frozenset({"full_train_loss"})
@@ -102,12 +102,13 @@ def train_one(
             raise Stopped(signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT) from None
 
 
-def test_best(config: Config, folder: RunFolder) -> dict[str, float] | None:
+def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -> dict[str, float] | None:
     """Open the test rows for the best weights of a finished run.
 
     Args:
         config: what the run was trained with.
         folder: the run's.
+        announce: called when all is ready, right before the rows are opened.
 
     Returns:
         The test metrics, or None where a module of the user's own has no test rows, or no test step.
@@ -124,8 +125,9 @@ def test_best(config: Config, folder: RunFolder) -> dict[str, float] | None:
             default_root_dir=folder.path,
             logger=False,
             enable_checkpointing=False,
-            **_PLAIN,
+            **_BARE,
         )
+        announce()
         trainer.test(module, datamodule=data, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -196,7 +198,7 @@ def _trainer(
         callbacks=[*callbacks, *_extras(config.callbacks.extras)],
         logger=[EventLogger(writer, folder), *_extras(config.logger.extras)],
         use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
-        **_PLAIN,
+        **_BARE,
         profiler=_NoProfiler(),
         **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in OURS},
     )
