@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import FolderError
-from holdfast.runs import Result, RunFolder, claim, config_hash, finite, replacing
+from holdfast.files import finite, replacing
+from holdfast.runs import Result, RunFolder, claim, config_hash
 
 RESULT = Result(status="completed", overrides=[], config_hash="abc", metric="val/loss")
 

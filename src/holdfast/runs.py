@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from holdfast.errors import FolderError
+from holdfast.files import HALF_WRITTEN, as_json, digest, replacing, write_json
 
 Status = Literal["completed", "diverged", "failed"]
-
-_HALF_WRITTEN = ".part"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class RunFolder:
         """Write `result.json` with the digests of the run's files: from here on the run is finished."""
         files = (self.best, self.last, self.weights)
         sealed = dataclasses.replace(result, sha256={file.name: digest(file) for file in files if file.exists()})
-        write_json(self.result, dataclasses.asdict(sealed))
+        write_json(self.result, vars(sealed))
         return sealed
 
     def read(self) -> Result | None:
@@ -121,6 +119,34 @@ class SweepFolder:
     def job(self, number: int) -> RunFolder:
         """The folder of one job."""
         return RunFolder(self.path / str(number))
+
+    def place(self, number: int, files: Mapping[str, bytes], result: Result) -> Result:
+        """Write the folder of a job that was trained with others: beside its name, and renamed when it is whole.
+
+        Nothing is synced here; `sync` does that for all jobs at once.
+
+        Args:
+            number: the job's.
+            files: by their paths inside the folder, which has one more for each that holds a slash.
+            result: how the job ended, without digests.
+        """
+        run = self.job(number)
+        sealed = (run.best.name, run.last.name, run.weights.name)
+        digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sealed if name in files}
+        result = dataclasses.replace(result, sha256=digests)
+        part = f"{self.path}/.{number}.{os.getpid()}{HALF_WRITTEN}"
+        os.mkdir(part)
+        for folder in dict.fromkeys(name.rpartition("/")[0] for name in files if "/" in name):
+            os.mkdir(f"{part}/{folder}")
+        for name, content in (*files.items(), (run.result.name, as_json(vars(result)))):
+            with open(f"{part}/{name}", "wb", buffering=0) as stream:
+                stream.write(content)
+        try:
+            os.rename(part, run.path)
+        except OSError:  # a callback of the user's own has files there
+            shutil.copytree(part, run.path, dirs_exist_ok=True)
+            shutil.rmtree(part)
+        return result
 
     def adopt(self, winner: RunFolder) -> None:
         """Keep the winner's best checkpoint and weights as the sweep's own."""
@@ -162,41 +188,6 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
     raise AssertionError("count() never ends")
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its name and rename it when it is whole, so that no reader ever sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}{_HALF_WRITTEN}")
-    try:
-        with part.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all; what is not finite becomes null."""
-    with replacing(path) as stream:
-        stream.write(json.dumps(finite(value), indent=2, allow_nan=False).encode() + b"\n")
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as stream:
-        sha256 = hashlib.sha256()
-        while chunk := stream.read(1 << 20):
-            sha256.update(chunk)
-    return sha256.hexdigest()
-
-
 def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     """Digest of a resolved configuration.
 
@@ -207,19 +198,6 @@ def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     False
     """
     return hashlib.sha256(json.dumps(_stable(values, origin), sort_keys=True).encode()).hexdigest()
-
-
-def finite(value: Any) -> Any:
-    """The same containers with None for every number that is not finite.
-
-    >>> finite({"val/loss": float("nan"), "epoch": 3})
-    {'val/loss': None, 'epoch': 3}
-    """
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _stable(value: Any, raw: Any) -> Any:

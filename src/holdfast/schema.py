@@ -7,7 +7,7 @@ its own keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -90,6 +90,19 @@ class LinearData(_Rows):
     outlier_fraction: float = setting("share of training rows whose y is replaced", least=0, most=1)
 
 
+ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
+"""Keys of a data group that say in what order rows are visited, not which rows there are."""
+
+
+def source(data: Mapping[str, Any]) -> str:
+    """What tells whether two data groups have the same rows, in whichever order they are visited.
+
+    >>> source({"noise": 0.1, "batch_size": 1}) == source({"batch_size": 5, "noise": 0.1})
+    True
+    """
+    return repr(sorted((key, value) for key, value in data.items() if key not in ORDER))
+
+
 # --------------------------------------------------------------------------------------------------- model
 
 
@@ -143,6 +156,12 @@ class Adam(_Optimizer):
     betas: list[float] = setting("decay of the two running means", check=rules.betas)
     eps: float = setting("added to the denominator", above=0)
     amsgrad: bool = setting("use the AMSGrad variant")
+
+
+@option("torch.optim.AdamW")
+@dataclass
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
 
 
 @option("torch.optim.RMSprop")
@@ -237,6 +256,14 @@ class Trainer:
 
 
 @dataclass
+class Sweep:
+    """How a sweep is trained, and what it leaves behind."""
+
+    keep: int | Literal["all"] = setting("folders of jobs to keep: those of the best, or all", least=1)
+    max_stack: int | None = setting("most jobs trained as one program; null lets memory decide", least=1)
+
+
+@dataclass
 class Logger:
     """Where metrics go. Further entries with a `_target_` are Lightning loggers of the user's own."""
 
@@ -272,3 +299,4 @@ class Config:
     callbacks: Callbacks = setting("")
     trainer: Trainer = setting("")
     logger: Logger = setting("")
+    sweep: Sweep = setting("")

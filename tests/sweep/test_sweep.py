@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from holdfast.data import Line
+from holdfast.files import digest
 from holdfast.main import main
-from holdfast.runs import Result, SweepFolder, digest
+from holdfast.runs import Result, SweepFolder
 from tests.conftest import ROOT
 
 MODULES = """

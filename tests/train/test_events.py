@@ -51,7 +51,7 @@ def test_each_record_is_what_protobuf_makes_of_it(points: list[tuple[int, float,
         assert (event.step, event.wall_time, event.summary.value[0].tag) == (step, time, tag)
         np.testing.assert_equal(event.summary.value[0].simple_value, value)
         # length and checksums as TensorBoard frames the same bytes
-        assert record == events._framed(record[12:-4])
+        assert record == events.framed(record[12:-4])
 
 
 def test_framing_is_tensorboards(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_framing_is_tensorboards(tmp_path: Path) -> None:
             writer = RecordWriter(stream)
             writer.write(record[:size])
             writer.flush()
-        assert (tmp_path / "theirs").read_bytes() == events._framed(record[:size])
+        assert (tmp_path / "theirs").read_bytes() == events.framed(record[:size])
 
 
 def test_tensorboard_reads_the_same_curve_from_both_writers(tmp_path: Path) -> None:

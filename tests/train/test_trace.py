@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +28,7 @@ def test_the_best_is_the_first_lowest_finite_loss_before_a_run_diverged(values: 
     standing, epochs = after(values)
     lost = [epoch for epoch, value in enumerate(values) if not abs(value) <= 1e12]
     kept = values[: lost[0]] if lost else values
-    assert standing.best_epoch == (kept.index(min(kept)) if kept else None)
+    assert standing.best_epoch == (kept.index(min(kept)) if kept else -1)
     assert (standing.end == "diverged") == bool(lost)
     assert epochs == (lost[0] + 1 if lost else len(values))
 
@@ -36,12 +37,12 @@ def test_the_best_is_the_first_lowest_finite_loss_before_a_run_diverged(values: 
 def test_another_metric_may_be_anything_and_only_finite_values_win(values: list[float], mode: str) -> None:
     standing, _ = after(values, Rules(metric="val/r2", mode=mode))  # type: ignore[arg-type]
     finite = [value for value in values if math.isfinite(value)]
-    assert standing.end is None
+    assert standing.end == ""
     if finite:
         assert standing.best == (min if mode == "min" else max)(finite)
         assert standing.best_epoch == values.index(standing.best)
     else:
-        assert standing.best_epoch is None
+        assert standing.best_epoch == -1
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf, 2e12, -2e12])
@@ -60,7 +61,7 @@ def test_any_lost_loss_ends_the_run_and_its_epoch_is_never_the_best(lost: float,
 
 
 def test_the_threshold_itself_is_still_within() -> None:
-    assert judge(Standing(), 0, {"val/loss": 5.0}, 7.0, Rules(threshold=7.0)).end is None
+    assert judge(Standing(), 0, {"val/loss": 5.0}, 7.0, Rules(threshold=7.0)).end == ""
     assert judge(Standing(), 0, {"val/loss": 5.0}, 7.1, Rules(threshold=7.0)).end == "diverged"
 
 
@@ -76,3 +77,16 @@ def test_early_stopping_counts_epochs_without_improvement() -> None:
 def test_early_stopping_of_a_metric_that_should_rise() -> None:
     standing, epochs = after([0.1, 0.5, 0.4, 0.3, 0.9], Rules("val/r2", "max", patience=2))
     assert (epochs, standing.best_epoch, standing.end) == (4, 1, "stopped")
+
+
+@given(st.lists(st.lists(ANY, min_size=4, max_size=4), min_size=1, max_size=12), st.sampled_from([None, 1, 2]))
+def test_many_runs_are_judged_as_each_by_itself(epochs: list[list[float]], patience: int | None) -> None:
+    rules = Rules(patience=patience, min_delta=0.1)
+    together = Standing()
+    for epoch, values in enumerate(epochs):
+        together = judge(together, epoch, {"val/loss": np.array(values)}, np.ones(4), rules)
+    for run in range(4):
+        alone, _ = after([values[run] for values in epochs], rules)
+        assert together.end[run] == alone.end
+        assert together.best_epoch[run] == alone.best_epoch
+        np.testing.assert_equal(together.best[run], np.asarray(alone.best, dtype=float)[()])

@@ -32,6 +32,10 @@ class DataModule(pl.LightningDataModule):
         test_opened: how often the test rows were opened.
     """
 
+    stackable: frozenset[str] = frozenset()
+    """Arguments of a subclass that jobs of one stack may differ in: there are as many rows and columns whatever they
+    are."""
+
     train: Rows
     val: Rows
 
@@ -136,10 +140,12 @@ class Line(_Synthetic):
     (60, 12)
     """
 
+    stackable = frozenset({"slope", "intercept", "noise", "outliers", "seed"})
     make = staticmethod(synthetic.line)
 
 
 class Linear(_Synthetic):
     """A random linear function of many features, split at random: `holdfast.data.synthetic.linear`."""
 
+    stackable = frozenset({"noise", "outlier_fraction", "seed"})
     make = staticmethod(synthetic.linear)

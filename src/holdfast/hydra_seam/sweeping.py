@@ -17,14 +17,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from holdfast import console
 from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, in_a_line
+from holdfast.files import write_json
 from holdfast.hydra_seam.loader import Loader
-from holdfast.runs import Result, SweepFolder, claim, config_hash, write_json
-from holdfast.schema import Config
+from holdfast.runs import Result, SweepFolder, claim, config_hash
+from holdfast.schema import Config, source
 from holdfast.sweep.grid import words_of
 from holdfast.sweep.select import Job
-
-_ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
-"""Keys of a data group that say in what order rows are visited, not which rows there are."""
 
 MOST_PROBLEMS = 20
 """Problems told at once, where a sweep of thousands of jobs has a mistake in each."""
@@ -130,11 +128,11 @@ class Sweep:
 
         digests: dict[str, str] = {}
         found = []
-        for source in (config.data for config in self._configs):
-            rows = repr(sorted((key, value) for key, value in source.items() if key not in _ORDER))
+        for data in (config.data for config in self._configs):
+            rows = source(data)
             if rows not in digests:
                 # without a digest of its own, the same keys and values are taken for the same rows
-                digests[rows] = data_digest(source) or hashlib.sha256(rows.encode()).hexdigest()
+                digests[rows] = data_digest(data) or hashlib.sha256(rows.encode()).hexdigest()
             found.append(digests[rows])
         return found
 

@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities.data import extract_batch_size
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -27,6 +29,9 @@ class Module(LeanModule):
     configuration. Metrics are sums over rows until the very end, so that they do not depend on how rows are batched.
     """
 
+    stackable: frozenset[str] = frozenset()
+    """Arguments that jobs of one stack may differ in: they set initial values, and neither shapes nor the loss."""
+
     _optimizer: OptimizerFactory | None = None
     _scheduler: SchedulerFactory | None = None
     _monitor: str = "val/loss"
@@ -44,8 +49,11 @@ class Module(LeanModule):
         return loss_sums(self, batch)
 
     @staticmethod
-    def metrics(sums: Sequence[float]) -> dict[str, float]:
-        """The metrics of all rows from the sums over all rows."""
+    def metrics(sums: Sequence[Any]) -> dict[str, Any]:
+        """The metrics of all rows from the sums over all rows: numbers, or arrays with an entry for each of many jobs.
+
+        A function that takes numbers alone does as well; it is then called for each job.
+        """
         rows, loss = sums
         return {"loss": loss / rows}
 
@@ -100,12 +108,12 @@ class Module(LeanModule):
 def loss_sums(module: Any, batch: Any) -> Tensor:
     """Rows, and the sum of the loss over them, of any module with a `loss(batch)`; shape `(2,)`."""
     loss: Tensor = module.loss(batch)
-    loss = loss.to(_exact(loss))
+    loss = loss.to(exact(loss))
     rows = extract_batch_size(batch)
     return torch.stack([torch.full_like(loss, rows), rows * loss])
 
 
-def _exact(tensor: Tensor) -> torch.dtype:
+def exact(tensor: Tensor) -> torch.dtype:
     """The type to add many numbers in: double precision where the accelerator has it."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
@@ -114,7 +122,20 @@ def measure(module: Module | type[Module], sums: Sequence[Tensor], split: str) -
     """The metrics of a split by name, as `val/loss`, from the statistics of its batches."""
     # one transfer for all batches, summed in double precision, which not every accelerator has
     total = torch.stack(list(sums)).to("cpu", torch.float64).sum(0).tolist()
-    return {f"{split}/{name}": value for name, value in module.metrics(total).items()}
+    return {f"{split}/{name}": float(value) for name, value in module.metrics(total).items()}
+
+
+def measure_jobs(module: Module, sums: Tensor, split: str) -> dict[str, NDArray[np.float64]]:
+    """The metrics of many jobs by name, each of shape `(jobs,)`, from their sums, shape `(jobs, sums)`."""
+    total = sums.to("cpu", torch.float64).numpy()
+    try:
+        found = module.metrics(list(total.T))
+    except (TypeError, ValueError):  # made for numbers alone
+        found = {}
+    if not all(np.shape(value) == total.shape[:1] for value in found.values()) or not found:
+        each = [module.metrics(row) for row in total.tolist()]
+        found = {name: [metrics[name] for metrics in each] for name in each[0]}
+    return {f"{split}/{name}": np.asarray(value, dtype=np.float64) for name, value in found.items()}
 
 
 class Regression(Module):
@@ -144,23 +165,21 @@ class Regression(Module):
     def statistics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Rows, and sums of squared error, absolute error, y and y squared."""
         x, y = batch
-        prediction, exact = self.network(x), _exact(y)
+        prediction, wide = self.network(x), exact(y)
         _same_shape(prediction, y)
-        y = y.to(exact)
-        error = prediction.to(exact) - y
-        rows = torch.as_tensor(y.numel(), dtype=exact, device=y.device)
+        y = y.to(wide)
+        error = prediction.to(wide) - y
+        rows = torch.as_tensor(y.numel(), dtype=wide, device=y.device)
         return torch.stack([rows, error.square().sum(), error.abs().sum(), y.sum(), y.square().sum()])
 
     @staticmethod
-    def metrics(sums: Sequence[float]) -> dict[str, float]:
+    def metrics(sums: Sequence[Any]) -> dict[str, Any]:
         """MSE, MAE and R2; R2 is NaN where y does not vary."""
         rows, squared, absolute, y, y_squared = sums
         spread = y_squared - y * y / rows
-        return {
-            "loss": squared / rows,
-            "mae": absolute / rows,
-            "r2": 1 - squared / spread if spread > 0 else float("nan"),
-        }
+        with np.errstate(all="ignore"):
+            r2 = np.where(spread > 0, 1 - np.divide(squared, spread), np.nan)
+        return {"loss": squared / rows, "mae": absolute / rows, "r2": r2}
 
 
 def _same_shape(prediction: Tensor, y: Tensor) -> None:
@@ -177,6 +196,8 @@ class Linear(Regression):
     >>> Linear(weight=2.0, bias=1.0)(torch.tensor([[3.0]])).tolist()
     [[7.0]]
     """
+
+    stackable = frozenset({"weight", "bias"})
 
     def __init__(self, features: int = 1, weight: float | None = None, bias: float | None = None) -> None:
         super().__init__(networks.linear(features, weight, bias))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import in_a_line
-from holdfast.runs import RunFolder, SweepFolder, digest, replacing, write_json
+from holdfast.files import digest, replacing, write_json
+from holdfast.runs import RunFolder, SweepFolder
 from holdfast.schema import Config
 from holdfast.sweep.select import Job, Ranking, rank
 

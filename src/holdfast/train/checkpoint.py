@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
-from holdfast.runs import replacing
+from holdfast.files import replacing
 
 _SNAPSHOT = "snapshot"  # the path that asks for a checkpoint in memory
 

@@ -41,40 +41,74 @@ def scalars(tag: str, steps: ArrayLike, values: ArrayLike, times: ArrayLike) -> 
         values: shape `(events,)`.
         times: in seconds since 1970, shape `(events,)`.
     """
+    return frames(tag, steps, values, times).tobytes()
+
+
+def frames(tag: str, steps: ArrayLike, values: ArrayLike, times: ArrayLike) -> Bytes:
+    """The records of one scalar of one run or of many, which then share steps and times.
+
+    Args:
+        tag: the name of the curve.
+        steps: whole numbers, shape `(events,)`.
+        values: shape `(events,)` or `(runs, events)`.
+        times: in seconds since 1970, shape `(events,)`.
+
+    Returns:
+        Shape `(events, bytes)` or `(runs, events, bytes)`.
+    """
     step = np.asarray(steps, dtype=np.uint64)
-    if not len(step):
-        return b""
     name = tag.encode()
-    value = b"\x0a" + _varint(len(name)) + name + b"\x15"  # tag, then the head of simple_value
-    summary = b"\x0a" + _varint(len(value) + 4) + value
-    head = b"\x2a" + _varint(len(summary) + 4) + summary
-    record = np.empty((len(step), 9 + 1 + _VARINT + len(head) + 4), dtype=np.uint8)
+    head = b"\x0a" + _varint(len(name)) + name + b"\x15"  # tag, then the head of simple_value
+    head = b"\x0a" + _varint(len(head) + 4) + head  # one value of a summary
+    head = b"\x2a" + _varint(len(head) + 4) + head
+    record = np.empty((len(step), 10 + _VARINT + len(head)), dtype=np.uint8)  # all but the value
     record[:, 0] = 0x09  # wall_time
     record[:, 1:9] = _little_endian(times, "<f8")
     record[:, 9] = 0x10  # step
     for place in range(_VARINT):  # zeros may lead: each step then has the same length
-        record[:, 10 + place] = ((step >> np.uint64(7 * place)) & np.uint64(0x7F)) | np.uint64(
-            0x80 if place < _VARINT - 1 else 0
-        )
-    record[:, 15 : 15 + len(head)] = np.frombuffer(head, dtype=np.uint8)
-    record[:, -4:] = _little_endian(values, "<f4")
-    length = struct.pack("<Q", record.shape[1])
-    frame = np.empty((len(step), 12 + record.shape[1] + 4), dtype=np.uint8)
-    frame[:, :12] = np.frombuffer(length + struct.pack("<I", _mask(_crc(length))), dtype=np.uint8)
-    frame[:, 12:-4] = record
-    frame[:, -4:] = _little_endian(_masked_crcs(record), "<u4")
-    return frame.tobytes()
+        more = np.uint64(0x80 if place < _VARINT - 1 else 0)
+        record[:, 10 + place] = ((step >> np.uint64(7 * place)) & np.uint64(0x7F)) | more
+    record[:, 10 + _VARINT :] = np.frombuffer(head, dtype=np.uint8)
+    value = _little_endian(values, "<f4")
+    length = struct.pack("<Q", record.shape[1] + 4)
+    framed = np.empty((*value.shape[:-1], 12 + record.shape[1] + 8), dtype=np.uint8)
+    framed[..., :12] = np.frombuffer(length + struct.pack("<I", _mask(_crc(length))), dtype=np.uint8)
+    framed[..., 12:-8] = record
+    framed[..., -8:-4] = value
+    # runs share all but their values, and so the checksum up to there
+    framed[..., -4:] = _little_endian(_masked(_crcs(value, _crcs(record))), "<u4")
+    return framed
 
 
 def version(time: float) -> bytes:
     """The record that every event file begins with."""
     from tensorboard.compat.proto.event_pb2 import Event
 
-    return _framed(Event(wall_time=time, file_version="brain.Event:2").SerializeToString())
+    return framed(Event(wall_time=time, file_version="brain.Event:2").SerializeToString())
 
 
 def session_start(hparams: Mapping[str, Any], time: float) -> bytes:
-    """The hyperparameters of a run, for TensorBoard's HParams.
+    """The hyperparameters of a run, for TensorBoard's HParams: `framed(session_message(...))`."""
+    return framed(session_message(hparams, time))
+
+
+def framed(record: bytes) -> bytes:
+    """A record between its length and the checksums."""
+    length = struct.pack("<Q", len(record))
+    checks = [struct.pack("<I", _mask(_crc(part))) for part in (length, record)]
+    return length + checks[0] + record + checks[1]
+
+
+def framed_rows(records: Bytes) -> Bytes:
+    """Records of the same length, one of each run, shape `(runs, bytes)`, each framed."""
+    length = struct.pack("<Q", records.shape[1])
+    head = np.frombuffer(length + struct.pack("<I", _mask(_crc(length))), dtype=np.uint8)
+    checks = _little_endian(_masked(_crcs(records)), "<u4")
+    return np.concatenate([np.broadcast_to(head, (len(records), len(head))), records, checks], axis=1)
+
+
+def session_message(hparams: Mapping[str, Any], time: float) -> bytes:
+    """The hyperparameters of a run, as a protocol buffer.
 
     There is no record of an experiment: without one TensorBoard builds the columns from all runs it finds, with one
     it believes the first and hides the others.
@@ -101,7 +135,7 @@ def session_end(succeeded: bool, time: float) -> bytes:
     data = HParamsPluginData()
     data.session_end_info.status = 1 if succeeded else 2
     data.session_end_info.end_time_secs = time
-    return _session("_hparams_/session_end_info", data, time)
+    return framed(_session("_hparams_/session_end_info", data, time))
 
 
 class EventFile:
@@ -126,13 +160,8 @@ def _session(tag: str, data: Any, time: float) -> bytes:
     value.metadata.plugin_data.content = data.SerializeToString()
     value.tensor.dtype = 1  # an empty tensor of floats: what is meant stands in the metadata
     value.tensor.tensor_shape.dim.add(size=0)
-    return _framed(event.SerializeToString())
-
-
-def _framed(record: bytes) -> bytes:
-    length = struct.pack("<Q", len(record))
-    checks = [struct.pack("<I", _mask(_crc(part))) for part in (length, record)]
-    return length + checks[0] + record + checks[1]
+    record: bytes = event.SerializeToString()
+    return record
 
 
 def _crc(data: bytes) -> int:
@@ -146,11 +175,15 @@ def _mask(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _masked_crcs(records: Bytes) -> NDArray[np.uint32]:
-    """The masked checksum of every row at once: as many steps as a row has bytes."""
-    crc = np.full(len(records), 0xFFFFFFFF, dtype=np.uint32)
-    for column in np.ascontiguousarray(records.T):
+def _crcs(data: Bytes, crc: NDArray[np.uint32] | None = None) -> NDArray[np.uint32]:
+    """The checksum of every row at once, begun or gone on with: as many steps as a row has bytes."""
+    crc = np.full(data.shape[:-1], 0xFFFFFFFF, dtype=np.uint32) if crc is None else crc
+    for column in np.ascontiguousarray(np.moveaxis(data, -1, 0)):
         crc = _TABLE[(crc ^ column) & 0xFF] ^ (crc >> np.uint32(8))
+    return crc
+
+
+def _masked(crc: NDArray[np.uint32]) -> NDArray[np.uint32]:
     crc = ~crc
     return (crc >> np.uint32(15) | crc << np.uint32(17)) + np.uint32(0xA282EAD8)
 
@@ -167,4 +200,4 @@ def _varint(number: int) -> bytes:
 def _little_endian(values: ArrayLike | Sequence[float], dtype: str) -> Bytes:
     array = np.ascontiguousarray(np.asarray(values, dtype=np.float64 if dtype != "<u4" else np.uint32))
     with np.errstate(over="ignore"):  # a diverged loss beyond single precision is infinite there
-        return array.astype(dtype).view(np.uint8).reshape(len(array), -1)
+        return array.astype(dtype)[..., np.newaxis].view(np.uint8)

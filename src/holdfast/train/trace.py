@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from holdfast.schema import Config
 
@@ -38,69 +42,81 @@ class Rules:
         threshold = config.callbacks.divergence.threshold
         return cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta)
 
-    def within(self, loss: float) -> bool:
-        """Whether a loss is finite and below the threshold."""
-        return abs(loss) <= self.threshold  # False for NaN too
+    def within(self, loss: Any) -> Any:
+        """Whether losses are finite and below the threshold."""
+        return np.abs(loss) <= self.threshold  # False for NaN too
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands after some epochs.
+    """Where runs stand after some epochs: of one run numbers, of many runs arrays with an entry each.
 
     Attributes:
-        best_epoch: the best epoch so far; None while no epoch was finite.
+        best_epoch: the best epoch so far; -1 while no epoch was finite.
         best: its metric.
         reference: the metric that the next improvement is measured from.
         waited: epochs since the last improvement.
-        end: why the run is over, or None.
+        end: why a run is over, "diverged" or "stopped"; "" while it is not.
     """
 
-    best_epoch: int | None = None
-    best: float = math.nan
-    reference: float = math.nan
-    waited: int = 0
-    end: Literal["diverged", "stopped"] | None = None
+    best_epoch: Any = -1
+    best: Any = math.nan
+    reference: Any = math.nan
+    waited: Any = 0
+    end: Any = ""
 
 
-def judge(standing: Standing, epoch: int, metrics: Mapping[str, float], worst: float, rules: Rules) -> Standing:
-    """Where a run stands after one more epoch.
+def judge(standing: Standing, epoch: int, metrics: Mapping[str, Any], worst: Any, rules: Rules) -> Standing:
+    """Where runs stand after one more epoch; those that are over stay where they are.
 
-    An epoch in which a loss is not finite, or passes the threshold, ends the run as diverged and is never the best.
+    An epoch in which a loss is not finite, or passes the threshold, ends a run as diverged and is never the best.
     A metric that is not finite is never the best. Of equal epochs the first stays the best.
 
     Args:
-        standing: where the run stood before.
+        standing: where the runs stood before.
         epoch: the number of this epoch, from 0.
-        metrics: the metrics of this epoch; must hold `rules.metric`.
+        metrics: the metrics of this epoch, a number or an array with an entry for each run; must hold
+            `rules.metric`, unless all runs diverged.
         worst: the largest loss of an iteration of this epoch, in size; NaN if one was not finite.
         rules: what counts.
 
     >>> judge(Standing(), 0, {"val/loss": 0.5}, worst=1.0, rules=Rules()).best_epoch
-    0
-    >>> judge(Standing(), 0, {"val/loss": 0.5}, worst=float("nan"), rules=Rules()).end
-    'diverged'
+    array(0)
+    >>> judge(Standing(), 0, {"val/loss": np.array([0.5, 0.7])}, worst=np.array([np.nan, 1.0]), rules=Rules()).end
+    array(['diverged', ''], dtype='<U8')
     """
+    running = np.asarray(standing.end) == ""
     losses = (worst, metrics.get("val/loss", 0.0), metrics.get("train/loss", 0.0))
-    if not all(map(rules.within, losses)):
-        return replace(standing, end="diverged")
-    value = metrics[rules.metric]
+    lost = np.logical_not(np.logical_and.reduce(np.broadcast_arrays(*map(rules.within, losses))))
+    value = metrics.get(rules.metric, math.nan)
     sign = 1 if rules.mode == "min" else -1
-    if math.isfinite(value) and not sign * value >= sign * standing.best:
-        standing = replace(standing, best_epoch=epoch, best=value)
-    if math.isfinite(value) and not sign * value >= sign * standing.reference - rules.min_delta:
-        return replace(standing, reference=value, waited=0)
-    waited = standing.waited + 1
-    stopped = rules.patience is not None and waited >= rules.patience
-    return replace(standing, waited=waited, end="stopped" if stopped else None)
+    counts = running & ~lost & np.isfinite(value)
+    # what is asked is whether it is not worse, since nothing is better than the NaN that all begin with
+    better = counts & ~(sign * value >= sign * standing.best)
+    improved = counts & ~(sign * value >= sign * standing.reference - rules.min_delta)
+    waited = np.where(improved, 0, standing.waited + (running & ~lost))
+    stopped = running & ~lost & (rules.patience is not None and waited >= rules.patience)
+    return Standing(
+        best_epoch=np.where(better, epoch, standing.best_epoch),
+        best=np.where(better, value, standing.best),
+        reference=np.where(improved, value, standing.reference),
+        waited=waited,
+        end=np.where(running & lost, "diverged", np.where(stopped, "stopped", standing.end)),
+    )
 
 
-def worst(losses: list[float]) -> float:
-    """The largest of some losses, in size; NaN if one is not finite.
+def worst(losses: Any) -> Any:
+    """The largest of some losses, in size, along the first axis; not finite if one of them is not.
 
-    >>> worst([1.0, -3.0]), worst([1.0, float("inf")])
-    (3.0, nan)
+    >>> worst([1.0, -3.0]), worst([1.0, float("nan")])
+    (np.float64(3.0), np.float64(nan))
     """
-    return max(map(abs, losses), default=0.0) if all(map(math.isfinite, losses)) else math.nan
+    return np.max(np.abs(np.asarray(losses, dtype=np.float64)), axis=0, initial=0.0)
+
+
+def divergence(epoch: int, rules: Rules) -> str:
+    """What is said of a run that diverged in an epoch."""
+    return f"diverged in epoch {epoch}: a loss was not finite, or passed {rules.threshold:g}"
 
 
 @dataclass(frozen=True)
@@ -144,3 +160,46 @@ class Trace:
     standing: Standing = field(default_factory=Standing)
     best: Snapshot | None = None
     last: Snapshot | None = None
+
+
+@dataclass
+class Kept:
+    """One epoch of many runs, not the same of each.
+
+    Attributes:
+        epoch: of each run, shape `(runs,)`; -1 while there is none.
+        iterations: updates of the parameters up to its end, shape `(runs,)`.
+        tensors: parameters and what the optimizer remembers, by name, each of shape `(parameters, runs)`.
+    """
+
+    epoch: NDArray[np.int64]
+    iterations: NDArray[np.int64]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Traces:
+    """All that the stacked engine tells of its runs: what `Trace` tells of one.
+
+    Attributes:
+        losses: of every iteration, shape `(iterations, runs)`; a run has as many as `counts` says.
+        counts: shape `(runs,)`.
+        clock: numbers of iterations, each with the time it was reached, in seconds since 1970.
+        metrics: by name, shape `(epochs, runs)`; a run has as many as `epochs` says.
+        epochs: shape `(runs,)`.
+        ended: the time at which each epoch ended, shape `(epochs,)`.
+        standing: where the runs stand.
+        best, last: the best and the last epoch of each.
+        seconds: what training them took, all together.
+    """
+
+    losses: NDArray[Any]
+    counts: NDArray[np.int64]
+    clock: list[tuple[int, float]]
+    metrics: dict[str, NDArray[np.float64]]
+    epochs: NDArray[np.int64]
+    ended: list[float]
+    standing: Standing
+    best: Kept
+    last: Kept
+    seconds: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import socket
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from holdfast.runs import Result, RunFolder, Status
+from holdfast.schema import Config
 from holdfast.train import events
 from holdfast.train.checkpoint import save
 from holdfast.train.trace import Rules, Snapshot, Trace
@@ -86,8 +88,7 @@ class Writer:
         now = time.time()
         tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
         self._append(*tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
-        asked = {self._rules.metric: None, "val/loss": None, "train/loss": None}  # there even if nobody logged them
-        epochs = [{"epoch": number, **asked, **epoch.metrics} for number, epoch in enumerate(trace.epochs)]
+        epochs = [entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(trace.epochs)]
         result = Result(
             status=status,
             overrides=overrides,
@@ -127,6 +128,28 @@ class Writer:
             self._events = events.EventFile(self._folder.events(now, socket.gethostname()), now)
             self._events.append(events.session_start(self._hparams, now))
         self._events.append(*records)
+
+
+def entry(epoch: int, metrics: Mapping[str, float], metric: str) -> dict[str, Any]:
+    """An epoch in `result.json`; the metrics that are looked for are there even if nobody logged them."""
+    return {"epoch": epoch, metric: None, "val/loss": None, "train/loss": None, **metrics}
+
+
+def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
+    """The row of a run in TensorBoard's HParams: what a user usually varies, and every key that was typed."""
+    row = {key: getattr(config, key) for key in ("lr", "batch_size", "epochs", "seed")}
+    for group in ("data", "model", "optimizer"):
+        row[group] = getattr(config, group)["_target_"].rpartition(".")[2]
+    for word in overrides:
+        if word.startswith("~"):
+            continue
+        key = word.lstrip("+").partition("=")[0]
+        node: Any = config
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else getattr(node, part, None)
+        if not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
+            row[key] = node
+    return row
 
 
 def versions() -> dict[str, str]:

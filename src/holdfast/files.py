@@ -1,0 +1,104 @@
+"""Writing files: whole or not at all, as JSON, with digests."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+HALF_WRITTEN = ".part"
+"""Ends the name of what is not whole yet."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file beside its name and rename it when it is whole, so that no reader ever sees half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}{HALF_WRITTEN}")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all; what is not finite becomes null."""
+    with replacing(path) as stream:
+        stream.write(as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """A value as JSON, a line for each key, and for each entry of a list of mappings; not finite is null.
+
+    >>> print(as_json({"lr": float("nan"), "jobs": [{"a": 1}, {"a": 2}]}).decode(), end="")
+    {
+      "lr": null,
+      "jobs": [
+        {"a": 1},
+        {"a": 2}
+      ]
+    }
+    """
+    return f"{_lines(finite(value))}\n".encode()
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    deeper = indent + "  "
+    if isinstance(value, dict) and not indent:
+        inner = [f"{json.dumps(key)}: {_lines(item, deeper)}" for key, item in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        inner = [json.dumps(item, allow_nan=False) for item in value]
+    else:
+        return json.dumps(value, allow_nan=False)
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{deeper}" + f",\n{deeper}".join(inner) + f"\n{indent}{closing}"
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        sha256 = hashlib.sha256()
+        while chunk := stream.read(1 << 20):
+            sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until all that was written to the file system of a folder lies on its disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(folder) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs")
+    except (AttributeError, OSError):  # macOS has no syncfs
+        os.sync()
+    finally:
+        os.close(folder)
+
+
+def finite(value: Any) -> Any:
+    """The same containers with None for every number that is not finite.
+
+    >>> finite({"val/loss": float("nan"), "epoch": 3})
+    {'val/loss': None, 'epoch': 3}
+    """
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

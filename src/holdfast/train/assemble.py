@@ -1,0 +1,92 @@
+"""From a configuration to Lightning's objects: module, data module, Trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+from hydra.utils import get_object, instantiate
+from lightning.pytorch.profilers import Profiler
+
+from holdfast.data import DataModule
+from holdfast.model import Module
+from holdfast.schema import Config
+from holdfast.seeding import derive, reseed
+
+BARE: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+"""What no Trainer here needs."""
+
+OURS = frozenset({"full_train_loss"})
+"""Keys of the trainer group that Lightning's Trainer does not know."""
+
+
+def build(config: Config) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+    """The module, its weights drawn from the seed, and the data module of a configuration."""
+    return build_module(config), make(config.data)
+
+
+def build_module(config: Config) -> pl.LightningModule:
+    """The module of a configuration, its weights drawn from the seed."""
+    reseed(derive(config.seed, "weights"))
+    module: pl.LightningModule = make(config.model)
+    if isinstance(module, Module):
+        scheduler = partial(make, config.scheduler) if config.scheduler["_target_"] else None
+        module.optimize_with(partial(make, config.optimizer), scheduler, config.metric)
+    return module
+
+
+def make(group: Mapping[str, Any], *args: Any) -> Any:
+    """What a group's `_target_` names, with the group's keys as its arguments."""
+    keys = {key: value for key, value in group.items() if key != "_target_"}
+    if any(key.startswith("_") for key in keys) or any(isinstance(value, (dict, list)) for value in keys.values()):
+        return instantiate(group, *args, _convert_="all")
+    # Hydra takes 8 ms to look for what may be nested; here nothing is
+    return get_object(group["_target_"])(*args, **keys)
+
+
+def assemble(config: Config, data: pl.LightningDataModule, **attached: Any) -> pl.Trainer:
+    """The Trainer of a configuration.
+
+    Args:
+        config: what is trained.
+        data: the rows it is trained on.
+        attached: callbacks, loggers, plugins and the folder, by Lightning's names.
+    """
+    return pl.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        precision=config.precision,
+        max_epochs=config.epochs,
+        use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
+        profiler=_NoProfiler(),
+        **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in OURS},
+        **BARE,
+        **attached,
+    )
+
+
+def extras(group: Mapping[str, Any]) -> list[Any]:
+    """The callbacks or loggers of the user's own."""
+    return [make(entry) for entry in group.values()]
+
+
+class _NoProfiler(Profiler):
+    """Lightning's own idle profiler makes a context manager anew at each of some twenty hooks an iteration."""
+
+    _IDLE: AbstractContextManager[None] = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self._IDLE
+
+    def start(self, action_name: str) -> None:
+        pass
+
+    def stop(self, action_name: str) -> None:
+        pass
+
+    def summary(self) -> str:
+        return ""

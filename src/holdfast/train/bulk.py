@@ -1,0 +1,145 @@
+"""The one writer for many jobs: from the traces of a stack to what belongs into each job's folder."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.runs import Result, RunFolder, Status
+from holdfast.schema import Config
+from holdfast.train import events
+from holdfast.train.snapshots import Snapshots
+from holdfast.train.stack import Stack
+from holdfast.train.template import Marks, Template
+from holdfast.train.trace import Traces, divergence
+from holdfast.train.writer import entry, hparams, versions
+
+_BYTES = 1 << 26  # of records held at a time
+_RECORD = 60  # bytes of a scalar, about
+
+
+class Jobs:
+    """What the jobs of a stack leave behind.
+
+    Args:
+        stack: the jobs.
+        traces: how they went.
+        configs: their configurations.
+        overrides: the words of each.
+        hashes: the digest of each one's configuration.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        traces: Traces,
+        configs: Sequence[Config],
+        overrides: Sequence[list[str]],
+        hashes: Sequence[str],
+    ) -> None:
+        self._stack, self._traces, self._configs = stack, traces, configs
+        self._overrides, self._hashes = overrides, hashes
+        self.results = self._told()
+
+    def files(self, jobs: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
+        """Some jobs, each with its files by name; `result.json` is not among them."""
+        snapshots, traces = Snapshots(self._stack, self._configs), self._traces
+        folder = RunFolder(Path())
+        size = max(1, _BYTES // (_RECORD * max(1, len(traces.losses))))
+        for first in range(0, len(jobs), size):
+            part = list(jobs[first : first + size])
+            files: dict[int, dict[str, bytes]] = {job: {} for job in part}
+            having = [job for job in part if traces.best.epoch[job] >= 0]
+            if having:
+                best, weights = snapshots.checkpoints(traces.best, having), snapshots.weights(traces.best, having)
+                for job, checkpoint, weight in zip(having, best, weights, strict=True):
+                    files[job] |= {folder.best.name: checkpoint, folder.weights.name: weight}
+            for job, checkpoint in zip(part, snapshots.checkpoints(traces.last, part), strict=True):
+                files[job][folder.last.name] = checkpoint
+            if self._stack.config.logger.tensorboard:
+                name = folder.events(traces.clock[0][1], socket.gethostname()).name
+                for job, records in zip(part, self._events(part), strict=True):
+                    files[job][name] = records
+            yield from files.items()
+
+    def _told(self) -> list[Result]:
+        """How each job ended."""
+        traces, rules, made = self._traces, self._stack.rules, versions()
+        columns = {name: values.T.tolist() for name, values in traces.metrics.items()}
+        results = []
+        ends, epochs, counts = traces.standing.end.tolist(), traces.epochs.tolist(), traces.counts.tolist()
+        for job, best in enumerate(traces.best.epoch.tolist()):
+
+            def at(epoch: int, job: int = job) -> dict[str, Any]:
+                return entry(epoch, {name: values[job][epoch] for name, values in columns.items()}, rules.metric)
+
+            lost = ends[job] == "diverged"
+            status: Status = "diverged" if lost else "completed"
+            results.append(
+                Result(
+                    status=status,
+                    overrides=self._overrides[job],
+                    config_hash=self._hashes[job],
+                    metric=rules.metric,
+                    best=at(best) if best >= 0 else None,
+                    last=at(epochs[job] - 1),
+                    epochs=epochs[job],
+                    iterations=counts[job],
+                    seconds=traces.seconds,
+                    error=divergence(epochs[job] - 1, rules) if lost else None,
+                    versions=made,
+                )
+            )
+        return results
+
+    def _events(self, jobs: Sequence[int]) -> Iterator[bytes]:
+        """The event file of each of some jobs."""
+        traces, now = self._traces, time.time()
+        began = traces.clock[0][1]
+        steps, clock = np.arange(len(traces.losses)), np.array(traces.clock)
+        times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
+        losses = events.frames("train/loss_step", steps, traces.losses.T[jobs], times)  # (jobs, iterations, bytes)
+        numbers = np.arange(len(traces.ended))
+        curves = [
+            events.frames(tag, numbers, traces.metrics[tag].T[jobs][:, : len(numbers)], traces.ended)
+            for tag in sorted(traces.metrics)
+        ]
+        head = events.version(began)
+        ends = {completed: events.session_end(completed, now) for completed in (True, False)}
+        for place, (job, start) in enumerate(zip(jobs, self._sessions(jobs, began), strict=True)):
+            count, epochs = traces.counts[job], traces.epochs[job]
+            records = [head, start, losses[place, :count].tobytes()]
+            records += [curve[place, :epochs].tobytes() for curve in curves]
+            yield b"".join([*records, ends[self.results[job].status == "completed"]])
+
+    def _sessions(self, jobs: Sequence[int], began: float) -> list[bytes]:
+        """The record of each job's hyperparameters."""
+        rows = [hparams(self._configs[job], self._overrides[job]) for job in jobs]
+        alike: dict[Hashable, list[int]] = {}
+        for place, row in enumerate(rows):
+            alike.setdefault(tuple((key, None if _is_number(item) else item) for key, item in row.items()), []).append(
+                place
+            )
+        made = [b""] * len(jobs)
+        for places in alike.values():
+            marks, first = Marks(), rows[places[0]]
+            numbers: dict[str, NDArray[np.float64]] = {
+                key: np.array([rows[place][key] for place in places], dtype=np.float64)
+                for key, item in first.items()
+                if _is_number(item)
+            }
+            marked = {key: marks.number(key) if key in numbers else item for key, item in first.items()}
+            template = Template.of_message(events.session_message(marked, began), marks)
+            for place, record in zip(places, events.framed_rows(template.fill(numbers, {})), strict=True):
+                made[place] = record.tobytes()
+        return made
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,199 @@
+"""The loss of many jobs on their batches, its gradient, and the statistics of all rows: by formula, or by torch.func.
+
+Parameters of all jobs lie in one tensor of shape `(parameters, streams, jobs)`. The jobs of a stream visit the same
+rows in the same order, so that a batch is read once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from holdfast.model import Module, Regression
+from holdfast.model.module import exact
+
+Batch = tuple[Tensor, ...]
+
+TRACED_AFTER = 24
+"""Calls with the same shapes after which a function is traced: tracing takes as long as some fifty calls."""
+
+FEW_JOBS = 8
+"""Jobs of a stream below which many small matrix products are slower than one sum over all streams."""
+
+FEW_NUMBERS = 512
+"""Numbers of a batch up to which that holds."""
+
+
+class Gradients(Protocol):
+    """How losses and gradients come about."""
+
+    def prepare(self, rows: Batch) -> Batch:
+        """What is gathered from, made of all rows once."""
+
+    def batches(self, gathered: Batch, jobs: int) -> list[Batch]:
+        """The batches of some iterations from prepared rows of shape `(iterations, streams, batch, ...)`."""
+
+    def __call__(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the losses are made of later, and the gradient, shape `(parameters, streams, jobs)`."""
+
+    def losses(self, outcomes: Sequence[Tensor]) -> Tensor:
+        """The losses of some iterations, shape `(iterations, streams, jobs)`."""
+
+    def statistics(self, parameters: Tensor, prepared: Batch) -> Tensor:
+        """Sums over rows for jobs that share them, parameters of shape `(parameters, jobs)`; `(jobs, sums)`."""
+
+
+class LeastSquares:
+    """The mean squared error of a linear model, by formula.
+
+    With a column of ones in X: `e = X w - y`, loss `mean(e^2)`, gradient `2/B X^T e`.
+    """
+
+    @staticmethod
+    def fits(module: Module, precision: str) -> bool:
+        """Whether a module is this and nothing more, and no step of it is to be rounded further."""
+        same = ("loss", "statistics", "forward")
+        return (
+            isinstance(module, Regression)
+            and all(getattr(type(module), name) is getattr(Regression, name) for name in same)
+            and type(module.network) is nn.Linear
+            and module.network.bias is not None
+            and [name for name, _ in module.named_parameters()] == ["network.weight", "network.bias"]
+            and module.network.out_features == 1
+            and precision in ("32-true", "64-true")
+        )
+
+    def prepare(self, rows: Batch) -> Batch:
+        """X with its column of ones, and -y."""
+        x, y = rows
+        return torch.cat([x, x.new_ones(len(x), 1)], dim=1), -y
+
+    def batches(self, gathered: Batch, jobs: int) -> list[Batch]:
+        """The batches as they lie, or with the streams last, where each has only a few jobs."""
+        x, y = gathered
+        if jobs < FEW_JOBS and x.shape[2] * x.shape[3] <= FEW_NUMBERS:
+            # (iterations, batch, parameters, streams, 1) and (iterations, batch, streams, 1)
+            x, y = x.permute(0, 2, 3, 1).unsqueeze(-1).contiguous(), y.permute(0, 2, 1, 3).contiguous()
+        return list(zip(x.unbind(), y.unbind(), strict=True))
+
+    def __call__(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Errors, shape `(streams, batch, jobs)`, and gradient."""
+        x, minus_y = batch
+        if x.dim() == 4:
+            error = (x * parameters).sum(1).add_(minus_y)  # (batch, streams, jobs)
+            return error.transpose(0, 1), (x * error.unsqueeze(1)).sum(0).mul_(2 / len(x))
+        by_stream = parameters.permute(1, 0, 2)
+        error = torch.baddbmm(minus_y, x, by_stream)  # (streams, batch, jobs)
+        gradient = torch.baddbmm(by_stream, x.mT, error, beta=0, alpha=2 / x.shape[1])
+        return error, gradient.permute(1, 0, 2)
+
+    def losses(self, outcomes: Sequence[Tensor]) -> Tensor:
+        """The mean of the squared errors."""
+        return torch.stack(list(outcomes)).square_().mean(2)
+
+    def statistics(self, parameters: Tensor, prepared: Batch) -> Tensor:
+        """Rows, squared error, absolute error, y and y squared, as `Regression.statistics`."""
+        x, minus_y = prepared
+        wide = exact(x)
+        minus_y = minus_y.to(wide)
+        error = (x @ parameters).to(wide).add_(minus_y)
+        absolute = error.abs().sum(0)
+        own = torch.stack([torch.full_like(minus_y[0, 0], len(x)), -minus_y.sum(), minus_y.square().sum()])
+        rows, y, y_squared = own.unsqueeze(1).expand(-1, len(absolute))
+        return torch.stack([rows, error.square_().sum(0), absolute, y, y_squared], dim=1)
+
+
+class Mapped:
+    """Any loss that torch.func can take the gradient of, for all jobs at once.
+
+    Args:
+        module: any of the jobs' modules; what is no parameter is the same in all.
+        context: in which a loss is computed, as the precision asks.
+    """
+
+    def __init__(self, module: Module, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._loss, self._statistics = _Method(module, "loss"), _Method(module, "statistics")
+        named = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+        self._names = [f"module.{name}" for name, _ in named]
+        self._shapes = [value.shape for _, value in named]
+        self._module, self._context = module, context
+        one = grad_and_value(lambda parameters, *batch: self._call(self._loss, parameters, batch))
+        # targets are repeated, since torch's losses go wrong where only the prediction is mapped over
+        jobs = vmap(one, in_dims=(0, None, 0))
+        self._gradient = _Repeated(vmap(jobs, in_dims=(0, 0, 0)), context)
+        measure = vmap(lambda parameters, *rows: self._call(self._statistics, parameters, rows), in_dims=(0, None, 0))
+        self._measure = _Repeated(measure, context)
+
+    def prepare(self, rows: Batch) -> Batch:
+        """The rows as they are."""
+        return rows
+
+    def batches(self, gathered: Batch, jobs: int) -> list[Batch]:
+        """The batches as they lie."""
+        return list(zip(*(part.unbind() for part in gathered), strict=True))
+
+    def __call__(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses and gradient."""
+        x, y = batch
+        y = y.unsqueeze(1).expand(-1, parameters.shape[2], *y.shape[1:])
+        gradient, losses = self._gradient(parameters.permute(1, 2, 0).contiguous(), x, y)
+        return losses, gradient.permute(2, 0, 1)
+
+    def losses(self, outcomes: Sequence[Tensor]) -> Tensor:
+        """The losses as they are."""
+        return torch.stack(list(outcomes))
+
+    def statistics(self, parameters: Tensor, prepared: Batch) -> Tensor:
+        """What the module's own `statistics` says for each job."""
+        self._module.eval()
+        x, y = prepared
+        sums: Tensor = self._measure(parameters.T.contiguous(), x, y.expand(parameters.shape[1], *y.shape))
+        self._module.train()
+        return sums
+
+    def _call(self, method: nn.Module, parameters: Tensor, batch: Batch) -> Tensor:
+        """A method of the module with other parameters, given as one vector."""
+        parts = parameters.split([shape.numel() for shape in self._shapes])
+        named = {name: part.view(shape) for name, part, shape in zip(self._names, parts, self._shapes, strict=True)}
+        result: Tensor = functional_call(method, named, (batch,))
+        return result
+
+
+class _Method(nn.Module):
+    """A method as a module of its own: `functional_call` can call nothing else."""
+
+    def __init__(self, module: Module, name: str) -> None:
+        super().__init__()
+        self.module, self._name = module, name
+
+    def forward(self, batch: Batch) -> Tensor:
+        result: Tensor = getattr(self.module, self._name)(batch)
+        return result
+
+
+class _Repeated:
+    """A function that is traced into its plain operations once it has been called often with the same shapes."""
+
+    def __init__(self, function: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._function, self._context = function, context
+        self._calls: Counter[Any] = Counter()
+        self._traced: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *tensors: Tensor) -> Any:
+        shapes = tuple(tensor.shape for tensor in tensors)
+        traced = self._traced.get(shapes)
+        if traced is not None:
+            return traced(*tensors)
+        with self._context():
+            self._calls[shapes] += 1
+            if self._calls[shapes] < TRACED_AFTER:
+                return self._function(*tensors)
+            self._traced[shapes] = make_fx(self._function)(*tensors)
+        return self(*tensors)

@@ -1,0 +1,216 @@
+"""The checkpoints of stacked jobs: each as Lightning writes it for a job alone, all made from one of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holdfast.data.loading import EVALUATION_ROWS
+from holdfast.schema import Config
+from holdfast.train.assemble import assemble, build
+from holdfast.train.checkpoint import CheckpointIO, plain
+from holdfast.train.isolation import isolated
+from holdfast.train.stack import Stack
+from holdfast.train.template import Marks, archives
+from holdfast.train.trace import Kept
+
+
+class Snapshots:
+    """Checkpoints of the jobs of a stack.
+
+    Args:
+        stack: the jobs.
+        configs: their configurations.
+    """
+
+    def __init__(self, stack: Stack, configs: Sequence[Config]) -> None:
+        self._stack, self._configs = stack, configs
+        self._hparams = [plain(hparams) for hparams in stack.hparams]
+        self._dry: dict[Hashable, dict[str, Any]] = {}
+        named = {name: value for name, value in stack.module.named_parameters() if value.requires_grad}
+        self._shapes = {name: value.shape for name, value in named.items()}
+        ends = np.cumsum([value.numel() for value in named.values()]).tolist()
+        sizes = zip(named, ends, strict=True)
+        self._parts = {name: slice(end - named[name].numel(), end) for name, end in sizes}
+
+    def weights(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
+        """The parameters of some jobs, as `model.pth`."""
+        return archives(self._state_dict, Marks(), {}, self._tensors(kept, jobs))
+
+    def checkpoints(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
+        """The checkpoints of some jobs, each of its own epoch."""
+        alike: dict[Hashable, list[int]] = {}
+        for place, job in enumerate(jobs):
+            alike.setdefault(self._structure(kept, job), []).append(place)
+        made = [b""] * len(jobs)
+        for places in alike.values():
+            some = self._alike(kept, [jobs[place] for place in places])
+            for place, checkpoint in zip(places, some, strict=True):
+                made[place] = checkpoint
+        return made
+
+    def _structure(self, kept: Kept, job: int) -> Hashable:
+        """All of a checkpoint but its numbers and tensors."""
+        remembered = self._stack.schedules[job]
+        return (
+            int(kept.epoch[job]),
+            int(kept.iterations[job]),
+            self._options(job),
+            _outline(remembered[kept.epoch[job]] if remembered else None),
+            _outline(self._hparams_of(job)),
+        )
+
+    def _alike(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
+        """The checkpoints of jobs that differ in nothing but numbers and tensors."""
+        job, numbers = jobs[0], dict[str, NDArray[np.float64]]()
+        epoch, iterations = int(kept.epoch[job]), int(kept.iterations[job])
+        dry = self._dry_run(job)
+
+        def tree(slots: Any) -> dict[str, Any]:
+            def number(name: str, of: Callable[[int], Any]) -> float:
+                if name not in numbers:
+                    numbers[name] = np.array([of(job) for job in jobs], dtype=np.float64)
+                value: float = slots.number(name)
+                return value
+
+            def rate() -> float:
+                return number("rate", lambda job: self._stack.rates[epoch + 1, job])
+
+            def initial() -> float:
+                return number("lr", lambda job: self._configs[job].optimizer["lr"])
+
+            (optimizer,) = dry["optimizer_states"]
+            (group,) = optimizer["param_groups"]
+            settings = self._configs[job].optimizer
+            group = {
+                **group,
+                **_numbered(
+                    {
+                        key: tuple(value) if isinstance(value, list) else value
+                        for key, value in settings.items()
+                        if key in group
+                    },
+                    lambda path: number(f"optimizer/{path}", lambda job: _at(self._configs[job].optimizer, path)),
+                ),
+                "lr": rate(),
+                **({"initial_lr": initial()} if "initial_lr" in group else {}),
+            }
+            state = {
+                index: {
+                    # every other tensor is of the shape of its parameter
+                    key: torch.full_like(value, iterations) if key == "step" else slots.tensor(f"{key}/{name}", value)
+                    for key, value in held.items()
+                    if isinstance(value, Tensor)
+                }
+                for (index, held), name in zip(optimizer["state"].items(), self._shapes, strict=False)
+            }
+            changed = {
+                "epoch": epoch,
+                "global_step": iterations,
+                "state_dict": self._state_dict(slots),
+                "loops": self._counted(dry["loops"], epoch, iterations),
+                "optimizer_states": [{"state": state, "param_groups": [group]}],
+                "hyper_parameters": _numbered(
+                    self._hparams_of(job),
+                    lambda path: number(f"hparams/{path}", lambda job: _at(self._hparams_of(job), path)),
+                ),
+            }
+            if dry["lr_schedulers"]:
+                remembered = _numbered(
+                    self._stack.schedules[job][epoch],
+                    lambda path: number(f"scheduler/{path}", lambda job: _at(self._stack.schedules[job][epoch], path)),
+                )
+                rates = {"base_lrs": [initial()], "_last_lr": [rate()]}
+                changed["lr_schedulers"] = [{**dry["lr_schedulers"][0], **remembered, **rates}]
+            return {key: changed.get(key, value) for key, value in dry.items()}
+
+        return archives(tree, Marks(), numbers, self._tensors(kept, jobs))
+
+    def _tensors(self, kept: Kept, jobs: Sequence[int]) -> dict[str, Tensor]:
+        """What was kept, by what it is and of which parameter, each with the jobs first."""
+        return {
+            f"{what}/{name}": tensor[part][:, list(jobs)].T.reshape(-1, *self._shapes[name]).cpu()
+            for what, tensor in kept.tensors.items()
+            for name, part in self._parts.items()
+        }
+
+    def _state_dict(self, slots: Any) -> dict[str, Any]:
+        state: dict[str, Any] = self._stack.module.state_dict()
+        for name, value in state.items():
+            state[name] = slots.tensor(f"parameters/{name}", value) if name in self._parts else value.cpu()
+        return state
+
+    def _options(self, job: int) -> Hashable:
+        """What decides which tensors an optimizer remembers."""
+        return tuple(bool(value) for value in self._configs[job].optimizer.values())
+
+    def _hparams_of(self, job: int) -> dict[str, Any]:
+        hparams: dict[str, Any] = self._hparams[self._stack.hparams_of[job]]
+        return hparams
+
+    def _dry_run(self, job: int) -> dict[str, Any]:
+        """A checkpoint of Lightning's own after one batch: its numbers mean nothing, its form is right."""
+        if (key := self._options(job)) not in self._dry:
+            config, taker = self._configs[job], CheckpointIO()
+            short = dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
+            config = dataclasses.replace(config, trainer=short)
+            with isolated():
+                module, data = build(config)
+                data.train, data.val = self._stack.data.train, self._stack.data.val  # type: ignore[attr-defined]
+                trainer = assemble(config, data, plugins=[taker], logger=False, enable_checkpointing=False)
+                trainer.fit_loop.max_epochs = 1
+                trainer.fit(module, datamodule=data)
+                self._dry[key] = taker.snapshot(trainer)
+        return self._dry[key]
+
+    def _counted(self, loops: dict[str, Any], epoch: int, iterations: int) -> dict[str, Any]:
+        """Lightning's counters at the end of an epoch."""
+        current = iterations - epoch * self._stack.iterations
+        validated = -(-len(self._stack.data.val) // EVALUATION_ROWS)
+        fit = dict(loops["fit_loop"])
+        batches, steps = "epoch_loop.batch_progress", "epoch_loop.automatic_optimization.optim_progress"
+        validation, scheduled = "epoch_loop.val_loop.batch_progress", "epoch_loop.scheduler_progress"
+        fit["epoch_loop.state_dict"] = {**fit["epoch_loop.state_dict"], "_batches_that_stepped": iterations}
+        fit[batches] = _counter(fit[batches], iterations, current)
+        fit[batches]["is_last_batch"] = current == self._stack.iterations
+        optimizer = fit[steps]["optimizer"]
+        fit[steps] = {"optimizer": {key: _counter(value, iterations, current) for key, value in optimizer.items()}}
+        fit[validation] = _counter(fit[validation], validated, validated)
+        if self._stack.schedules[0]:
+            fit[scheduled] = _counter(fit[scheduled], epoch + 1, 1)
+        done = _counter(fit["epoch_progress"], epoch + 1, epoch + 1)
+        # the epoch is not over yet when it is kept
+        fit["epoch_progress"] = {**done, **{part: {**done[part], "completed": epoch} for part in ("total", "current")}}
+        return {**loops, "fit_loop": fit}
+
+
+def _counter(progress: Mapping[str, Any], total: int, current: int) -> dict[str, Any]:
+    """One of Lightning's counters with other counts."""
+    counts = {"total": total, "current": current}
+    return {**progress, **{part: dict.fromkeys(progress[part], count) for part, count in counts.items()}}
+
+
+def _numbered(value: Any, number: Callable[[str], float], path: str = "") -> Any:
+    """The same containers with another number in the place of every one that is not whole, by its path."""
+    if isinstance(value, Mapping):
+        return {key: _numbered(item, number, f"{path}/{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_numbered(item, number, f"{path}/{place}") for place, item in enumerate(value))
+    return number(path[1:]) if isinstance(value, float) else value
+
+
+def _at(value: Any, path: str) -> Any:
+    """What lies at a path of `_numbered`."""
+    return reduce(lambda node, key: node[int(key) if isinstance(node, (list, tuple)) else key], path.split("/"), value)
+
+
+def _outline(value: Any) -> str:
+    """Containers without their numbers, as text."""
+    return repr(_numbered(value, lambda path: 0.0))
