@@ -105,8 +105,61 @@ def job_name(number: int, jobs: Sequence[Sequence[str]]) -> str:
     return f"job {number} ({' '.join(jobs[number])})" if jobs[number] else f"job {number}"
 
 
-class Watch:
-    """A line for every job that ends, and on a terminal one bar for the sweep, whichever launcher runs the jobs.
+class View:
+    """A line for every job that ends, if they are few, and on a terminal one bar for the sweep.
+
+    Args:
+        jobs: the words of every job.
+    """
+
+    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
+        self._jobs = jobs
+        self._bar: tqdm[Any] | None = None
+        self._done = 0.0  # jobs, and shares of jobs
+
+    def __enter__(self) -> View:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=len(self._jobs), mininterval=0.1, unit="job", leave=False, dynamic_ncols=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def epoch(self, jobs: int, epochs: int, epoch: int, best: float) -> None:
+        """One more epoch of jobs that are trained together.
+
+        Args:
+            jobs: how many.
+            epochs: how many each has.
+            epoch: which one has ended, from 0.
+            best: the best metric so far.
+        """
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {_number(best)}", refresh=False)
+            self._advance(jobs / epochs)
+
+    def ended(self, number: int, result: Result | None) -> None:
+        """A job has ended."""
+        if len(self._jobs) <= ALL_SHOWN and result is not None:
+            line = f"{job_name(number, self._jobs)}: {_outcome(result)}"
+            if self._bar is None:
+                print(line, flush=True)
+            else:
+                self._bar.write(line, file=sys.stdout)
+
+    def _advance(self, jobs: float) -> None:
+        assert self._bar is not None
+        self._done += jobs
+        self._bar.update(int(self._done) - self._bar.n)
+
+
+class Watch(View):
+    """The same for jobs that are run by a launcher which does not tell how they end.
 
     Args:
         folder: the sweep's, where results appear.
@@ -116,18 +169,16 @@ class Watch:
     _SECONDS = 0.1
 
     def __init__(self, folder: SweepFolder, jobs: Sequence[Sequence[str]]) -> None:
-        self._folder, self._jobs = folder, jobs
+        super().__init__(jobs)
+        self._folder = folder
         self._waiting = dict.fromkeys(range(len(jobs)))
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._bar: tqdm[Any] | None = None
 
-    def __enter__(self) -> None:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=len(self._jobs), mininterval=0.1, unit="job", leave=False, dynamic_ncols=True)
+    def __enter__(self) -> View:
+        super().__enter__()
         self._thread.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -135,8 +186,7 @@ class Watch:
         self._over.set()
         self._thread.join()
         self._look()
-        if self._bar is not None:
-            self._bar.close()
+        super().__exit__(kind, error, trace)
 
     def _watch(self) -> None:
         while not self._over.wait(self._SECONDS):
@@ -147,14 +197,9 @@ class Watch:
             result = self._folder.job(number).read()
             if result is not None:
                 del self._waiting[number]
-                self._tell(f"{job_name(number, self._jobs)}: {_outcome(result)}")
-
-    def _tell(self, line: str) -> None:
-        if self._bar is None:
-            print(line, flush=True)
-        else:
-            self._bar.write(line, file=sys.stdout)
-            self._bar.update()
+                self.ended(number, result)
+                if self._bar is not None:
+                    self._advance(1)
 
 
 def _outcome(result: Result) -> str:

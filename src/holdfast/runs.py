@@ -188,16 +188,35 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
     raise AssertionError("count() never ends")
 
 
-def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+def config_hash(
+    values: Mapping[str, Any], origin: Mapping[str, Any], known: dict[Any, tuple[Any, str]] | None = None
+) -> str:
     """Digest of a resolved configuration.
 
     What a value takes from Hydra itself, such as the run's folder, is hashed as written, not as resolved: the same
     configuration in another folder is the same configuration.
 
+    Args:
+        values: the configuration, resolved.
+        origin: the same as written.
+        known: the text of groups by their identity; filled here. The jobs of a sweep share most.
+
     >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
     False
     """
-    return hashlib.sha256(json.dumps(_stable(values, origin), sort_keys=True).encode()).hexdigest()
+    known = {} if known is None else known
+    parts = []
+    for key in sorted(values):
+        value, raw = values[key], origin.get(key)
+        if isinstance(value, dict):
+            place = (id(value), id(raw))
+            if place not in known:
+                known[place] = ((value, raw), json.dumps(_stable(value, raw), sort_keys=True))
+            text = known[place][1]
+        else:
+            text = json.dumps(_stable(value, raw), sort_keys=True)
+        parts.append(f"{json.dumps(key)}: {text}")
+    return hashlib.sha256(f"{{{', '.join(parts)}}}".encode()).hexdigest()
 
 
 def _stable(value: Any, raw: Any) -> Any:

@@ -26,7 +26,13 @@ class _Wrong:
     lesson: str
 
 
-def validate(values: Mapping[str, Any], origin: Mapping[str, Any], groups: Iterable[str] = ()) -> Config:
+Checked = dict[Any, tuple[Any, Any]]
+"""Top-level values that were found right before, each with what was made of it."""
+
+
+def validate(
+    values: Mapping[str, Any], origin: Mapping[str, Any], groups: Iterable[str] = (), known: Checked | None = None
+) -> Config:
     """The configuration as typed values.
 
     Args:
@@ -34,20 +40,38 @@ def validate(values: Mapping[str, Any], origin: Mapping[str, Any], groups: Itera
         origin: the same before interpolations were resolved, so that a mistake in `lr` is not told again for
             every key that follows it.
         groups: config groups that are not of the schema, the user's own, which may hold anything.
+        known: what earlier calls found right, a group by its identity; filled here. The jobs of a sweep share most.
 
     Raises:
         ConfigError: with every problem there is.
     """
     problems: dict[str, str] = {}
-    known = {key: value for key, value in values.items() if key not in groups or key in _hints(Config)}
-    checked = _check_fields(Config, known, "", problems)
+    known = {} if known is None else known
+    built, new = {}, {}
+    for key, value in values.items():
+        place = (key, id(value)) if isinstance(value, (Mapping, list)) else (key, type(value), value)
+        if place in known:
+            built[key] = known[place][1]
+        elif key not in groups or key in _hints(Config):
+            new[key] = (place, value)
+    if new or built.keys() != _hints(Config).keys():
+        given = {key: value for key, (_, value) in new.items()}
+        checked = _check_fields(Config, given, "", problems, beside=built)
+        for key, (place, value) in new.items():
+            if key in checked and not problems:
+                hint = _hints(Config)[key]
+                built[key] = _build(hint, checked[key]) if is_dataclass(hint) else checked[key]
+                known[place] = (value, built[key])
     told = {key: text for key, text in problems.items() if not _follows(_select(origin, key), problems)}
     if not problems:
-        told = conflicts(checked)
+        together = ("", id(values["optimizer"]), id(values["data"]))
+        if together not in known:
+            told = conflicts(built)
+            if not told:
+                known[together] = ((values["optimizer"], values["data"]), None)
     if told:
         raise ConfigError([Problem(word(key, _select(values, key)), text) for key, text in told.items()])
-    config: Config = _build(Config, checked)
-    return config
+    return Config(**built)
 
 
 def word(key: str, value: Any) -> str:
@@ -128,8 +152,10 @@ def _build(cls: Any, values: Mapping[str, Any]) -> Any:
     return cls(**{**values, **inner})
 
 
-def _check_fields(cls: type, values: Mapping[str, Any], path: str, problems: dict[str, str]) -> dict[str, Any]:
-    """Check every key under a path; returns the values as the schema's types."""
+def _check_fields(
+    cls: type, values: Mapping[str, Any], path: str, problems: dict[str, str], beside: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Check every key under a path, but for those beside them; returns the values as the schema's types."""
     hints = {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}
     own = {field.name: field.metadata for field in fields(cls)}
     checked: dict[str, Any] = {_EXTRAS: {}} if _EXTRAS in own else {}
@@ -152,7 +178,7 @@ def _check_fields(cls: type, values: Mapping[str, Any], path: str, problems: dic
                 problems[full] = f"{fitted.lesson} ({own[key]['meaning']})"
             checked[key] = fitted
     # an option may leave keys to the defaults of its class, as a file of the user's own does
-    for key in () if "_target_" in values else hints.keys() - values.keys():
+    for key in () if "_target_" in values else hints.keys() - values.keys() - set(beside):
         problems[f"{path}{key}"] = f"is missing ({own[key]['meaning']})"
     return checked
 

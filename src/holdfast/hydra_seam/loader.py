@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
@@ -23,7 +23,8 @@ from holdfast.errors import ConfigError, Problem
 from holdfast.hydra_seam import words
 from holdfast.hydra_seam.plain import Base, Plain, as_hydras, plain
 from holdfast.schema import Config
-from holdfast.validation import did_you_mean, keys_under, validate, word
+from holdfast.runs import config_hash
+from holdfast.validation import Checked, did_you_mean, keys_under, validate, word
 
 CONFIG_NAME = "config"
 
@@ -37,6 +38,24 @@ def settings(config: DictConfig) -> tuple[Config, Plain, Plain]:
     values, origin = plain(config)
     groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return validate(values, origin, groups), values, origin
+
+
+class Composed(NamedTuple):
+    """One job of a sweep.
+
+    Attributes:
+        config: its configuration.
+        config_hash: the digest of that.
+        base: what it was edited from; None where it had to be composed by itself.
+        origin: its configuration as written, in plain containers.
+        typed: the keys whose values were set.
+    """
+
+    config: Config
+    config_hash: str
+    base: Base | None
+    origin: Plain
+    typed: frozenset[str]
 
 
 class Loader(ConfigLoaderImpl):
@@ -54,6 +73,10 @@ class Loader(ConfigLoaderImpl):
         self.lenient = False
         self._bases: dict[tuple[Any, ...], Base] = {}
         self._options: dict[tuple[str, ...], list[str] | None] = {}
+        self._master: tuple[Any, list[str], Any] = (None, [], None)
+        self._jobs: dict[tuple[str, ...], Composed] = {}
+        self._checked: Checked = {}
+        self._texts: dict[Any, tuple[Any, str]] = {}
 
     def load_configuration(
         self,
@@ -90,23 +113,33 @@ class Loader(ConfigLoaderImpl):
         config.hydra.sweep.dir = master_config.hydra.sweep.dir  # the folder that the sweep has claimed
         return config
 
-    def job(self, master_config: DictConfig, sweep_overrides: list[str]) -> tuple[Config, Plain, Plain]:
-        """What `settings` says of one job of a sweep, most often without composing it.
+    def job(self, master_config: DictConfig, sweep_overrides: list[str]) -> Composed:
+        """The configuration of one job of a sweep, most often without composing it; asked twice, the same.
 
         Raises:
             ConfigError: with every word that cannot work.
         """
+        if master_config is not self._master[0]:
+            self._master = (master_config, list(master_config.hydra.overrides.hydra), master_config.hydra.job.config_name)
+            self._jobs = {}
+        key = tuple(sweep_overrides)
+        if key not in self._jobs:
+            self._jobs[key] = self._job([*self._master[1], *sweep_overrides], self._master[2])
+        return self._jobs[key]
+
+    def _job(self, overrides: list[str], name: str) -> Composed:
         problems: list[Problem] = []
-        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
-        name = master_config.hydra.job.config_name
         _, groups, values = self._sort(name, overrides, RunMode.RUN, problems)
         base = self._base(name, groups, problems)
         edited = None if problems else base.edited(values)
         if edited is not None:
-            return validate(*edited, base.groups), *edited
-        config = self.load_configuration(name, overrides, RunMode.RUN)
-        with as_hydras(config):
-            return settings(config)
+            config = validate(*edited, base.groups, self._checked)
+            typed = frozenset(item.key_or_group for item in values)
+            return Composed(config, config_hash(*edited, self._texts), base, edited[1], typed)
+        composed = self.load_configuration(name, overrides, RunMode.RUN)
+        with as_hydras(composed):
+            checked, plain_values, origin = settings(composed)
+        return Composed(checked, config_hash(plain_values, origin), None, origin, frozenset())
 
     def _assemble(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, problems: list[Problem]

@@ -28,6 +28,8 @@ class Base:
         self._plain: tuple[Plain, Plain] | None = None
         self._followers: dict[str, list[str]] = {}
         self._involved = ""
+        self._known: dict[str, bool] = {}
+        self._edited: dict[tuple[Any, ...], Any] = {}
 
     def copy(self) -> DictConfig:
         """The configuration, independent of every other copy."""
@@ -35,20 +37,42 @@ class Base:
         return config
 
     def edited(self, items: Iterable[Override]) -> tuple[Plain, Plain] | None:
-        """The plain values, resolved and as written, with some set; None where that takes all of OmegaConf."""
+        """The plain values, resolved and as written, with some set; None where that takes all of OmegaConf.
+
+        Groups in which the same values are set are the same objects, call after call.
+        """
         if self._plain is None:
             self._look_closely()
         assert self._plain is not None
-        typed: dict[str, Any] = {}
+        typed: dict[str, dict[str, Any]] = {}
+        followed: dict[str, dict[str, Any]] = {}
         for item in items:
             key, value = item.key_or_group, item.value()
             simple = not isinstance(value, (dict, list)) and "${" not in str(value) and item.type == OverrideType.CHANGE
-            if not simple or item.package or key in self._involved or not _is_leaf(self._plain[0], key):
+            if not simple or item.package or not self._is_plain(key):
                 return None
-            typed[key] = value
-        followed = {path: value for key, value in typed.items() for path in self._followers.get(key, ())}
+            typed.setdefault(key.partition(".")[0], {})[key] = value
+            for path in (*self._followers.get(key, ()), key):
+                followed.setdefault(path.partition(".")[0], {})[path] = value
         values, origin = self._plain
-        return _edit(values, {**followed, **typed}), _edit(origin, typed)
+        return self._set(values, followed, "resolved"), self._set(origin, typed, "written")
+
+    def _is_plain(self, key: str) -> bool:
+        """Whether a key is that of a value which others at most repeat."""
+        if key not in self._known:
+            assert self._plain is not None
+            self._known[key] = key not in self._involved and _is_leaf(self._plain[0], key)
+        return self._known[key]
+
+    def _set(self, values: Plain, edits: Mapping[str, Mapping[str, Any]], kind: str) -> Plain:
+        made = dict(values)
+        for top, paths in edits.items():
+            # 1, 1.0 and true are equal keys of a dict, and not the same value
+            place = (kind, *((path, type(value), value) for path, value in paths.items()))
+            if place not in self._edited:
+                self._edited[place] = _edit({top: values[top]}, paths)[top]
+            made[top] = self._edited[place]
+        return made
 
     def _look_closely(self) -> None:
         """Find which values only repeat another key, and which are more involved than that."""

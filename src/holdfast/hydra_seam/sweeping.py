@@ -19,9 +19,10 @@ from holdfast import console
 from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, in_a_line
 from holdfast.files import write_json
 from holdfast.hydra_seam.loader import Loader
-from holdfast.runs import Result, SweepFolder, claim, config_hash
+from holdfast.runs import Result, SweepFolder, claim
 from holdfast.schema import Config, source
 from holdfast.sweep.grid import words_of
+from holdfast.sweep.plan import Plan
 from holdfast.sweep.select import Job
 
 MOST_PROBLEMS = 20
@@ -46,6 +47,7 @@ class Sweep:
         self.jobs = _product(words_of(params, typed), loader)
         self._configs, self._hashes = self._check()
         self._data: list[str] = []
+        self._stacking: Any = None
 
     def config_of(self, number: int) -> Config:
         """The configuration of one job."""
@@ -66,14 +68,20 @@ class Sweep:
         import_training()
         self._foresee()
         self._data = self._digests()
-        folder = self._claim()
-        write_json(folder.sweep, self._told())
-        OmegaConf.save(self._config, folder.hydra)
         size = batch_size or len(self.jobs)
+        batches = [(first, self.jobs[first : first + size]) for first in range(0, len(self.jobs), size)]
+        # our own launcher knows its plan, and tells how jobs end; of any other the folders are watched
+        self._stacking = launcher.stacking() if hasattr(launcher, "stacking") else None
+        plans = [self._stacking.plan(jobs, first) for first, jobs in batches] if self._stacking else []
+        folder = self._claim()
+        write_json(folder.sweep, self._told(plans))
+        OmegaConf.save(self._config, folder.hydra)
         returns: list[Sequence[JobReturn]] = []
-        with console.Watch(folder, self.jobs):
-            for first in range(0, len(self.jobs), size):
-                returns.append(self._launch(launcher, first, self.jobs[first : first + size]))
+        with console.View(self.jobs) if self._stacking else console.Watch(folder, self.jobs) as view:
+            if self._stacking:
+                self._stacking.view = view
+            for first, jobs in batches:
+                returns.append(self._launch(launcher, first, jobs))
         return returns, self._finish(folder, [job for batch in returns for job in batch])
 
     def _check(self) -> tuple[list[Config], list[str]]:
@@ -84,17 +92,17 @@ class Sweep:
             problems[Problem("hydra.sweep.subdir", "the folders of jobs are numbered: leave it out")] = None
         for words in self.jobs:
             try:
-                config, values, origin = self._loader.job(self._config, words)
+                composed = self._loader.job(self._config, words)
             except ConfigError as error:
                 problems.update(dict.fromkeys(error.problems))
                 if len(problems) >= MOST_PROBLEMS:
                     break
                 continue
-            if config.test:
+            if composed.config.test:
                 lesson = "the winner of a sweep is tested anyway, it alone: leave test out"
                 problems[Problem("test=true", lesson)] = None
-            configs.append(config)
-            hashes.append(config_hash(values, origin))
+            configs.append(composed.config)
+            hashes.append(composed.config_hash)
         if problems:
             raise ConfigError(list(problems))
         return configs, hashes
@@ -136,7 +144,7 @@ class Sweep:
             found.append(digests[rows])
         return found
 
-    def _told(self) -> dict[str, Any]:
+    def _told(self, plans: Sequence[Plan]) -> dict[str, Any]:
         """What `sweep.json` says before the first job starts."""
         from holdfast.train.writer import versions
 
@@ -144,7 +152,11 @@ class Sweep:
         return {
             "overrides": self._typed,
             "jobs": [{"overrides": words, "config_hash": hash_, "data": data} for words, hash_, data in jobs],
-            "plan": {"launcher": str(self._config.hydra.launcher._target_), "jobs": len(self.jobs)},
+            "plan": {
+                "launcher": str(self._config.hydra.launcher._target_),
+                "stacks": [stack for plan in plans for stack in plan.stacks],
+                "alone": {number: why for plan in plans for number, why in plan.alone.items()},
+            },
             "versions": versions(),
         }
 
@@ -171,6 +183,9 @@ class Sweep:
 
     def _result(self, folder: SweepFolder, number: int, returned: JobReturn) -> Result:
         """What a job left, or why it left nothing."""
+        if self._stacking and number in self._stacking.results:
+            known: Result = self._stacking.results[number]
+            return known
         result = folder.job(number).read()
         if result is not None and result.config_hash == self._hashes[number]:
             return result

@@ -15,13 +15,30 @@ from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train import events
 from holdfast.train.snapshots import Snapshots
-from holdfast.train.stack import Stack
+from holdfast.train.isolation import isolated
+from holdfast.train.stack import Stack, Tell, no_one
 from holdfast.train.template import Marks, Template
 from holdfast.train.trace import Traces, divergence
 from holdfast.train.writer import entry, hparams, versions
 
 _BYTES = 1 << 26  # of records held at a time
 _RECORD = 60  # bytes of a scalar, about
+
+
+def train_stack(
+    configs: Sequence[Config], overrides: Sequence[list[str]], hashes: Sequence[str], tell: Tell = no_one
+) -> Jobs:
+    """Train jobs as one program.
+
+    Args:
+        configs: of jobs that `sweep.plan` has put together.
+        overrides: the words of each, for the record.
+        hashes: the digest of each one's configuration, for the record.
+        tell: called after every epoch.
+    """
+    with isolated():
+        stack = Stack(configs)
+        return Jobs(stack, stack.train(tell), configs, overrides, hashes)
 
 
 class Jobs:
@@ -46,6 +63,14 @@ class Jobs:
         self._stack, self._traces, self._configs = stack, traces, configs
         self._overrides, self._hashes = overrides, hashes
         self.results = self._told()
+
+    def best(self, number: int) -> list[int]:
+        """So many jobs of each data set, the best first."""
+        sign = 1 if self._stack.rules.mode == "min" else -1
+        value = sign * np.where(self._traces.standing.end == "diverged", np.inf, self._traces.standing.best)
+        order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
+        sources = self._stack.source_of[order]
+        return [int(job) for source in np.unique(sources) for job in order[sources == source][:number]]
 
     def files(self, jobs: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
         """Some jobs, each with its files by name; `result.json` is not among them."""
@@ -123,7 +148,7 @@ class Jobs:
         rows = [hparams(self._configs[job], self._overrides[job]) for job in jobs]
         alike: dict[Hashable, list[int]] = {}
         for place, row in enumerate(rows):
-            alike.setdefault(tuple((key, None if _is_number(item) else item) for key, item in row.items()), []).append(
+            alike.setdefault(tuple((key, None if _is_number(item) else repr(item)) for key, item in row.items()), []).append(
                 place
             )
         made = [b""] * len(jobs)

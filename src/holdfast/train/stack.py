@@ -19,7 +19,6 @@ from holdfast.model import Module
 from holdfast.model.module import measure_jobs
 from holdfast.schema import Config, source
 from holdfast.train.assemble import assemble, build_module, make
-from holdfast.train.isolation import isolated
 from holdfast.train.schedule import rates
 from holdfast.train.stackable import UnstackableError, engine, on_device
 from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Traces, judge, worst
@@ -32,7 +31,11 @@ _EVALUATED = 1 << 22  # numbers of a prediction at a time
 _SMALL = 1 << 20  # multiplications of an iteration below which a second thread costs more than it brings
 
 Tell = Callable[[int, float], None]
-"""Told after every epoch: how many jobs it was for, and the best metric so far."""
+"""Told after every epoch: its number, and the best metric so far."""
+
+
+def no_one(epoch: int, best: float) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -95,24 +98,20 @@ class Stack:
         self.iterations = -(-len(self.data.train) // self._size)  # an epoch
         self._jobs = len(configs)
 
-    def train(self, tell: Tell = lambda jobs, best: None) -> Traces:
+    def train(self, tell: Tell = no_one) -> Traces:
         """Train all jobs to their ends.
 
         Args:
             tell: called after every epoch.
         """
         began = time.perf_counter()
-        with isolated(), torch.no_grad(), self._threads():
+        with torch.no_grad(), self._threads():
             self._begin()
             for epoch in range(self.config.epochs):
                 self._train_epoch(epoch)
                 self._judge(epoch)
                 running = self._standing.end[self._grid.live] == ""
-                best = self._standing.best[np.isfinite(self._standing.best)]
-                tell(
-                    len(self._grid.live),
-                    float(best.min() if self.rules.mode == "min" else best.max()) if len(best) else np.nan,
-                )
+                tell(epoch, self._best_value())
                 if not running.any():
                     break
                 self._go_on_with(running)
@@ -150,7 +149,7 @@ class Stack:
             stream_of.append(streams.setdefault(stream, len(streams)))
             source_of.append(sources[rows])
         self._streams = list(streams)
-        self._stream_of, self._source_of = np.array(stream_of), np.array(source_of)
+        self._stream_of, self.source_of = np.array(stream_of), np.array(source_of)
         for rows in (self._train_rows, self._val_rows):
             shapes = {(part.x.shape, part.y.shape) for part in rows}
             if len(shapes) > 1:
@@ -319,10 +318,15 @@ class Stack:
         over = self._standing.end[live] != ""
         self._keep(self._last, epoch, over if epoch + 1 < self.config.epochs else np.ones_like(over))
 
+    def _best_value(self) -> float:
+        """The best metric of all jobs so far; NaN while there is none."""
+        values = self._standing.best[np.isfinite(self._standing.best)]
+        return float(values.min() if self.rules.mode == "min" else values.max()) if len(values) else np.nan
+
     def _measured(self, prepared: list[tuple[Tensor, ...]], split: str) -> dict[str, NDArray[np.float64]]:
         """The metrics of the live jobs over all rows of a split, each of shape `(live jobs,)`."""
         flat = self._parameters.flatten(1)
-        sources = self._source_of[self._grid.live]
+        sources = self.source_of[self._grid.live]
         found: dict[str, NDArray[np.float64]] = {}
         for number in np.unique(sources):
             mine = sources == number
