@@ -54,7 +54,22 @@ def as_json(value: Any) -> bytes:
       ]
     }
     """
-    return f"{_lines(finite(value))}\n".encode()
+    try:
+        return f"{_lines(value)}\n".encode()
+    except ValueError:  # something in it is not finite, which is rare, and takes long to look for
+        return f"{_lines(finite(value))}\n".encode()
+
+
+def as_line(value: Any) -> bytes:
+    """A value as JSON in one line; not finite is null.
+
+    >>> as_line({"lr": float("nan")})
+    b'{"lr": null}\\n'
+    """
+    try:
+        return f"{json.dumps(value, allow_nan=False)}\n".encode()
+    except ValueError:
+        return f"{json.dumps(finite(value), allow_nan=False)}\n".encode()
 
 
 def _lines(value: Any, indent: str = "") -> str:
@@ -76,6 +91,17 @@ def digest(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             sha256.update(chunk)
     return sha256.hexdigest()
+
+
+def write_new(path: str, content: bytes) -> None:
+    """Write a file that is not there yet, by its path as text: of thousands of files, a Path takes half of the time."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(file, left) :]
+    finally:
+        os.close(file)
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from holdfast.errors import FolderError
-from holdfast.files import HALF_WRITTEN, as_json, digest, replacing, write_json
+from holdfast.files import HALF_WRITTEN, as_json, as_line, digest, replacing, write_json, write_new
 
 Status = Literal["completed", "diverged", "failed"]
 
@@ -65,17 +65,24 @@ class RunFolder:
     'outputs/runs/a/best.ckpt'
     """
 
+    BEST, LAST, WEIGHTS, RESULT = "best.ckpt", "last.ckpt", "model.pth", "result.json"
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.best = path / "best.ckpt"
-        self.last = path / "last.ckpt"
-        self.weights = path / "model.pth"
-        self.result = path / "result.json"
+        self.best = path / self.BEST
+        self.last = path / self.LAST
+        self.weights = path / self.WEIGHTS
+        self.result = path / self.RESULT
         self.experiment = path / "experiment"
 
+    @staticmethod
+    def events_name(started: float, host: str) -> str:
+        """The event file's, as TensorBoard's own writer names it."""
+        return f"events.out.tfevents.{int(started)}.{host}.{os.getpid()}.0"
+
     def events(self, started: float, host: str) -> Path:
-        """The event file, named as TensorBoard's own writer names it."""
-        return self.path / f"events.out.tfevents.{int(started)}.{host}.{os.getpid()}.0"
+        """The event file."""
+        return self.path / self.events_name(started, host)
 
     def commit(self, result: Result) -> Result:
         """Write `result.json` with the digests of the run's files: from here on the run is finished."""
@@ -111,6 +118,7 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sweep = path / "sweep.json"
+        self.dropped = path / "dropped.jsonl"
         self.leaderboard = path / "leaderboard.csv"
         self.opening = path / "test.json"
         self.selection = path / "selection.json"
@@ -130,23 +138,41 @@ class SweepFolder:
             files: by their paths inside the folder, which has one more for each that holds a slash.
             result: how the job ended, without digests.
         """
-        run = self.job(number)
-        sealed = (run.best.name, run.last.name, run.weights.name)
+        sealed = (RunFolder.BEST, RunFolder.LAST, RunFolder.WEIGHTS)
         digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sealed if name in files}
         result = dataclasses.replace(result, sha256=digests)
         part = f"{self.path}/.{number}.{os.getpid()}{HALF_WRITTEN}"
         os.mkdir(part)
         for folder in dict.fromkeys(name.rpartition("/")[0] for name in files if "/" in name):
             os.mkdir(f"{part}/{folder}")
-        for name, content in (*files.items(), (run.result.name, as_json(vars(result)))):
-            with open(f"{part}/{name}", "wb", buffering=0) as stream:
-                stream.write(content)
+        for name, content in (*files.items(), (RunFolder.RESULT, as_json(vars(result)))):
+            write_new(f"{part}/{name}", content)
         try:
-            os.rename(part, run.path)
+            os.rename(part, f"{self.path}/{number}")
         except OSError:  # a callback of the user's own has files there
-            shutil.copytree(part, run.path, dirs_exist_ok=True)
+            shutil.copytree(part, f"{self.path}/{number}", dirs_exist_ok=True)
             shutil.rmtree(part)
         return result
+
+    def drop(self, results: Mapping[int, Result]) -> None:
+        """Keep the results of some jobs in one table with its digest, and no folders; as good as each `result.json`."""
+        text = b"".join(as_line({"job": number, **vars(result)}) for number, result in results.items())
+        head = json.dumps({"jobs": len(results), "sha256": hashlib.sha256(text).hexdigest()})
+        with replacing(self.dropped) as stream:
+            stream.write(f"{head}\n".encode() + text)
+        for number in results:
+            shutil.rmtree(f"{self.path}/{number}", ignore_errors=True)  # of a stack, most were never there
+
+    def read_dropped(self) -> dict[int, Result]:
+        """The results of the table, by job; none where it is not there, or does not match its digest."""
+        try:
+            head, _, text = self.dropped.read_bytes().partition(b"\n")
+            if json.loads(head)["sha256"] != hashlib.sha256(text).hexdigest():
+                return {}
+            entries = [json.loads(line) for line in text.splitlines()]
+            return {entry.pop("job"): Result(**entry) for entry in entries}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
 
     def adopt(self, winner: RunFolder) -> None:
         """Keep the winner's best checkpoint and weights as the sweep's own."""
@@ -208,14 +234,12 @@ def config_hash(
     parts = []
     for key in sorted(values):
         value, raw = values[key], origin.get(key)
-        if isinstance(value, dict):
-            place = (id(value), id(raw))
-            if place not in known:
-                known[place] = ((value, raw), json.dumps(_stable(value, raw), sort_keys=True))
-            text = known[place][1]
-        else:
-            text = json.dumps(_stable(value, raw), sort_keys=True)
-        parts.append(f"{json.dumps(key)}: {text}")
+        whole = isinstance(value, (dict, list))
+        place = (key, id(value), id(raw)) if whole else (key, type(value), value, raw if isinstance(raw, str) else None)
+        if place not in known:
+            text = f"{json.dumps(key)}: {json.dumps(_stable(value, raw), sort_keys=True)}"
+            known[place] = ((value, raw), text)
+        parts.append(known[place][1])
     return hashlib.sha256(f"{{{', '.join(parts)}}}".encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from holdfast.hydra_seam.loader import Composed, Loader
 from holdfast.hydra_seam.words import parse
 
 _MARK = "holdfast_mark_{}_"
+_BARE = re.compile(r"/[\w./+-]+|[A-Za-z][\w./]*=[\w.,=/+-]*")  # a path, or words: text that YAML leaves unquoted
 _SIMPLE = re.compile(r"[\w.+-]{0,60}")
 
 
@@ -153,4 +154,6 @@ def _scalar(kind: type, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return value
     return _dump([value])[2:-1]

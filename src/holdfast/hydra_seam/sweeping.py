@@ -111,9 +111,11 @@ class Sweep:
         """Say which jobs this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
         from holdfast.train import machine
 
-        seen: dict[str, Problem | None] = {}
+        seen: dict[Any, Problem | None] = {}
         for number, config in enumerate(self._configs):
-            key = repr((config.accelerator, config.devices, config.data, config.model["_target_"], config.callbacks))
+            groups = (config.data, config.model, config.optimizer, config.scheduler)
+            asked = tuple((group["_target_"], *group) for group in groups)  # its class and the arguments it is given
+            key = (config.accelerator, str(config.devices), asked, id(config.callbacks), id(config.logger))
             if key not in seen:
                 try:
                     machine.check(config)
@@ -135,9 +137,10 @@ class Sweep:
         from holdfast.train.one import data_digest
 
         digests: dict[str, str] = {}
+        sources = {id(config.data): source(config.data) for config in self._configs}
         found = []
         for data in (config.data for config in self._configs):
-            rows = source(data)
+            rows = sources[id(data)]
             if rows not in digests:
                 # without a digest of its own, the same keys and values are taken for the same rows
                 digests[rows] = data_digest(data) or hashlib.sha256(rows.encode()).hexdigest()

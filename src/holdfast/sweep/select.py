@@ -70,9 +70,12 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
         value = job.value
         return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
 
+    by_data: dict[str, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.number):
+        by_data.setdefault(job.data, []).append(job)
     rankings = []
-    for data in dict.fromkeys(job.data for job in sorted(jobs, key=lambda job: job.number)):
-        ordered = tuple(sorted((job for job in jobs if job.data == data), key=place))
+    for data, alike in by_data.items():
+        ordered = tuple(sorted(alike, key=place))
         values = [job.value for job in ordered[:2] if job.value is not None]
         margin = sign * (values[1] - values[0]) if len(values) == 2 else None
         rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))

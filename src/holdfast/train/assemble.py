@@ -42,10 +42,17 @@ def build_module(config: Config) -> pl.LightningModule:
 def make(group: Mapping[str, Any], *args: Any) -> Any:
     """What a group's `_target_` names, with the group's keys as its arguments."""
     keys = {key: value for key, value in group.items() if key != "_target_"}
-    if any(key.startswith("_") for key in keys) or any(isinstance(value, (dict, list)) for value in keys.values()):
+    if any(key.startswith("_") for key in keys) or any(map(_has_target, keys.values())):
         return instantiate(group, *args, _convert_="all")
     # Hydra takes 8 ms to look for what may be nested; here nothing is
     return get_object(group["_target_"])(*args, **keys)
+
+
+def _has_target(value: Any) -> bool:
+    """Whether something in a value is to be made by Hydra."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_has_target, value.values()))
+    return isinstance(value, list) and any(map(_has_target, value))
 
 
 def assemble(config: Config, data: pl.LightningDataModule, **attached: Any) -> pl.Trainer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,6 @@ class Jobs:
     def files(self, jobs: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
         """Some jobs, each with its files by name; `result.json` is not among them."""
         snapshots, traces = Snapshots(self._stack, self._configs), self._traces
-        folder = RunFolder(Path())
         size = max(1, _BYTES // (_RECORD * max(1, len(traces.losses))))
         for first in range(0, len(jobs), size):
             part = list(jobs[first : first + size])
@@ -84,11 +82,11 @@ class Jobs:
             if having:
                 best, weights = snapshots.checkpoints(traces.best, having), snapshots.weights(traces.best, having)
                 for job, checkpoint, weight in zip(having, best, weights, strict=True):
-                    files[job] |= {folder.best.name: checkpoint, folder.weights.name: weight}
+                    files[job] |= {RunFolder.BEST: checkpoint, RunFolder.WEIGHTS: weight}
             for job, checkpoint in zip(part, snapshots.checkpoints(traces.last, part), strict=True):
-                files[job][folder.last.name] = checkpoint
+                files[job][RunFolder.LAST] = checkpoint
             if self._stack.config.logger.tensorboard:
-                name = folder.events(traces.clock[0][1], socket.gethostname()).name
+                name = RunFolder.events_name(traces.clock[0][1], socket.gethostname())
                 for job, records in zip(part, self._events(part), strict=True):
                     files[job][name] = records
             yield from files.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,10 +30,11 @@ class Snapshots:
         configs: their configurations.
     """
 
+    _dry: ClassVar[dict[str, dict[str, Any]]] = {}  # the stacks of a sweep share most
+
     def __init__(self, stack: Stack, configs: Sequence[Config]) -> None:
         self._stack, self._configs = stack, configs
         self._hparams = [plain(hparams) for hparams in stack.hparams]
-        self._dry: dict[Hashable, dict[str, Any]] = {}
         named = {name: value for name, value in stack.module.named_parameters() if value.requires_grad}
         self._shapes = {name: value.shape for name, value in named.items()}
         ends = np.cumsum([value.numel() for value in named.values()]).tolist()
@@ -87,21 +88,15 @@ class Snapshots:
                 return number("lr", lambda job: self._configs[job].optimizer["lr"])
 
             (optimizer,) = dry["optimizer_states"]
-            (group,) = optimizer["param_groups"]
-            settings = self._configs[job].optimizer
-            group = {
-                **group,
-                **_numbered(
-                    {
-                        key: tuple(value) if isinstance(value, list) else value
-                        for key, value in settings.items()
-                        if key in group
-                    },
-                    lambda path: number(f"optimizer/{path}", lambda job: _at(self._configs[job].optimizer, path)),
-                ),
-                "lr": rate(),
-                **({"initial_lr": initial()} if "initial_lr" in group else {}),
-            }
+            group = dict(optimizer["param_groups"][0])
+            settings = {key: value for key, value in self._configs[job].optimizer.items() if key in group}
+            settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+            settings.pop("lr")
+            group |= _numbered(
+                settings,
+                lambda path: number(f"optimizer/{path}", lambda job: _at(self._configs[job].optimizer, path)),
+            )
+            group |= {"lr": rate()} | ({"initial_lr": initial()} if "initial_lr" in group else {})
             state = {
                 index: {
                     # every other tensor is of the shape of its parameter
@@ -157,9 +152,11 @@ class Snapshots:
 
     def _dry_run(self, job: int) -> dict[str, Any]:
         """A checkpoint of Lightning's own after one batch: its numbers mean nothing, its form is right."""
-        if (key := self._options(job)) not in self._dry:
-            config, taker = self._configs[job], CheckpointIO()
-            short = dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
+        config = self._configs[job]
+        groups = (config.model, config.scheduler, config.trainer, config.precision, config.data["_target_"])
+        key = repr((self._options(job), config.optimizer["_target_"], *groups))
+        if key not in self._dry:
+            taker, short = CheckpointIO(), dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
             config = dataclasses.replace(config, trainer=short)
             with isolated():
                 module, data = build(config)
