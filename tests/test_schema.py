@@ -11,8 +11,9 @@ from hydra.utils import get_object
 
 from holdfast.data import synthetic
 from holdfast.main import CONF
-from holdfast.schema import OPTIONS, Callbacks, Config, Logger, Trainer
-from holdfast.train.one import OURS
+from holdfast.options import OPTIONS
+from holdfast.schema import Callbacks, Config, Logger, Trainer
+from holdfast.train.assemble import OURS
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name in ("data", "model", "optimizer", "scheduler"))
 

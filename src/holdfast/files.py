@@ -63,8 +63,8 @@ def as_json(value: Any) -> bytes:
 def as_line(value: Any) -> bytes:
     """A value as JSON in one line; not finite is null.
 
-    >>> as_line({"lr": float("nan")})
-    b'{"lr": null}\\n'
+    >>> as_line({"lr": float("nan")}).decode().strip()
+    '{"lr": null}'
     """
     try:
         return f"{json.dumps(value, allow_nan=False)}\n".encode()

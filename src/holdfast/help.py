@@ -9,7 +9,8 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from holdfast.schema import OPTIONS, Config
+from holdfast.options import OPTIONS
+from holdfast.schema import Config
 from holdfast.validation import describe, word
 
 _HEAD = """\

@@ -12,8 +12,9 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from holdfast.errors import ConfigError, Problem
+from holdfast.options import OPTIONS
 from holdfast.rules import conflicts
-from holdfast.schema import OPTIONS, Config
+from holdfast.schema import Config
 
 _EXTRAS = "extras"  # the field that takes a group's further entries, each with a `_target_` of the user's own
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")

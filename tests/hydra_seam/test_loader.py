@@ -119,10 +119,10 @@ def test_a_job_that_was_not_composed_is_what_composing_makes_of_it(words: list[s
     config = ours().load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.RUN)
     with as_hydras(config):
         whole = settings(config)
-    assert config_hash(*job[1:]) == config_hash(*whole[1:])
-    for found in (job, whole):
-        found[0].logger.extras.clear()  # holds the run's folder, which is known only when a job runs
-    assert job[0] == whole[0]
+    assert job.config_hash == config_hash(*whole[1:])
+    for found in (job.config, whole[0]):
+        found.logger.extras.clear()  # holds the run's folder, which is known only when a job runs
+    assert job.config == whole[0]
     launched = loader.load_sweep_config(master, words)
     for composed_config in (config, launched):
         composed_config.hydra.runtime.output_dir = ""

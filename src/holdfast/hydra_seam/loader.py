@@ -22,8 +22,8 @@ from yaml import YAMLError
 from holdfast.errors import ConfigError, Problem
 from holdfast.hydra_seam import words
 from holdfast.hydra_seam.plain import Base, Plain, as_hydras, plain
-from holdfast.schema import Config
 from holdfast.runs import config_hash
+from holdfast.schema import Config
 from holdfast.validation import Checked, did_you_mean, keys_under, validate, word
 
 CONFIG_NAME = "config"
@@ -120,7 +120,11 @@ class Loader(ConfigLoaderImpl):
             ConfigError: with every word that cannot work.
         """
         if master_config is not self._master[0]:
-            self._master = (master_config, list(master_config.hydra.overrides.hydra), master_config.hydra.job.config_name)
+            self._master = (
+                master_config,
+                list(master_config.hydra.overrides.hydra),
+                master_config.hydra.job.config_name,
+            )
             self._jobs = {}
         key = tuple(sweep_overrides)
         if key not in self._jobs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,10 @@ _BARE = re.compile(r"/[\w./+-]+|[A-Za-z][\w./]*=[\w.,=/+-]*")  # a path, or word
 _SIMPLE = re.compile(r"[\w.+-]{0,60}")
 
 
+Template = dict[str, tuple[list[str], list[str]]]
+"""Files by their names, each in parts, with what stands after each part."""
+
+
 class Records:
     """The files of `.hydra/` and the log, for jobs of one sweep.
 
@@ -34,10 +37,10 @@ class Records:
 
     def __init__(self, loader: Loader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
-        self._folder = os.path.abspath(str(master.hydra.sweep.dir))
+        self._folder = str(Path(str(master.hydra.sweep.dir)).absolute())
         self._style = master.hydra.job.config.override_dirname
         self._style = (self._style.exclude_keys, self._style.item_sep, self._style.kv_sep)
-        self._templates: dict[Any, dict[str, tuple[list[str], list[str]]]] = {}
+        self._templates: dict[Any, Template] = {}
 
     def files(self, number: int, words: list[str], composed: Composed) -> dict[str, bytes]:
         """The files of one job, by their paths in its folder, as Hydra's `run_job` writes them."""
@@ -47,8 +50,8 @@ class Records:
         place = (id(composed.base), *values)
         if place not in self._templates:
             self._templates[place] = self._template(number, words, values)
-        filled = {key: _scalar(type(value), value) for key, value in values.items()}
-        filled |= {f"word {index}": _scalar(str, word) for index, word in enumerate(words)}
+        filled = {key: _scalar(type(value).__name__, value) for key, value in values.items()}
+        filled |= {f"word {index}": _scalar("str", word) for index, word in enumerate(words)}
         dirname = get_overrides_dirname(parse(words, []), *self._style)
         filled["dirname"], filled["num"], filled["id"] = _text(dirname), str(number), f"'{number}'"
         filled["dir"], filled["end"] = _text(f"{self._folder}/{number}"), ""
@@ -84,14 +87,15 @@ class Records:
             values[key] = node
         return values
 
-    def _template(self, number: int, words: list[str], values: Mapping[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
+    def _template(self, number: int, words: list[str], values: Mapping[str, Any]) -> Template:
         """The files of a job in parts, with what differs from job to job between them."""
         keys = [*values, *(f"word {index}" for index in range(len(words))), "dirname", "num", "id", "dir"]
         marks = {key: _MARK.format(place) for place, key in enumerate(keys)}
         names = {mark: key for key, mark in marks.items()}
         pattern = re.compile("|".join(marks.values()))
         made = self._texts(number, words, marks)
-        return {name: (pattern.split(text), [*(names[mark] for mark in pattern.findall(text)), "end"]) for name, text in made.items()}
+        found = {name: [names[mark] for mark in pattern.findall(text)] for name, text in made.items()}
+        return {name: (pattern.split(text), [*found[name], "end"]) for name, text in made.items()}
 
     def _texts(self, number: int, words: list[str], marks: Mapping[str, str]) -> dict[str, str]:
         """The files of a job, with marks in the place of what differs from job to job."""
@@ -148,7 +152,7 @@ def _dump(value: Any) -> str:
 
 
 @cache
-def _scalar(kind: type, value: Any) -> str:
+def _scalar(kind: str, value: Any) -> str:
     """A value as it is dumped by itself; its kind is asked for since 1, 1.0 and true are equal."""
     return _text(value)
 

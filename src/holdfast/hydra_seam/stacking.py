@@ -24,7 +24,7 @@ from holdfast.sweep.plan import Plan, describe, plan
 class Launcher(Protocol):
     """What is needed of a launcher of Hydra's."""
 
-    config: DictConfig
+    config: DictConfig | None
     hydra_context: Any
     task_function: Any
 
@@ -44,6 +44,7 @@ class Stacking:
     """
 
     def __init__(self, launcher: Launcher) -> None:
+        assert launcher.config is not None
         self._launcher, self._master = launcher, launcher.config
         loader = launcher.hydra_context.config_loader
         assert isinstance(loader, Loader)
@@ -118,8 +119,8 @@ class Stacking:
         written = range(len(jobs)) if keep == "all" else trained.best(keep)
         for place, files in trained.files(list(written)):
             number, words, job = jobs[place]
-            files |= records.files(number, words, job)
-            trained.results[place] = folder.place(number, files, trained.results[place])
+            everything = files | records.files(number, words, job)
+            trained.results[place] = folder.place(number, everything, trained.results[place])
         returns = {}
         for (number, words, _), result in zip(jobs, trained.results, strict=True):
             self.results[number] = result

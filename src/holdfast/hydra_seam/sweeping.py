@@ -19,8 +19,9 @@ from holdfast import console
 from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, in_a_line
 from holdfast.files import write_json
 from holdfast.hydra_seam.loader import Loader
+from holdfast.options import source
 from holdfast.runs import Result, SweepFolder, claim
-from holdfast.schema import Config, source
+from holdfast.schema import Config
 from holdfast.sweep.grid import words_of
 from holdfast.sweep.plan import Plan
 from holdfast.sweep.select import Job

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import in_a_line
-from holdfast.files import sync, digest, replacing, write_json
+from holdfast.files import digest, replacing, sync, write_json
 from holdfast.runs import RunFolder, SweepFolder
 from holdfast.schema import Config
 from holdfast.sweep.select import Job, Ranking, rank
@@ -44,12 +44,14 @@ def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], 
     rankings = rank(jobs, config_of(0).mode)
     _write_leaderboard(folder, rankings)
     if (keep := config_of(0).sweep.keep) != "all":
-        folder.drop({
-            job.number: job.result
-            for ranking in rankings
-            for job in ranking.jobs[keep:]
-            if job.result.status != "failed"  # its log may be all that tells why
-        })
+        folder.drop(
+            {
+                job.number: job.result
+                for ranking in rankings
+                for job in ranking.jobs[keep:]
+                if job.result.status != "failed"  # its log may be all that tells why
+            }
+        )
     sync(folder.path)
     openings: list[dict[str, Any]] = []
     told = []

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-from holdfast.schema import ORDER, Config
+from holdfast.options import ORDER
+from holdfast.schema import Config
 
 _OWN = frozenset({"lr", "seed", "data", "model", "optimizer", "scheduler", "sweep"})
 """Keys that jobs of a stack may differ in, or that are looked at more closely."""

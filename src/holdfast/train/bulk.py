@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train import events
-from holdfast.train.snapshots import Snapshots
 from holdfast.train.isolation import isolated
+from holdfast.train.members import Members
+from holdfast.train.snapshots import Snapshots
 from holdfast.train.stack import Stack, Tell, no_one
 from holdfast.train.template import Marks, Template
-from holdfast.train.trace import Traces, divergence
+from holdfast.train.trace import Rules, Traces, divergence
 from holdfast.train.writer import entry, hparams, versions
 
 _BYTES = 1 << 26  # of records held at a time
@@ -36,8 +37,8 @@ def train_stack(
         tell: called after every epoch.
     """
     with isolated():
-        stack = Stack(configs)
-        return Jobs(stack, stack.train(tell), configs, overrides, hashes)
+        members = Members(configs)
+        return Jobs(members, Stack(members).train(tell), overrides, hashes)
 
 
 class Jobs:
@@ -46,34 +47,33 @@ class Jobs:
     Args:
         stack: the jobs.
         traces: how they went.
-        configs: their configurations.
         overrides: the words of each.
         hashes: the digest of each one's configuration.
     """
 
     def __init__(
         self,
-        stack: Stack,
+        members: Members,
         traces: Traces,
-        configs: Sequence[Config],
         overrides: Sequence[list[str]],
         hashes: Sequence[str],
     ) -> None:
-        self._stack, self._traces, self._configs = stack, traces, configs
+        self._members, self._traces, self._configs = members, traces, members.configs
         self._overrides, self._hashes = overrides, hashes
+        self._rules = Rules.of(members.first)
         self.results = self._told()
 
     def best(self, number: int) -> list[int]:
         """So many jobs of each data set, the best first."""
-        sign = 1 if self._stack.rules.mode == "min" else -1
+        sign = 1 if self._rules.mode == "min" else -1
         value = sign * np.where(self._traces.standing.end == "diverged", np.inf, self._traces.standing.best)
         order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
-        sources = self._stack.source_of[order]
+        sources = self._members.source_of[order]
         return [int(job) for source in np.unique(sources) for job in order[sources == source][:number]]
 
     def files(self, jobs: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
         """Some jobs, each with its files by name; `result.json` is not among them."""
-        snapshots, traces = Snapshots(self._stack, self._configs), self._traces
+        snapshots, traces = Snapshots(self._members), self._traces
         size = max(1, _BYTES // (_RECORD * max(1, len(traces.losses))))
         for first in range(0, len(jobs), size):
             part = list(jobs[first : first + size])
@@ -85,7 +85,7 @@ class Jobs:
                     files[job] |= {RunFolder.BEST: checkpoint, RunFolder.WEIGHTS: weight}
             for job, checkpoint in zip(part, snapshots.checkpoints(traces.last, part), strict=True):
                 files[job][RunFolder.LAST] = checkpoint
-            if self._stack.config.logger.tensorboard:
+            if self._members.first.logger.tensorboard:
                 name = RunFolder.events_name(traces.clock[0][1], socket.gethostname())
                 for job, records in zip(part, self._events(part), strict=True):
                     files[job][name] = records
@@ -93,7 +93,7 @@ class Jobs:
 
     def _told(self) -> list[Result]:
         """How each job ended."""
-        traces, rules, made = self._traces, self._stack.rules, versions()
+        traces, rules, made = self._traces, self._rules, versions()
         columns = {name: values.T.tolist() for name, values in traces.metrics.items()}
         results = []
         ends, epochs, counts = traces.standing.end.tolist(), traces.epochs.tolist(), traces.counts.tolist()
@@ -146,9 +146,9 @@ class Jobs:
         rows = [hparams(self._configs[job], self._overrides[job]) for job in jobs]
         alike: dict[Hashable, list[int]] = {}
         for place, row in enumerate(rows):
-            alike.setdefault(tuple((key, None if _is_number(item) else repr(item)) for key, item in row.items()), []).append(
-                place
-            )
+            alike.setdefault(
+                tuple((key, None if _is_number(item) else repr(item)) for key, item in row.items()), []
+            ).append(place)
         made = [b""] * len(jobs)
         for places in alike.values():
             marks, first = Marks(), rows[places[0]]

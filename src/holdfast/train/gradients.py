@@ -160,7 +160,7 @@ class Mapped:
 
     def _call(self, method: nn.Module, parameters: Tensor, batch: Batch) -> Tensor:
         """A method of the module with other parameters, given as one vector."""
-        parts = parameters.split([shape.numel() for shape in self._shapes])
+        parts: Sequence[Tensor] = torch.split(parameters, [shape.numel() for shape in self._shapes])
         named = {name: part.view(shape) for name, part, shape in zip(self._names, parts, self._shapes, strict=True)}
         result: Tensor = functional_call(method, named, (batch,))
         return result

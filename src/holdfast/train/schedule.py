@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from holdfast.schema import OPTIONS, Config
+from holdfast.options import OPTIONS
+from holdfast.schema import Config
 from holdfast.train.assemble import make
 
 SCHEDULERS = frozenset({None, *(target for target in OPTIONS if target.startswith("torch.optim.lr_scheduler."))})

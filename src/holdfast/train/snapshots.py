@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.data.loading import EVALUATION_ROWS
-from holdfast.schema import Config
 from holdfast.train.assemble import assemble, build
 from holdfast.train.checkpoint import CheckpointIO, plain
 from holdfast.train.isolation import isolated
-from holdfast.train.stack import Stack
+from holdfast.train.members import Members
 from holdfast.train.template import Marks, archives
 from holdfast.train.trace import Kept
 
@@ -26,16 +25,15 @@ class Snapshots:
     """Checkpoints of the jobs of a stack.
 
     Args:
-        stack: the jobs.
-        configs: their configurations.
+        members: the jobs.
     """
 
     _dry: ClassVar[dict[str, dict[str, Any]]] = {}  # the stacks of a sweep share most
 
-    def __init__(self, stack: Stack, configs: Sequence[Config]) -> None:
-        self._stack, self._configs = stack, configs
-        self._hparams = [plain(hparams) for hparams in stack.hparams]
-        named = {name: value for name, value in stack.module.named_parameters() if value.requires_grad}
+    def __init__(self, members: Members) -> None:
+        self._members, self._configs = members, members.configs
+        self._hparams = [plain(hparams) for hparams in members.hparams]
+        named = {name: value for name, value in members.module.named_parameters() if value.requires_grad}
         self._shapes = {name: value.shape for name, value in named.items()}
         ends = np.cumsum([value.numel() for value in named.values()]).tolist()
         sizes = zip(named, ends, strict=True)
@@ -59,7 +57,7 @@ class Snapshots:
 
     def _structure(self, kept: Kept, job: int) -> Hashable:
         """All of a checkpoint but its numbers and tensors."""
-        remembered = self._stack.schedules[job]
+        remembered = self._members.schedules[job]
         return (
             int(kept.epoch[job]),
             int(kept.iterations[job]),
@@ -82,7 +80,7 @@ class Snapshots:
                 return value
 
             def rate() -> float:
-                return number("rate", lambda job: self._stack.rates[epoch + 1, job])
+                return number("rate", lambda job: self._members.rates[epoch + 1, job])
 
             def initial() -> float:
                 return number("lr", lambda job: self._configs[job].optimizer["lr"])
@@ -119,8 +117,10 @@ class Snapshots:
             }
             if dry["lr_schedulers"]:
                 remembered = _numbered(
-                    self._stack.schedules[job][epoch],
-                    lambda path: number(f"scheduler/{path}", lambda job: _at(self._stack.schedules[job][epoch], path)),
+                    self._members.schedules[job][epoch],
+                    lambda path: number(
+                        f"scheduler/{path}", lambda job: _at(self._members.schedules[job][epoch], path)
+                    ),
                 )
                 rates = {"base_lrs": [initial()], "_last_lr": [rate()]}
                 changed["lr_schedulers"] = [{**dry["lr_schedulers"][0], **remembered, **rates}]
@@ -137,7 +137,7 @@ class Snapshots:
         }
 
     def _state_dict(self, slots: Any) -> dict[str, Any]:
-        state: dict[str, Any] = self._stack.module.state_dict()
+        state: dict[str, Any] = self._members.module.state_dict()
         for name, value in state.items():
             state[name] = slots.tensor(f"parameters/{name}", value) if name in self._parts else value.cpu()
         return state
@@ -147,7 +147,7 @@ class Snapshots:
         return tuple(bool(value) for value in self._configs[job].optimizer.values())
 
     def _hparams_of(self, job: int) -> dict[str, Any]:
-        hparams: dict[str, Any] = self._hparams[self._stack.hparams_of[job]]
+        hparams: dict[str, Any] = self._hparams[self._members.hparams_of[job]]
         return hparams
 
     def _dry_run(self, job: int) -> dict[str, Any]:
@@ -156,11 +156,14 @@ class Snapshots:
         groups = (config.model, config.scheduler, config.trainer, config.precision, config.data["_target_"])
         key = repr((self._options(job), config.optimizer["_target_"], *groups))
         if key not in self._dry:
-            taker, short = CheckpointIO(), dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
+            taker, short = (
+                CheckpointIO(),
+                dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1),
+            )
             config = dataclasses.replace(config, trainer=short)
             with isolated():
                 module, data = build(config)
-                data.train, data.val = self._stack.data.train, self._stack.data.val  # type: ignore[attr-defined]
+                data.train, data.val = self._members.data.train, self._members.data.val  # type: ignore[attr-defined]
                 trainer = assemble(config, data, plugins=[taker], logger=False, enable_checkpointing=False)
                 trainer.fit_loop.max_epochs = 1
                 trainer.fit(module, datamodule=data)
@@ -169,18 +172,18 @@ class Snapshots:
 
     def _counted(self, loops: dict[str, Any], epoch: int, iterations: int) -> dict[str, Any]:
         """Lightning's counters at the end of an epoch."""
-        current = iterations - epoch * self._stack.iterations
-        validated = -(-len(self._stack.data.val) // EVALUATION_ROWS)
+        current = iterations - epoch * self._members.iterations
+        validated = -(-len(self._members.data.val) // EVALUATION_ROWS)
         fit = dict(loops["fit_loop"])
         batches, steps = "epoch_loop.batch_progress", "epoch_loop.automatic_optimization.optim_progress"
         validation, scheduled = "epoch_loop.val_loop.batch_progress", "epoch_loop.scheduler_progress"
         fit["epoch_loop.state_dict"] = {**fit["epoch_loop.state_dict"], "_batches_that_stepped": iterations}
         fit[batches] = _counter(fit[batches], iterations, current)
-        fit[batches]["is_last_batch"] = current == self._stack.iterations
+        fit[batches]["is_last_batch"] = current == self._members.iterations
         optimizer = fit[steps]["optimizer"]
         fit[steps] = {"optimizer": {key: _counter(value, iterations, current) for key, value in optimizer.items()}}
         fit[validation] = _counter(fit[validation], validated, validated)
-        if self._stack.schedules[0]:
+        if self._members.schedules[0]:
             fit[scheduled] = _counter(fit[scheduled], epoch + 1, 1)
         done = _counter(fit["epoch_progress"], epoch + 1, epoch + 1)
         # the epoch is not over yet when it is kept

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.data import DataModule, row_order
+from holdfast.data import row_order
 from holdfast.data.loading import EVALUATION_ROWS
-from holdfast.model import Module
 from holdfast.model.module import measure_jobs
-from holdfast.schema import Config, source
-from holdfast.train.assemble import assemble, build_module, make
-from holdfast.train.schedule import rates
+from holdfast.train.grid import Grid, Numbers
+from holdfast.train.members import Members
 from holdfast.train.stackable import UnstackableError, engine, on_device
 from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Traces, judge, worst
 from holdfast.train.updates import RULES, clip
-
-Numbers = NDArray[np.int64]
 
 _GATHERED = 1 << 20  # numbers gathered at a time: enough to be quick, few enough to stay in the cache
 _EVALUATED = 1 << 22  # numbers of a prediction at a time
@@ -38,65 +34,25 @@ def no_one(epoch: int, best: float) -> None:
     """Tells nobody."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Where the jobs of a stack lie: those of a row visit the same batches.
-
-    Attributes:
-        jobs: their numbers, shape `(streams, jobs)`; a short row is filled up with its first job again.
-        streams: the stream of each row, shape `(streams,)`.
-        live: the jobs, each once.
-        at: where each of them lies in the flattened grid.
-    """
-
-    jobs: Numbers
-    streams: Numbers
-    live: Numbers
-    at: Numbers
-
-    @classmethod
-    def of(cls, live: Numbers, stream_of: Numbers) -> Grid:
-        """Lay out some jobs.
-
-        >>> Grid.of(np.array([0, 1, 2, 4]), stream_of=np.array([7, 8, 7, 9, 7])).jobs.tolist()
-        [[0, 2, 4], [1, 1, 1]]
-        """
-        order = live[np.argsort(stream_of[live], kind="stable")]
-        streams, first, counts = np.unique(stream_of[order], return_index=True, return_counts=True)
-        width = counts.max()
-        if len(streams) * width > 2 * len(live):  # rows of too different lengths: each job by itself
-            streams, first, counts, width = stream_of[order], np.arange(len(order)), np.ones_like(order), 1
-        column = np.arange(width)
-        own = column < counts[:, np.newaxis]
-        jobs = order[first[:, np.newaxis] + np.where(own, column, 0)]
-        return cls(jobs, streams, jobs[own], np.flatnonzero(own))
-
-
 class Stack:
-    """Jobs that are trained as one program.
+    """Trains jobs as one program.
 
     Args:
-        configs: of jobs that `sweep.plan` has put together.
-
-    Raises:
-        UnstackableError: they cannot be trained together after all.
+        members: the jobs.
     """
 
-    def __init__(self, configs: Sequence[Config]) -> None:
-        self.config = first = configs[0]
-        self.rules = Rules.of(first)
-        self.data = self._read(configs)
-        self.trainer = assemble(first, self.data, logger=False, enable_checkpointing=False)
-        self.rates, self.schedules = rates(configs)
-        self.module, self._start = self._initial(configs)
-        self._engine = engine(self.module, self.trainer)
-        self._rows = [self._prepared(rows) for rows in self._train_rows]
-        self._val = [self._prepared(rows) for rows in self._val_rows]
-        self._together = tuple(torch.cat(parts) for parts in zip(*self._rows, strict=True))
-        self._update = RULES[first.optimizer["_target_"]]([config.optimizer for config in configs])
-        self._size = len(self.data.train) if self.data.batch_size == "full" else self.data.batch_size
-        self.iterations = -(-len(self.data.train) // self._size)  # an epoch
-        self._jobs = len(configs)
+    def __init__(self, members: Members) -> None:
+        self._members, self._config = members, members.first
+        self._rules = Rules.of(members.first)
+        self._engine = engine(members.module, members.trainer)
+        self._train = [self._prepared(rows) for rows in members.train]
+        self._val = [self._prepared(rows) for rows in members.val]
+        self._together = tuple(torch.cat(parts) for parts in zip(*self._train, strict=True))
+        settings = [config.optimizer for config in members.configs]
+        self._update = RULES[members.first.optimizer["_target_"]](settings)
+        self._size, self._iterations = members.batch_size, members.iterations
+        self._jobs = len(members.configs)
+        self._begin()
 
     def train(self, tell: Tell = no_one) -> Traces:
         """Train all jobs to their ends.
@@ -106,8 +62,7 @@ class Stack:
         """
         began = time.perf_counter()
         with torch.no_grad(), self._threads():
-            self._begin()
-            for epoch in range(self.config.epochs):
+            for epoch in range(self._config.epochs):
                 self._train_epoch(epoch)
                 self._judge(epoch)
                 running = self._standing.end[self._grid.live] == ""
@@ -128,69 +83,14 @@ class Stack:
             seconds=time.perf_counter() - began,
         )
 
-    def _read(self, configs: Sequence[Config]) -> DataModule:
-        """The rows of every job, and the order in which it visits them."""
-        modules: dict[str, DataModule] = {}
-        sources: dict[str, int] = {}
-        streams: dict[tuple[int, int, bool], int] = {}
-        stream_of, source_of = [], []
-        self._train_rows, self._val_rows = [], []
-        for config in configs:
-            key = repr(config.data)
-            if key not in modules:
-                modules[key] = make(config.data)
-            data, rows = modules[key], source(config.data)
-            if rows not in sources:
-                sources[rows] = len(sources)
-                data.setup("fit")
-                self._train_rows.append(data.train)
-                self._val_rows.append(data.val)
-            stream = (sources[rows], data.order_seed, data.shuffle)
-            stream_of.append(streams.setdefault(stream, len(streams)))
-            source_of.append(sources[rows])
-        self._streams = list(streams)
-        self._stream_of, self.source_of = np.array(stream_of), np.array(source_of)
-        for rows in (self._train_rows, self._val_rows):
-            shapes = {(part.x.shape, part.y.shape) for part in rows}
-            if len(shapes) > 1:
-                raise UnstackableError(f"their rows have different shapes: {sorted(map(str, shapes))}")
-        first = modules[repr(configs[0].data)]
-        return first
-
-    def _initial(self, configs: Sequence[Config]) -> tuple[Module, Tensor]:
-        """A module, and the initial parameters of all jobs, shape `(parameters, jobs)`."""
-        places: dict[tuple[str, int], int] = {}
-        vectors, of_job, kept = [], [], None
-        self.hparams = []
-        for config in configs:
-            key = (repr(config.model), config.seed)
-            if key not in places:
-                places[key] = len(places)
-                module = self.trainer.precision_plugin.convert_module(build_module(config))
-                parts = [value.detach().flatten() for value in module.parameters() if value.requires_grad]
-                vectors.append(torch.cat(parts))
-                constants = {
-                    **dict(module.named_buffers()),
-                    **{name: value for name, value in module.named_parameters() if not value.requires_grad},
-                }
-                kept = kept or (module, constants)
-                if any(not torch.equal(value, kept[1][name]) for name, value in constants.items()):
-                    raise UnstackableError(f"{type(module).__name__} has buffers that differ from job to job")
-                self.hparams.append(dict(module.hparams))
-            of_job.append(places[key])
-        assert kept is not None
-        self.hparams_of = np.array(of_job)
-        device = self.trainer.strategy.root_device
-        return kept[0].to(device), torch.stack(vectors, dim=1)[:, of_job].to(device)
-
     def _prepared(self, rows: Any) -> tuple[Tensor, ...]:
-        return self._engine.prepare(on_device(self.trainer, rows))
+        return self._engine.prepare(on_device(self._members.trainer, rows))
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
         """One thread where an iteration is too small for two."""
         before = torch.get_num_threads()
-        if len(self._start) * self._jobs * self._size < _SMALL:
+        if len(self._members.start) * self._jobs * self._size < _SMALL:
             torch.set_num_threads(1)
         try:
             yield
@@ -198,11 +98,11 @@ class Stack:
             torch.set_num_threads(before)
 
     def _begin(self) -> None:
-        self._grid = Grid.of(np.arange(self._jobs), self._stream_of)
-        self._parameters = self._start[:, self._grid.jobs]  # (parameters, streams, jobs)
+        self._grid = Grid.of(np.arange(self._jobs), self._members.stream_of)
+        self._parameters = self._members.start[:, self._grid.jobs]  # (parameters, streams, jobs)
         self._update.place(self._grid.jobs, self._parameters)
-        total = self.config.epochs * self.iterations
-        kind = np.float64 if self._start.dtype == torch.float64 else np.float32
+        total = self._config.epochs * self._iterations
+        kind = np.float64 if self._members.start.dtype == torch.float64 else np.float32
         self._losses = np.full((total, self._jobs), np.nan, dtype=kind)
         self._counts = np.zeros(self._jobs, dtype=np.int64)
         self._epochs = np.zeros(self._jobs, dtype=np.int64)
@@ -219,16 +119,16 @@ class Stack:
 
     def _train_epoch(self, epoch: int) -> None:
         """All iterations of an epoch; jobs that are lost on the way are put back to where they were found lost."""
-        rate = -torch.as_tensor(self.rates[epoch][self._grid.jobs])
+        rate = -torch.as_tensor(self._members.rates[epoch][self._grid.jobs])
         wide = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
         rate = rate.to(self._parameters.device, wide)
         order = self._order(epoch)
-        start, done = epoch * self.iterations, 0
+        start, done = epoch * self._iterations, 0
         lost: list[tuple[Numbers, dict[str, Tensor]]] = []
         running = np.ones(len(self._grid.live), dtype=bool)
         pending: list[Tensor] = []
-        config = self.config.trainer
-        while done < self.iterations:
+        config = self._config.trainer
+        while done < self._iterations:
             batches = self._batches(order, done)
             outcomes = []
             for batch in batches:
@@ -239,7 +139,7 @@ class Stack:
                 outcomes.append(outcome)
             pending.append(self._engine.losses(outcomes))
             done += len(batches)
-            if done % CHECK_EVERY and done < self.iterations:
+            if done % CHECK_EVERY and done < self._iterations:
                 continue
             # here, and nowhere else, is waited for the accelerator
             found = torch.cat(pending).flatten(1).to("cpu", wide).numpy()[:, self._grid.at]
@@ -248,8 +148,8 @@ class Stack:
             self._losses[first : start + done, self._grid.live[running]] = found[:, running]
             self._counts[self._grid.live[running]] = start + done
             self._clock.append((start + done, time.time()))
-            if done < self.iterations:
-                out = running & ~self.rules.within(worst(found))
+            if done < self._iterations:
+                out = running & ~self._rules.within(worst(found))
                 if out.any():
                     lost.append((self._grid.at[out], self._taken(self._grid.at[out])))
                     running &= ~out
@@ -261,10 +161,10 @@ class Stack:
 
     def _order(self, epoch: int) -> Tensor:
         """The rows that each stream visits, in order, shape `(streams, rows)`."""
-        rows = len(self.data.train)
+        rows = len(self._members.data.train)
         orders = []
         for stream in self._grid.streams:
-            origin, seed, shuffle = self._streams[stream]
+            origin, seed, shuffle = self._members.streams[stream]
             order = row_order(rows, seed, epoch) if shuffle else torch.arange(rows)
             orders.append(order + origin * rows)
         return torch.stack(orders).to(self._parameters.device)
@@ -288,9 +188,9 @@ class Stack:
 
     def _judge(self, epoch: int) -> None:
         """Measure all jobs, find out where they stand, and keep what has to be kept."""
-        live, start = self._grid.live, epoch * self.iterations
-        losses = self._losses[start : start + self.iterations, live].astype(np.float64)
-        full = self._counts[live] == start + self.iterations
+        live, start = self._grid.live, epoch * self._iterations
+        losses = self._losses[start : start + self._iterations, live].astype(np.float64)
+        full = self._counts[live] == start + self._iterations
         measured = self._measured(self._val, "val")
         measured["train/loss_epoch"] = (
             np.array(
@@ -299,46 +199,45 @@ class Stack:
             if not full.all()
             else losses.mean(0)
         )
-        if self.config.trainer.full_train_loss:
-            measured |= self._measured(self._rows, "train")
-        measured["lr"] = self.rates[epoch][live]
-        if self.rules.metric not in measured:
-            raise UnstackableError(f"metric={self.rules.metric} is not measured")
+        if self._config.trainer.full_train_loss:
+            measured |= self._measured(self._train, "train")
+        measured["lr"] = self._members.rates[epoch][live]
+        if self._rules.metric not in measured:
+            raise UnstackableError(f"metric={self._rules.metric} is not measured")
         if not self._metrics:
-            self._metrics = {name: np.full((self.config.epochs, self._jobs), np.nan) for name in measured}
+            self._metrics = {name: np.full((self._config.epochs, self._jobs), np.nan) for name in measured}
         for name, values in measured.items():
             self._metrics[name][epoch, live] = values
         lost = np.zeros(self._jobs)
         lost[live] = np.where(full, worst(losses), np.nan)
         now = {name: values[epoch] for name, values in self._metrics.items()}
-        self._standing = judge(self._standing, epoch, now, lost, self.rules)
+        self._standing = judge(self._standing, epoch, now, lost, self._rules)
         self._epochs[live] = epoch + 1
         self._ended.append(time.time())
         self._keep(self._best, epoch, self._standing.best_epoch[live] == epoch)
         over = self._standing.end[live] != ""
-        self._keep(self._last, epoch, over if epoch + 1 < self.config.epochs else np.ones_like(over))
+        self._keep(self._last, epoch, over if epoch + 1 < self._config.epochs else np.ones_like(over))
 
     def _best_value(self) -> float:
         """The best metric of all jobs so far; NaN while there is none."""
         values = self._standing.best[np.isfinite(self._standing.best)]
-        return float(values.min() if self.rules.mode == "min" else values.max()) if len(values) else np.nan
+        return float(values.min() if self._rules.mode == "min" else values.max()) if len(values) else np.nan
 
     def _measured(self, prepared: list[tuple[Tensor, ...]], split: str) -> dict[str, NDArray[np.float64]]:
         """The metrics of the live jobs over all rows of a split, each of shape `(live jobs,)`."""
-        flat = self._parameters.flatten(1)
-        sources = self.source_of[self._grid.live]
+        # of all places of the grid, those of jobs that are over too: a product of another width rounds otherwise
+        flat, sources = self._parameters.flatten(1), self._members.source_of[self._grid.jobs.flatten()]
         found: dict[str, NDArray[np.float64]] = {}
         for number in np.unique(sources):
             mine = sources == number
-            parameters = flat[:, self._grid.at[mine]]
-            rows = prepared[number]
+            parameters = flat if mine.all() else flat[:, np.flatnonzero(mine)]
             size = min(EVALUATION_ROWS, max(1, _EVALUATED // parameters.shape[1]))
-            parts = zip(*(part.split(size) for part in rows), strict=True)
+            parts = zip(*(part.split(size) for part in prepared[number]), strict=True)
             sums = torch.stack([self._engine.statistics(parameters, part) for part in parts])
-            metrics = measure_jobs(self.module, sums.to("cpu", torch.float64).sum(0), split)
+            metrics = measure_jobs(self._members.module, sums.to("cpu", torch.float64).sum(0), split)
             for name, values in metrics.items():
                 found.setdefault(name, np.empty(len(sources)))[mine] = values
-        return found
+        return {name: values[self._grid.at] for name, values in found.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that an epoch leaves to the next, by name."""
@@ -366,7 +265,7 @@ class Stack:
             return
         place = np.empty(self._jobs, dtype=np.int64)
         place[grid.live] = grid.at
-        self._grid = Grid.of(np.sort(grid.live[running]), self._stream_of)
+        self._grid = Grid.of(np.sort(grid.live[running]), self._members.stream_of)
         at = place[self._grid.jobs]
         self._parameters = self._parameters.flatten(1)[:, at]
         self._update.state = {name: tensor.flatten(1)[:, at] for name, tensor in self._update.state.items()}

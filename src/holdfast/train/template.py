@@ -121,7 +121,7 @@ class Template:
         Returns:
             Shape `(jobs, bytes)`.
         """
-        jobs = len(next(iter([*numbers.values(), *tensors.values()])))
+        jobs = _jobs(numbers, tensors)
         filled = np.repeat(self.raw[np.newaxis], jobs, axis=0)
         for name, places in self.numbers.items():
             value = numbers[name].astype(self.order).view(np.uint8).reshape(jobs, 8)
@@ -153,8 +153,11 @@ def archives(
         filled = Template.of_archive(tree(marks), marks).fill(numbers, tensors)
         return [row.tobytes() for row in filled]
     except UnfitError:
-        jobs = len(next(iter([*numbers.values(), *tensors.values()])))
-        return [_saved(tree(_Values(numbers, tensors, job))) for job in range(jobs)]
+        return [_saved(tree(_Values(numbers, tensors, job))) for job in range(_jobs(numbers, tensors))]
+
+
+def _jobs(numbers: Mapping[str, NDArray[np.float64]], tensors: Mapping[str, Tensor]) -> int:
+    return len(next(iter(numbers.values()))) if numbers else len(next(iter(tensors.values())))
 
 
 class _Values:

@@ -190,7 +190,8 @@ def clip(gradient: Tensor, largest: float, algorithm: str) -> Tensor:
     if algorithm == "value":
         return gradient.clamp(-largest, largest)
     norm = torch.linalg.vector_norm(gradient, dim=0)
-    return gradient * (largest / (norm + 1e-6)).clamp(max=1.0)
+    clipped: Tensor = gradient * (largest / (norm + 1e-6)).clamp(max=1.0)
+    return clipped
 
 
 def _number(values: NDArray[np.float64], like: Tensor) -> Any:

@@ -32,11 +32,11 @@ class StackedLauncher(BasicLauncher):
         from holdfast.main import task
 
         assert self.hydra_context is not None
-        if self._stacking is None and self.task_function is task:
-            if isinstance(self.hydra_context.config_loader, Loader):
-                from holdfast.hydra_seam.stacking import Stacking
+        ours = self.task_function is task and isinstance(self.hydra_context.config_loader, Loader)
+        if ours and self._stacking is None:
+            from holdfast.hydra_seam.stacking import Stacking
 
-                self._stacking = Stacking(self)
+            self._stacking = Stacking(self)
         return self._stacking
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
