@@ -14,7 +14,9 @@ from tests.conftest import ROOT
 SOURCE = ROOT / "src" / "holdfast"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = {
-    **dict.fromkeys(("errors", "seeding", "rules", "options", "schema", "validation", "files", "runs"), 0),
+    **dict.fromkeys(
+        ("errors", "seeding", "rules", "conversion", "options", "schema", "validation", "files", "runs"), 0
+    ),
     **dict.fromkeys(("data", "model"), 1),
     "train": 2,
     "sweep": 3,

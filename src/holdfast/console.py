@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.runs import Result, RunFolder, SweepFolder
 from holdfast.sweep.finish import Finished, columns, row
@@ -110,12 +111,15 @@ class View:
 
     Args:
         jobs: the words of every job.
+        mode: whether a lower ("min") or a higher ("max") metric is better.
     """
 
-    def __init__(self, jobs: Sequence[Sequence[str]]) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Sequence[Sequence[str]], mode: Literal["min", "max"]) -> None:
+        self._jobs, self._better = jobs, min if mode == "min" else max
         self._bar: tqdm[Any] | None = None
         self._done = 0.0  # jobs, and shares of jobs
+        self._ended = 0
+        self._best = math.nan
 
     def __enter__(self) -> View:
         if sys.stderr.isatty():
@@ -137,14 +141,18 @@ class View:
             jobs: how many.
             epochs: how many each has.
             epoch: which one has ended, from 0.
-            best: the best metric so far.
+            best: the best metric of these jobs so far.
         """
         if self._bar is not None:
-            self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {_number(best)}", refresh=False)
-            self._advance(jobs / epochs)
+            known = [value for value in (best, self._best) if not math.isnan(value)]
+            self._best = self._better(known, default=math.nan)
+            self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {_number(self._best)}", refresh=False)
+            self._advance(self._done + jobs / epochs)
 
     def ended(self, number: int, result: Result | None) -> None:
         """A job has ended."""
+        self._ended += 1
+        self._advance(max(self._done, self._ended))
         if len(self._jobs) <= ALL_SHOWN and result is not None:
             line = f"{job_name(number, self._jobs)}: {_outcome(result)}"
             if self._bar is None:
@@ -152,10 +160,10 @@ class View:
             else:
                 self._bar.write(line, file=sys.stdout)
 
-    def _advance(self, jobs: float) -> None:
-        assert self._bar is not None
-        self._done += jobs
-        self._bar.update(int(self._done) - self._bar.n)
+    def _advance(self, done: float) -> None:
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(int(done) - self._bar.n)
 
 
 class Watch(View):
@@ -163,13 +171,13 @@ class Watch(View):
 
     Args:
         folder: the sweep's, where results appear.
-        jobs: the words of every job.
+        jobs, mode: as those of a View.
     """
 
     _SECONDS = 0.1
 
-    def __init__(self, folder: SweepFolder, jobs: Sequence[Sequence[str]]) -> None:
-        super().__init__(jobs)
+    def __init__(self, folder: SweepFolder, jobs: Sequence[Sequence[str]], mode: Literal["min", "max"]) -> None:
+        super().__init__(jobs, mode)
         self._folder = folder
         self._waiting = dict.fromkeys(range(len(jobs)))
         self._over = threading.Event()
@@ -198,8 +206,6 @@ class Watch(View):
             if result is not None:
                 del self._waiting[number]
                 self.ended(number, result)
-                if self._bar is not None:
-                    self._advance(1)
 
 
 def _outcome(result: Result) -> str:

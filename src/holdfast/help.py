@@ -9,9 +9,10 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
+from holdfast.conversion import describe
 from holdfast.options import OPTIONS
 from holdfast.schema import Config
-from holdfast.validation import describe, word
+from holdfast.validation import word
 
 _HEAD = """\
 python train.py [key=value ...]             train one run

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
+from holdfast.conversion import Wrong, fit
 from holdfast.errors import ConfigError, Problem
 from holdfast.options import OPTIONS
 from holdfast.rules import conflicts
@@ -18,13 +17,6 @@ from holdfast.schema import Config
 
 _EXTRAS = "extras"  # the field that takes a group's further entries, each with a `_target_` of the user's own
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-
-
-@dataclass(frozen=True)
-class _Wrong:
-    """A value that does not fit; `lesson` says what would."""
-
-    lesson: str
 
 
 Checked = dict[Any, tuple[Any, Any]]
@@ -174,8 +166,8 @@ def _check_fields(
         elif cls is Config and get_origin(hints[key]) is dict:
             checked[key] = _check_option(key, value, problems)
         else:
-            fitted = _fit(value, hints[key], own[key])
-            if isinstance(fitted, _Wrong):
+            fitted = fit(value, hints[key], own[key])
+            if isinstance(fitted, Wrong):
                 problems[full] = f"{fitted.lesson} ({own[key]['meaning']})"
             checked[key] = fitted
     # an option may leave keys to the defaults of its class, as a file of the user's own does
@@ -204,76 +196,6 @@ def _check_option(key: str, value: Any, problems: dict[str, str]) -> Any:
         return value
     cls = OPTIONS.get(target)
     return _check_fields(cls, value, f"{key}.", problems) if cls else value
-
-
-def _fit(value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
-    """The value as the type the schema asks for, or what is wrong with it."""
-    fitted = _convert(value, hint)
-    if isinstance(fitted, _Wrong):
-        return _Wrong(f"must be {describe(hint, bounds)}{_nearest(value, hint)}")
-    if isinstance(fitted, (int, float)) and not isinstance(fitted, bool):
-        above, least, most = bounds["above"], bounds["least"], bounds["most"]
-        if (
-            not math.isfinite(fitted)
-            or (above is not None and fitted <= above)
-            or (least is not None and fitted < least)
-            or (most is not None and fitted > most)
-        ):
-            return _Wrong(f"must be {describe(hint, bounds)}")
-    lesson = bounds["check"](fitted) if bounds["check"] and fitted is not None else None
-    return _Wrong(lesson) if lesson else fitted
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        # an exact match comes first, so that 2 stays a whole number where `int | float` is asked for
-        options = [_convert(value, part) for part in sorted(inner, key=lambda part: part is float)]
-        return next((option for option in options if not isinstance(option, _Wrong)), _Wrong(""))
-    if origin is Literal:
-        return value if value in inner and not isinstance(value, bool) else _Wrong("")
-    if origin is list:
-        items = [_convert(item, inner[0]) for item in value] if isinstance(value, list) else [_Wrong("")]
-        return _Wrong("") if any(isinstance(item, _Wrong) for item in items) else items
-    if origin is dict:
-        pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
-        made = {_convert(key, inner[0]): _convert(item, inner[1]) for key, item in pairs}
-        return _Wrong("") if any(isinstance(part, _Wrong) for pair in made.items() for part in pair) else made
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    exact = (hint is type(None) and value is None) or (hint is not type(None) and type(value) is hint)
-    return value if exact else _Wrong("")
-
-
-def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
-    """What a value may be, in words: `a number above 0`."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe(part, bounds) for part in inner)
-    if origin is Literal:
-        return " or ".join(", ".join(map(str, inner)).rsplit(", ", 1))
-    if origin is list:
-        return f"a list of {describe(inner[0], _UNBOUNDED)}s, as [1,2]".replace("a list of a ", "a list of ")
-    if origin is dict:
-        return "a mapping, as {0:20.0}"
-    names = {bool: "true or false", str: "text", type(None): "null", int: "a whole number", float: "a number"}
-    if hint not in (int, float):
-        return names[hint]
-    ends = [f"above {bounds['above']:g}"] if bounds["above"] is not None else []
-    ends += [f"from {bounds['least']:g}"] if bounds["least"] is not None else []
-    ends += [f"to {bounds['most']:g}"] if bounds["most"] is not None else []
-    return " ".join([names[hint], *ends]) + (" on" if ends and ends[-1].startswith("from") else "")
-
-
-_UNBOUNDED: dict[str, Any] = {"above": None, "least": None, "most": None}
-
-
-def _nearest(value: Any, hint: Any) -> str:
-    """The nearest of the words allowed, where the value is nearly one of them."""
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    words = [str(item) for part in parts if get_origin(part) is Literal for item in get_args(part)]
-    near = difflib.get_close_matches(str(value), words, n=1, cutoff=0.3)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _select(values: Mapping[str, Any], path: str) -> Any:

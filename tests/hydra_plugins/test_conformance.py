@@ -1,4 +1,4 @@
-"""Hydra's own conformance suites, with our sweeper in the place of Hydra's."""
+"""Hydra's own conformance suites, with our sweeper and our launcher in the place of Hydra's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ OURS = "hydra/sweeper=holdfast"
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("basic", [OURS]), ("joblib", [OURS])])
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"),
+    [("basic", [OURS]), ("joblib", [OURS]), ("stacked", []), ("stacked", [OURS])],
+)
 class TestLaunchersUnderOurSweeper(LauncherTestSuite):
     pass
 
 
 @pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", OURS])])
 class TestIntegrationUnderOurSweeper(IntegrationTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", OURS, "hydra/launcher=stacked"])])
+class TestIntegrationOfOurLauncher(IntegrationTestSuite):
     pass

@@ -114,9 +114,11 @@ def test_a_stack_is_cut_where_it_is_asked_for() -> None:
 def test_it_is_told_in_a_line_or_two() -> None:
     batches = ("batch_size=1", "batch_size=5", "batch_size=20", "batch_size=full")
     configs = [configured(words) for words in batches for _ in range(250)]
-    assert describe(plan(configs, fits), configs) == "1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone"
-    configs = [configured(""), configured("model=mlp"), configured("model=mlp")]
-    told = describe(
-        plan(configs, lambda config: Fit("it looks odd" if "MLP" in config.model["_target_"] else None, 9)), configs
+    assert (
+        describe(plan(configs, fits), dict(enumerate(configs)))
+        == "1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone"
     )
+    configs = [configured(""), configured("model=mlp"), configured("model=mlp")]
+    found = plan(configs, lambda config: Fit("it looks odd" if "MLP" in config.model["_target_"] else None, 9))
+    told = describe(found, dict(enumerate(configs)))
     assert told == "3 jobs: 1 stack; 2 alone\nalone: jobs 1, 2: it looks odd"

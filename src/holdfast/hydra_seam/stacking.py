@@ -74,7 +74,8 @@ class Stacking:
         """Train all jobs; how each ended, in their order."""
         setup_globals()
         planned, composed = self.plan(jobs, first), self._composed(jobs)
-        print(describe(planned, [job.config for job in composed]), flush=True)
+        configs = {number: job.config for number, job in enumerate(composed, start=first)}
+        print(describe(planned, configs), flush=True)
         folder = SweepFolder(Path(str(self._master.hydra.sweep.dir)))
         folder.path.mkdir(parents=True, exist_ok=True)
         records = Records(self._loader, self._master)

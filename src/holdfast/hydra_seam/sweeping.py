@@ -78,7 +78,8 @@ class Sweep:
         write_json(folder.sweep, self._told(plans))
         OmegaConf.save(self._config, folder.hydra)
         returns: list[Sequence[JobReturn]] = []
-        with console.View(self.jobs) if self._stacking else console.Watch(folder, self.jobs) as view:
+        mode = self._configs[0].mode
+        with console.View(self.jobs, mode) if self._stacking else console.Watch(folder, self.jobs, mode) as view:
             if self._stacking:
                 self._stacking.view = view
             for first, jobs in batches:

@@ -95,7 +95,7 @@ def structure(config: Config, known: dict[int, Hashable] | None = None) -> Hasha
     return tuple(found)
 
 
-def describe(plan: Plan, configs: Sequence[Config]) -> str:
+def describe(plan: Plan, configs: Mapping[int, Config]) -> str:
     """The plan in a line or two: `1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone`."""
     firsts = [configs[jobs[0]] for jobs in plan.stacks]
     differing = []
