@@ -1,12 +1,18 @@
-"""python benchmarks/sweep.py: what a job of a sweep costs beside its training, over Hydra's own basic sweeper."""
+"""python benchmarks/sweep.py: sweeps of 5 to 10,000 jobs over a single run, and what a job costs beside its training.
+
+Whole processes, in turn, all files of all jobs written, but for 10,000 jobs, of which the ten best folders are kept.
+"""
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -28,6 +34,40 @@ ROUNDS = 5
 WORDS = [f"lr=range(1,{JOBS + 1})", "batch_size=5", "epochs=1"]
 
 
+PROCESSES = 5
+BATCHES = "batch_size=1,5,20,full"
+SWEEPS = {
+    1: ["lr=0.01"],
+    5: ["-m", "lr=0.0001,0.001,0.01,0.1,1"],
+    20: ["-m", "lr=logspace(1e-4,1,5)", BATCHES],
+    100: ["-m", "lr=logspace(1e-4,1,5)", BATCHES, "seed=range(5)"],
+    1000: ["-m", "experiment=stacked_1000"],
+    10000: ["-m", "lr=logspace(1e-4,1,500)", BATCHES, "seed=range(5)", "sweep.keep=10"],
+}
+"""The words of a sweep, by its number of jobs."""
+
+
+def processes() -> None:
+    """Print the wall time of each sweep, and its ratio to a single run."""
+    train = Path(__file__).resolve().parents[1] / "train.py"
+    times: dict[int, list[float]] = {jobs: [] for jobs in SWEEPS}
+    # nothing is removed until the end: making folders is slow for a while after thousands were deleted
+    with tempfile.TemporaryDirectory() as root:
+        for number in range(PROCESSES):
+            for jobs, words in SWEEPS.items():
+                folder = Path(root, f"{jobs}_{number}")
+                folder.mkdir()
+                began = time.perf_counter()
+                subprocess.run([sys.executable, train, *words], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+                times[jobs].append(time.perf_counter() - began)
+    seconds = {jobs: statistics.median(values) for jobs, values in times.items()}
+    targets = {1000: ", target 1.5", 10000: ", target 3; the ten best folders kept"}
+    for jobs, value in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(times[jobs], times[1], strict=True))
+        print(f"{jobs:>6} jobs: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}")
+    print(f"a further job: {(seconds[1000] - seconds[20]) / 980 * 1e3:.2f} ms (target 1; one by one 640)")
+
+
 def empty(config: DictConfig) -> None:
     """The task."""
 
@@ -37,7 +77,7 @@ def prepared(loader_class: Callable[[ConfigSearchPath], ConfigLoaderImpl], sweep
     GlobalHydra.instance().clear()
     hydra = Hydra("train", loader_class(create_config_search_path(f"file://{CONF}")))
     GlobalHydra.instance().initialize(hydra)
-    words = [*WORDS, f"hydra/sweeper={sweeper}", "hydra.sweep.dir=sweep", "hydra.mode=MULTIRUN"]
+    words = [*WORDS, f"hydra/sweeper={sweeper}", "hydra/launcher=basic", "hydra.sweep.dir=sweep", "hydra.mode=MULTIRUN"]
     return hydra, hydra.config_loader.load_configuration("config", words, RunMode.MULTIRUN)
 
 
@@ -85,7 +125,8 @@ def our_composing() -> float:
 
 
 def main() -> None:
-    """Print milliseconds a job of each, alternating, and the ratios."""
+    """Print the table of sweeps, then milliseconds a job of each part, alternating, and the ratios."""
+    processes()
     version.setbase("1.3")
     cases = (hydras_sweep, our_sweep, hydras_composing, our_composing)
     times: dict[str, list[float]] = {case.__name__: [] for case in cases}

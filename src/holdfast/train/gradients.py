@@ -30,6 +30,9 @@ FEW_JOBS = 8
 FEW_NUMBERS = 512
 """Numbers of a batch up to which that holds."""
 
+FEW_FEATURES = 4
+"""Columns of x that are quicker added up one by one."""
+
 
 class Gradients(Protocol):
     """How losses and gradients come about."""
@@ -56,6 +59,11 @@ class LeastSquares:
     With a column of ones in X: `e = X w - y`, loss `mean(e^2)`, gradient `2/B X^T e`.
     """
 
+    def __init__(self) -> None:
+        self._of: Tensor = torch.empty(0)  # the parameters that these are views of
+        self._each: tuple[Tensor, ...] = ()
+        self._by_stream = self._of
+
     @staticmethod
     def fits(module: Module, precision: str) -> bool:
         """Whether a module is this and nothing more, and no step of it is to be rounded further."""
@@ -77,22 +85,37 @@ class LeastSquares:
 
     def batches(self, gathered: Batch, jobs: int) -> list[Batch]:
         """The batches as they lie, or with the streams last, where each has only a few jobs."""
-        x, y = gathered
-        if jobs < FEW_JOBS and x.shape[2] * x.shape[3] <= FEW_NUMBERS:
-            # (iterations, batch, parameters, streams, 1) and (iterations, batch, streams, 1)
-            x, y = x.permute(0, 2, 3, 1).unsqueeze(-1).contiguous(), y.permute(0, 2, 1, 3).contiguous()
-        return list(zip(x.unbind(), y.unbind(), strict=True))
+        x, minus_y = gathered
+        if jobs >= FEW_JOBS or x.shape[2] * x.shape[3] > FEW_NUMBERS:
+            return list(zip(x.unbind(), minus_y.unbind(), strict=True))
+        # (iterations, parameters, batch, streams, 1) and (iterations, batch, streams, 1)
+        x = x.permute(0, 3, 2, 1).unsqueeze(-1).contiguous()
+        minus_y = minus_y.permute(0, 2, 1, 3).contiguous()
+        doubled = x * (2 / x.shape[2])
+        columns = x.unbind(1)[:-1] if x.shape[1] <= FEW_FEATURES + 1 else (x,)
+        return list(zip(*(part.unbind() for part in (minus_y, doubled, *columns)), strict=True))
 
     def __call__(self, parameters: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Errors, shape `(streams, batch, jobs)`, and gradient."""
+        if self._of is not parameters:
+            self._of, self._each, self._by_stream = parameters, parameters.unbind(), parameters.permute(1, 0, 2)
+        if len(batch) > 2:
+            return self._streams_last(*batch)
         x, minus_y = batch
-        if x.dim() == 4:
-            error = (x * parameters).sum(1).add_(minus_y)  # (batch, streams, jobs)
-            return error.transpose(0, 1), (x * error.unsqueeze(1)).sum(0).mul_(2 / len(x))
-        by_stream = parameters.permute(1, 0, 2)
-        error = torch.baddbmm(minus_y, x, by_stream)  # (streams, batch, jobs)
-        gradient = torch.baddbmm(by_stream, x.mT, error, beta=0, alpha=2 / x.shape[1])
+        error = torch.baddbmm(minus_y, x, self._by_stream)  # (streams, batch, jobs)
+        gradient = torch.baddbmm(self._by_stream, x.mT, error, beta=0, alpha=2 / x.shape[1])
         return error, gradient.permute(1, 0, 2)
+
+    def _streams_last(self, minus_y: Tensor, doubled: Tensor, *columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with one sum over all streams in the place of a product for each."""
+        if columns[0].dim() == 3:  # one by one, nothing larger than the errors is written
+            error = torch.addcmul(minus_y, columns[0], self._each[0])  # (batch, streams, jobs)
+            for column, weight in zip(columns[1:], self._each[1:], strict=False):
+                error.addcmul_(column, weight)
+            error.add_(self._each[-1])
+        else:
+            error = (columns[0] * self._of.unsqueeze(1)).sum(0).add_(minus_y)
+        return error.transpose(0, 1), (doubled * error).sum(1)
 
     def losses(self, outcomes: Sequence[Tensor]) -> Tensor:
         """The mean of the squared errors."""
@@ -195,5 +218,20 @@ class _Repeated:
             self._calls[shapes] += 1
             if self._calls[shapes] < TRACED_AFTER:
                 return self._function(*tensors)
-            self._traced[shapes] = make_fx(self._function)(*tensors)
+            self._traced[shapes] = _lean(make_fx(self._function)(*tensors))
         return self(*tensors)
+
+
+def _shape(node: Any) -> Any:
+    return getattr(node.meta.get("val"), "shape", node)  # nothing is equal to what has no shape
+
+
+def _lean(traced: torch.fx.GraphModule) -> Callable[..., Any]:
+    """The same operations without views that change nothing, a third of all that vmap leaves."""
+    views = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default, torch.ops.aten.expand.default)
+    for node in traced.graph.nodes:
+        if node.target in views and _shape(node) == _shape(node.args[0]):
+            node.replace_all_uses_with(node.args[0])
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced.forward

@@ -47,7 +47,8 @@ class Stack:
         self._engine = engine(members.module, members.trainer)
         self._train = [self._prepared(rows) for rows in members.train]
         self._val = [self._prepared(rows) for rows in members.val]
-        self._together = tuple(torch.cat(parts) for parts in zip(*self._train, strict=True))
+        parts = zip(*self._train, strict=True)
+        self._together = self._train[0] if len(self._train) == 1 else tuple(map(torch.cat, parts))
         settings = [config.optimizer for config in members.configs]
         self._update = RULES[members.first.optimizer["_target_"]](settings)
         self._size, self._iterations = members.batch_size, members.iterations

@@ -47,6 +47,8 @@ class Update:
             like: a tensor of the device and the type that numbers are to have.
         """
         self._numbers = {key: _number(values[jobs], like) for key, values in self._values.items()}
+        # looked up at every step: None where it is zero for all jobs
+        self._decay, self._momentum = (self._used(key) for key in ("weight_decay", "momentum"))
 
     def step(self, parameters: Tensor, gradient: Tensor, rate: Tensor) -> None:
         """Move the parameters.
@@ -60,13 +62,12 @@ class Update:
 
     def _used(self, key: str) -> Number | None:
         """A number, or None where it is zero for all jobs."""
-        number: Number = self._numbers[key]
+        number: Number | None = self._numbers.get(key)
         return None if isinstance(number, float) and number == 0 else number
 
     def _decayed(self, parameters: Tensor, gradient: Tensor) -> Tensor:
         """The gradient with the L2 penalty: `g + weight_decay * p`."""
-        decay = self._used("weight_decay")
-        return gradient if decay is None else _add(gradient, parameters, decay)
+        return gradient if self._decay is None else _add(gradient, parameters, self._decay)
 
     def _remembered(self, name: str, like: Tensor) -> Tensor:
         if name not in self.state:
@@ -95,7 +96,7 @@ class SGD(Update):
     def step(self, parameters: Tensor, gradient: Tensor, rate: Tensor) -> None:
         """Move the parameters."""
         gradient = self._decayed(parameters, gradient)
-        if (momentum := self._used("momentum")) is not None:
+        if (momentum := self._momentum) is not None:
             if not self.steps:
                 buffer = self.state["momentum_buffer"] = gradient.clone(memory_format=torch.contiguous_format)
             else:
@@ -140,9 +141,8 @@ class AdamW(Adam):
     """Adam with weights that decay by themselves: `p = (1 - lr * weight_decay) * p` (Loshchilov and Hutter 2019)."""
 
     def _penalised(self, parameters: Tensor, gradient: Tensor, rate: Tensor) -> Tensor:
-        decay = self._used("weight_decay")
-        if decay is not None:
-            parameters.mul_(1 + rate * decay)
+        if self._decay is not None:
+            parameters.mul_(1 + rate * self._decay)
         return gradient
 
 
@@ -165,7 +165,7 @@ class RMSprop(Update):
             mean.lerp_(gradient, _rest(alpha, mean))
             square = square.addcmul(mean, mean, value=-1)
         moved = gradient / square.sqrt().add_(self._numbers["eps"])
-        if (momentum := self._used("momentum")) is not None:
+        if (momentum := self._momentum) is not None:
             moved = self._remembered("momentum_buffer", parameters).mul_(momentum).add_(moved)
         parameters.addcmul_(moved, rate)
 
