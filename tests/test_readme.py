@@ -62,7 +62,7 @@ def test_the_first_commands_output_is_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_sweeps_output_is_as_shown(tmp_path: Path) -> None:
-    shown = re.findall(r"```text\n(job 0 .*?)```", TEXT, re.DOTALL)[0]
+    shown = re.findall(r"```text\n(5 jobs: .*?)```", TEXT, re.DOTALL)[0]
     printed = run("python train.py -m lr=0.0001,0.001,0.01,0.1,1", tmp_path).stdout
     assert steady(printed) == steady(shown)
 

@@ -155,8 +155,9 @@ def test_the_courses_sweep(sweep: Callable[..., Swept]) -> None:
     ]
     assert [entry["config_hash"] for entry in told["jobs"]] == [done.result(number).config_hash for number in range(5)]
     assert len({entry["data"] for entry in told["jobs"]}) == 1
-    # a line for each job, the winner marked, and the command that runs it alone
-    assert [line.partition(" (")[0] for line in done.out.splitlines()[:5]] == [f"job {number}" for number in range(5)]
+    # the plan, a line for each job, the winner marked, and the command that runs it alone
+    assert done.out.startswith("5 jobs: 1 stack; 0 alone\n")
+    assert [line.partition(" (")[0] for line in done.out.splitlines()[1:6]] == [f"job {number}" for number in range(5)]
     assert f"alone:  python train.py {done.result(winner).overrides[0]}" in done.out
     assert any(line.startswith("*     1") for line in done.out.splitlines())
     assert "diverged in epoch 0" in done.out
