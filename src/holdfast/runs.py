@@ -34,7 +34,7 @@ class Result:
         last: the last epoch and its metrics.
         epochs: epochs trained.
         iterations: updates of the parameters.
-        seconds: duration of the fit.
+        seconds: duration of the fit; where jobs were trained together, of all of them.
         error: why it diverged or failed.
         sha256: digest of each file the run left.
         test: metrics of the best weights on the test rows, where they were opened.

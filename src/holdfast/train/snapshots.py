@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.data.loading import EVALUATION_ROWS
+from holdfast.schema import Config
 from holdfast.train.assemble import assemble, build
 from holdfast.train.checkpoint import CheckpointIO, plain
 from holdfast.train.isolation import isolated
@@ -68,62 +69,22 @@ class Snapshots:
 
     def _alike(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
         """The checkpoints of jobs that differ in nothing but numbers and tensors."""
-        job, numbers = jobs[0], dict[str, NDArray[np.float64]]()
+        job, numbers, dry = jobs[0], dict[str, NDArray[np.float64]](), self._dry_run(jobs[0])
         epoch, iterations = int(kept.epoch[job]), int(kept.iterations[job])
-        dry = self._dry_run(job)
 
         def tree(slots: Any) -> dict[str, Any]:
-            def number(name: str, of: Callable[[int], Any]) -> float:
-                if name not in numbers:
-                    numbers[name] = np.array([of(job) for job in jobs], dtype=np.float64)
-                value: float = slots.number(name)
-                return value
-
-            def rate() -> float:
-                return number("rate", lambda job: self._members.rates[epoch + 1, job])
-
-            def initial() -> float:
-                return number("lr", lambda job: self._configs[job].optimizer["lr"])
-
-            (optimizer,) = dry["optimizer_states"]
-            group = dict(optimizer["param_groups"][0])
-            settings = {key: value for key, value in self._configs[job].optimizer.items() if key in group}
-            settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-            settings.pop("lr")
-            group |= _numbered(
-                settings,
-                lambda path: number(f"optimizer/{path}", lambda job: _at(self._configs[job].optimizer, path)),
-            )
-            group |= {"lr": rate()} | ({"initial_lr": initial()} if "initial_lr" in group else {})
-            state = {
-                index: {
-                    # every other tensor is of the shape of its parameter
-                    key: torch.full_like(value, iterations) if key == "step" else slots.tensor(f"{key}/{name}", value)
-                    for key, value in held.items()
-                    if isinstance(value, Tensor)
-                }
-                for (index, held), name in zip(optimizer["state"].items(), self._shapes, strict=False)
-            }
+            form = _Form(self._members, jobs, epoch, slots, numbers)
+            remembered = self._members.schedules[job]
+            schedulers = [form.scheduler(dry["lr_schedulers"][0])] if remembered else []
             changed = {
                 "epoch": epoch,
                 "global_step": iterations,
                 "state_dict": self._state_dict(slots),
                 "loops": self._counted(dry["loops"], epoch, iterations),
-                "optimizer_states": [{"state": state, "param_groups": [group]}],
-                "hyper_parameters": _numbered(
-                    self._hparams_of(job),
-                    lambda path: number(f"hparams/{path}", lambda job: _at(self._hparams_of(job), path)),
-                ),
+                "optimizer_states": [form.optimizer(dry["optimizer_states"][0], iterations, list(self._shapes))],
+                "lr_schedulers": schedulers,
+                "hyper_parameters": form.numbered("hparams", self._hparams_of),
             }
-            if dry["lr_schedulers"]:
-                remembered = _numbered(
-                    self._members.schedules[job][epoch],
-                    lambda path: number(
-                        f"scheduler/{path}", lambda job: _at(self._members.schedules[job][epoch], path)
-                    ),
-                )
-                rates = {"base_lrs": [initial()], "_last_lr": [rate()]}
-                changed["lr_schedulers"] = [{**dry["lr_schedulers"][0], **remembered, **rates}]
             return {key: changed.get(key, value) for key, value in dry.items()}
 
         return archives(tree, Marks(), numbers, self._tensors(kept, jobs))
@@ -189,6 +150,68 @@ class Snapshots:
         # the epoch is not over yet when it is kept
         fit["epoch_progress"] = {**done, **{part: {**done[part], "completed": epoch} for part in ("total", "current")}}
         return {**loops, "fit_loop": fit}
+
+
+class _Form:
+    """Parts of a checkpoint with slots in the place of what differs between jobs.
+
+    Args:
+        members: all jobs.
+        jobs: those that differ in nothing else.
+        epoch: the one that is kept.
+        slots: has a stand-in for every number and every tensor.
+        numbers: filled with those of the jobs, by name.
+    """
+
+    def __init__(
+        self, members: Members, jobs: Sequence[int], epoch: int, slots: Any, numbers: dict[str, NDArray[np.float64]]
+    ) -> None:
+        self._members, self._jobs, self._epoch = members, jobs, epoch
+        self._slots, self._numbers = slots, numbers
+
+    def optimizer(self, dry: Mapping[str, Any], iterations: int, names: Sequence[str]) -> dict[str, Any]:
+        """What an optimizer remembers of each parameter, and its settings."""
+        state = {
+            index: {
+                # every other tensor is of the shape of its parameter
+                key: torch.full_like(value, iterations) if key == "step" else self._slots.tensor(f"{key}/{name}", value)
+                for key, value in held.items()
+            }
+            for (index, held), name in zip(dry["state"].items(), names, strict=False)
+        }
+        group = dict(dry["param_groups"][0])
+        group |= self.numbered("optimizer", lambda job: _settings(self._members.configs[job], group))
+        group["lr"] = self._rate()
+        if "initial_lr" in group:
+            group["initial_lr"] = self._initial()
+        return {"state": state, "param_groups": [group]}
+
+    def scheduler(self, dry: Mapping[str, Any]) -> dict[str, Any]:
+        """What a scheduler remembers."""
+        remembered = self.numbered("scheduler", lambda job: self._members.schedules[job][self._epoch])
+        return {**dry, **remembered, "base_lrs": [self._initial()], "_last_lr": [self._rate()]}
+
+    def numbered(self, name: str, of: Callable[[int], Any]) -> Any:
+        """What a job has, with a slot for each number that is not whole."""
+        return _numbered(of(self._jobs[0]), lambda path: self._number(f"{name}/{path}", lambda job: _at(of(job), path)))
+
+    def _rate(self) -> float:
+        return self._number("rate", lambda job: self._members.rates[self._epoch + 1, job])
+
+    def _initial(self) -> float:
+        return self._number("lr", lambda job: self._members.configs[job].optimizer["lr"])
+
+    def _number(self, name: str, of: Callable[[int], Any]) -> float:
+        if name not in self._numbers:
+            self._numbers[name] = np.array([of(job) for job in self._jobs], dtype=np.float64)
+        value: float = self._slots.number(name)
+        return value
+
+
+def _settings(config: Config, group: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an optimizer that torch keeps, but for the rate, with torch's tuples."""
+    kept = {key: value for key, value in config.optimizer.items() if key in group and key != "lr"}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
 
 
 def _counter(progress: Mapping[str, Any], total: int, current: int) -> dict[str, Any]:

@@ -120,45 +120,50 @@ class Stack:
 
     def _train_epoch(self, epoch: int) -> None:
         """All iterations of an epoch; jobs that are lost on the way are put back to where they were found lost."""
-        rate = -torch.as_tensor(self._members.rates[epoch][self._grid.jobs])
-        wide = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
-        rate = rate.to(self._parameters.device, wide)
-        order = self._order(epoch)
-        start, done = epoch * self._iterations, 0
-        lost: list[tuple[Numbers, dict[str, Tensor]]] = []
+        rate, order = self._rate(epoch), self._order(epoch)
+        config, done = self._config.trainer, 0
         running = np.ones(len(self._grid.live), dtype=bool)
+        lost: list[tuple[Numbers, dict[str, Tensor]]] = []
         pending: list[Tensor] = []
-        config = self._config.trainer
-        while done < self._iterations:
-            batches = self._batches(order, done)
+        while done < self._iterations and running.any():
             outcomes = []
-            for batch in batches:
+            for batch in self._batches(order, done):
                 outcome, gradient = self._engine(self._parameters, batch)
                 if config.gradient_clip_val is not None:
                     gradient = clip(gradient, config.gradient_clip_val, config.gradient_clip_algorithm)
                 self._update.step(self._parameters, gradient, rate)
                 outcomes.append(outcome)
             pending.append(self._engine.losses(outcomes))
-            done += len(batches)
-            if done % CHECK_EVERY and done < self._iterations:
-                continue
-            # here, and nowhere else, is waited for the accelerator
-            found = torch.cat(pending).flatten(1).to("cpu", wide).numpy()[:, self._grid.at]
-            pending = []
-            first = start + done - len(found)
-            self._losses[first : start + done, self._grid.live[running]] = found[:, running]
-            self._counts[self._grid.live[running]] = start + done
-            self._clock.append((start + done, time.time()))
-            if done < self._iterations:
-                out = running & ~self._rules.within(worst(found))
-                if out.any():
+            done += len(outcomes)
+            if done % CHECK_EVERY == 0 or done == self._iterations:
+                losses = self._collect(pending, epoch * self._iterations + done, running)
+                pending = []
+                out = running & ~self._rules.within(worst(losses))
+                if done < self._iterations and out.any():
                     lost.append((self._grid.at[out], self._taken(self._grid.at[out])))
                     running &= ~out
-                if not running.any():
-                    break
         for at, tensors in lost:
             for name, tensor in self._tensors().items():
                 tensor.flatten(1)[:, at] = tensors[name]
+
+    def _rate(self, epoch: int) -> Tensor:
+        """The learning rates of an epoch, negative, shape `(streams, jobs)`."""
+        wide = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
+        return -torch.as_tensor(self._members.rates[epoch][self._grid.jobs], dtype=wide, device=self._parameters.device)
+
+    def _collect(self, pending: list[Tensor], reached: int, running: NDArray[np.bool_]) -> NDArray[Any]:
+        """Read the losses of many iterations at once: here, and nowhere else, is waited for the accelerator.
+
+        Returns:
+            Those of the live jobs, shape `(iterations, live jobs)`.
+        """
+        kind = torch.float64 if self._losses.dtype == np.float64 else torch.float32
+        losses: NDArray[Any] = torch.cat(pending).flatten(1).to("cpu", kind).numpy()[:, self._grid.at]
+        jobs = self._grid.live[running]
+        self._losses[reached - len(losses) : reached, jobs] = losses[:, running]
+        self._counts[jobs] = reached
+        self._clock.append((reached, time.time()))
+        return losses
 
     def _order(self, epoch: int) -> Tensor:
         """The rows that each stream visits, in order, shape `(streams, rows)`."""
