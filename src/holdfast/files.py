@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+_ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call
+
 HALF_WRITTEN = ".part"
 """Ends the name of what is not whole yet."""
 
@@ -67,19 +69,19 @@ def as_line(value: Any) -> bytes:
     '{"lr": null}'
     """
     try:
-        return f"{json.dumps(value, allow_nan=False)}\n".encode()
+        return f"{_ENCODE(value)}\n".encode()
     except ValueError:
-        return f"{json.dumps(finite(value), allow_nan=False)}\n".encode()
+        return f"{_ENCODE(finite(value))}\n".encode()
 
 
 def _lines(value: Any, indent: str = "") -> str:
     deeper = indent + "  "
     if isinstance(value, dict) and not indent:
-        inner = [f"{json.dumps(key)}: {_lines(item, deeper)}" for key, item in value.items()]
+        inner = [f"{_ENCODE(key)}: {_lines(item, deeper)}" for key, item in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], dict):
-        inner = [json.dumps(item, allow_nan=False) for item in value]
+        inner = [_ENCODE(item) for item in value]
     else:
-        return json.dumps(value, allow_nan=False)
+        return _ENCODE(value)
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(inner) + f"\n{indent}{closing}"
 
