@@ -142,16 +142,19 @@ class SweepFolder:
         digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sealed if name in files}
         result = dataclasses.replace(result, sha256=digests)
         part = f"{self.path}/.{number}.{os.getpid()}{HALF_WRITTEN}"
-        os.mkdir(part)
-        for folder in dict.fromkeys(name.rpartition("/")[0] for name in files if "/" in name):
-            os.mkdir(f"{part}/{folder}")
-        for name, content in (*files.items(), (RunFolder.RESULT, as_json(vars(result)))):
-            write_new(f"{part}/{name}", content)
         try:
-            os.rename(part, f"{self.path}/{number}")
-        except OSError:  # a callback of the user's own has files there
-            shutil.copytree(part, f"{self.path}/{number}", dirs_exist_ok=True)
-            shutil.rmtree(part)
+            for name in dict.fromkeys(("", *(name.rpartition("/")[0] for name in files))):
+                os.mkdir(f"{part}/{name}")
+            for name, content in (*files.items(), (RunFolder.RESULT, as_json(vars(result)))):
+                write_new(f"{part}/{name}", content)
+            if os.path.isdir(f"{self.path}/{number}"):  # a callback of the user's own has files there
+                shutil.copytree(part, f"{self.path}/{number}", dirs_exist_ok=True)
+                shutil.rmtree(part)
+            else:
+                os.rename(part, f"{self.path}/{number}")
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         return result
 
     def drop(self, results: Mapping[int, Result]) -> None:

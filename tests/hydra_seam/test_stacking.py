@@ -186,6 +186,25 @@ def test_only_the_best_folders_are_kept_and_every_result(launcher: str, sweep: C
     assert kept.read_dropped() == {}
 
 
+def test_a_disk_that_fills_up_fails_the_jobs_that_found_no_room(
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast import runs
+
+    write = runs.write_new
+    monkeypatch.setattr(runs, "write_new", lambda path, content: full(path) if "/.2." in path else write(path, content))
+
+    def full(path: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    folder, code, out = sweep("full", "lr=0.01,0.02,0.03,0.04", "epochs=1", "batch_size=full")
+    assert code == 1
+    assert "job 2 (lr=0.03 epochs=1 batch_size=full) failed: its files could not be written: OSError" in out
+    assert [folder.job(number).read() is not None for number in range(4)] == [True, True, False, False]
+    assert json.loads(folder.selection.read_text())["winner"] == 1
+    assert not list(folder.path.glob(".*"))
+
+
 def test_max_stack_cuts_stacks_without_changing_a_job(sweep: Callable[..., Any]) -> None:
     words = ["lr=logspace(1e-3,0.1,7)", "batch_size=20", "epochs=2", "precision=64-true"]
     whole, _, _ = sweep("whole", *words)

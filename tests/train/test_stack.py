@@ -320,6 +320,29 @@ class Normed(Module):
         return nn.functional.l1_loss(self.network(x), y)
 
 
+class Shared(Module):
+    """A layer that stands in two places, a parameter that two layers have, one that is frozen, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(1, 1, bias=False)
+        self.second, self.third = self.first, nn.Linear(1, 1)
+        self.third.weight = self.first.weight
+        self.frozen = nn.Parameter(torch.tensor([0.5]), requires_grad=False)
+        self.register_buffer("shift", torch.tensor([0.1]))
+        self.save_hyperparameters()
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return nn.functional.huber_loss(self.first(x) + self.second(x) * self.frozen + self.third(x) + self.shift, y)
+
+
+class Unused(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Parameter(torch.zeros(1))
+
+
 class Absolute(Module):
     """Nothing but a loss: stackable."""
 
@@ -343,6 +366,7 @@ HERE = "tests.train.test_stack"
         ("++model._target_={here}.Branches", "cannot be mapped over jobs"),
         ("++model._target_={here}.Hooked", "Hooked.on_train_epoch_end"),
         ("++model._target_={here}.Normed batch_size=5", "changes what it is called on"),
+        ("++model._target_={here}.Unused", "leaves out a parameter"),
         ("model=mlp model.dropout=0.5", "draws random numbers"),
         ("trainer.max_steps=5", "trainer.max_steps"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
@@ -370,14 +394,25 @@ def own(*words: str) -> Config:
     return config
 
 
-def test_a_module_with_nothing_but_a_loss_is_stacked(tmp_path: Path) -> None:
-    config = own(f"++model._target_={HERE}.Absolute", "epochs=2", "batch_size=20", "precision=64-true")
-    assert fit(config).reason is None
-    (result,) = train_stack([config], [[]], ["h"]).results
-    folder = tmp_path / "alone"
-    folder.mkdir()
-    theirs = train_one(config, RunFolder(folder), overrides=[], config_hash="h")
-    assert_alike(result.last, theirs.last, 1e-9, 1e-12)
+@pytest.mark.parametrize("name", ["Absolute", "Shared"])
+def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) -> None:
+    words = (
+        f"++model._target_={HERE}.{name}",
+        "epochs=2",
+        "batch_size=20",
+        "precision=64-true",
+        "optimizer.momentum=0.9",
+    )
+    configs = [own(*words, f"seed={seed}") for seed in (0, 1)]
+    assert fit(configs[0]).reason is None
+    trained = train_stack(configs, [[], []], ["h", "h"])
+    for number, files in trained.files([0, 1]):
+        folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
+        folders[1].mkdir()
+        SweepFolder(tmp_path).place(number, files, trained.results[number])
+        (tmp_path / str(number)).rename(folders[0])
+        train_one(configs[number], RunFolder(folders[1]), overrides=[], config_hash="h")
+        assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)
 
 
 def test_metrics_made_for_numbers_alone_are_asked_job_by_job() -> None:

@@ -6,19 +6,26 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig
 
 from holdfast import console
-from holdfast.errors import Stopped, in_a_line
+from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.hydra_seam.loader import Composed, Loader
 from holdfast.hydra_seam.records import Records, as_job
 from holdfast.runs import Result, SweepFolder
 from holdfast.sweep.plan import Plan, describe, plan
+
+if TYPE_CHECKING:
+    from holdfast.train.bulk import Jobs
+
+Mine = tuple[int, list[str], Composed]
+"""A job of a stack: its number, its words, its configuration."""
 
 
 class Launcher(Protocol):
@@ -48,7 +55,7 @@ class Stacking:
         self._launcher, self._master = launcher, launcher.config
         loader = launcher.hydra_context.config_loader
         assert isinstance(loader, Loader)
-        self._loader = loader
+        self._loader, self._callbacks = loader, launcher.hydra_context.callbacks
         self._plans: dict[Any, Plan] = {}
         self.results: dict[int, Result] = {}
         self.view: console.View | None = None
@@ -78,17 +85,20 @@ class Stacking:
         print(describe(planned, configs), flush=True)
         folder = SweepFolder(Path(str(self._master.hydra.sweep.dir)))
         folder.path.mkdir(parents=True, exist_ok=True)
-        records = Records(self._loader, self._master)
+        self._records = Records(self._loader, self._master)
         returns: dict[int, JobReturn] = {}
         alone = list(planned.alone)
         for stack in planned.stacks:
             mine = [(number, jobs[number - first], composed[number - first]) for number in stack]
-            try:
-                with _stoppable():
-                    returns |= self._train(mine, folder, records)
-            except Exception as error:  # say, memory: a job by itself may still find enough
-                print(f"{len(stack)} jobs could not be trained together, and are run alone: {in_a_line(error)}")
-                alone += [number for number in stack if number not in returns]
+            with _stoppable():
+                try:
+                    trained = self._train(mine)
+                except Exception as error:  # say, memory: a job by itself may still find enough
+                    print(f"{len(stack)} jobs could not be trained together, and are run alone: {in_a_line(error)}")
+                    alone += stack
+                    continue
+                self._write(mine, trained, folder)
+            returns |= {number: self._ended(number, words) for number, words, _ in mine}
         for number in sorted(alone):
             (returns[number],) = self._launcher.launch_each([jobs[number - first]], number)
             if self.view:
@@ -98,44 +108,53 @@ class Stacking:
     def _composed(self, jobs: Sequence[Sequence[str]]) -> list[Composed]:
         return [self._loader.job(self._master, list(words)) for words in jobs]
 
-    def _train(
-        self, jobs: Sequence[tuple[int, list[str], Composed]], folder: SweepFolder, records: Records
-    ) -> dict[int, JobReturn]:
-        """Train a stack and write the folders of its jobs."""
+    def _train(self, jobs: Sequence[Mine]) -> Jobs:
+        """Train a stack."""
         from holdfast.train.bulk import train_stack
 
-        callbacks = self._launcher.hydra_context.callbacks
-        called = bool(callbacks.callbacks)
-        whole = {number: records.job(number, words) for number, words, _ in jobs} if called else {}
-        for config in whole.values():
+        for number, words, _ in jobs if self._callbacks.callbacks else ():
+            config = self._records.job(number, words)
             with as_job(config):
-                callbacks.on_job_start(config=config, task_function=self._launcher.task_function)
-        trained = train_stack(
+                self._callbacks.on_job_start(config=config, task_function=self._launcher.task_function)
+        return train_stack(
             [job.config for _, _, job in jobs],
             [words for _, words, _ in jobs],
             [job.config_hash for _, _, job in jobs],
             *([partial(self.view.epoch, len(jobs), jobs[0][2].config.epochs)] if self.view else []),
         )
+
+    def _write(self, jobs: Sequence[Mine], trained: Jobs, folder: SweepFolder) -> None:
+        """Write the folders of a stack; where that fails, say for a full disk, the jobs without a folder failed."""
         keep = jobs[0][2].config.sweep.keep
-        written = range(len(jobs)) if keep == "all" else trained.best(keep)
-        for place, files in trained.files(list(written)):
-            number, words, job = jobs[place]
-            everything = files | records.files(number, words, job)
-            trained.results[place] = folder.place(number, everything, trained.results[place])
-        returns = {}
-        for (number, words, _), result in zip(jobs, trained.results, strict=True):
-            self.results[number] = result
-            returned = JobReturn(overrides=words, working_dir=os.getcwd(), task_name="train")
-            returned.status = JobStatus.COMPLETED
-            returned.return_value = result.best[result.metric] if result.best else None
-            returns[number] = returned
-            if called:
-                returned.cfg, returned.hydra_cfg = whole[number], whole[number]
-                with as_job(whole[number]):
-                    callbacks.on_job_end(config=whole[number], job_return=returned)
-            if self.view:
-                self.view.ended(number, result)
-        return returns
+        kept = list(range(len(jobs))) if keep == "all" else trained.best(keep)
+        results = {jobs[place][0]: trained.results[place] for place in set(range(len(jobs))).difference(kept)}
+        try:
+            for place, files in trained.files(kept):
+                number, words, job = jobs[place]
+                everything = files | self._records.files(number, words, job)
+                results[number] = folder.place(number, everything, trained.results[place])
+        except Exception as error:
+            told = f"its files could not be written: {in_a_line(error)}"
+            for place in kept:
+                lost = replace(trained.results[place], status="failed", error=told, best=None)
+                results.setdefault(jobs[place][0], lost)
+        self.results |= results
+
+    def _ended(self, number: int, words: list[str]) -> JobReturn:
+        """What a launcher returns of a job, after everyone has been told that it ended."""
+        result = self.results[number]
+        returned = JobReturn(overrides=words, working_dir=os.getcwd(), task_name="train")
+        returned.status = JobStatus.FAILED if result.status == "failed" else JobStatus.COMPLETED
+        failed = HoldfastError(str(result.error)) if result.status == "failed" else None
+        returned.return_value = failed or (result.best[result.metric] if result.best else None)
+        if self._callbacks.callbacks:
+            config = self._records.job(number, words)
+            returned.cfg = returned.hydra_cfg = config
+            with as_job(config):
+                self._callbacks.on_job_end(config=config, job_return=returned)
+        if self.view:
+            self.view.ended(number, result)
+        return returned
 
 
 @contextmanager

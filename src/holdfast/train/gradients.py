@@ -143,9 +143,9 @@ class Mapped:
 
     def __init__(self, module: Module, context: Callable[[], AbstractContextManager[Any]]) -> None:
         self._loss, self._statistics = _Method(module, "loss"), _Method(module, "statistics")
-        named = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
-        self._names = [f"module.{name}" for name, _ in named]
-        self._shapes = [value.shape for _, value in named]
+        parameters = [value for value in module.parameters() if value.requires_grad]
+        self._shapes = [value.shape for value in parameters]
+        self._places = [_places(module, value) for value in parameters]
         self._module, self._context = module, context
         one = grad_and_value(lambda parameters, *batch: self._call(self._loss, parameters, batch))
         # targets are repeated, since torch's losses go wrong where only the prediction is mapped over
@@ -184,9 +184,26 @@ class Mapped:
     def _call(self, method: nn.Module, parameters: Tensor, batch: Batch) -> Tensor:
         """A method of the module with other parameters, given as one vector."""
         parts: Sequence[Tensor] = torch.split(parameters, [shape.numel() for shape in self._shapes])
-        named = {name: part.view(shape) for name, part, shape in zip(self._names, parts, self._shapes, strict=True)}
-        result: Tensor = functional_call(method, named, (batch,))
+        named = {
+            place: part.view(shape)
+            for places, part, shape in zip(self._places, parts, self._shapes, strict=True)
+            for place in places
+        }
+        result: Tensor = functional_call(method, named, (batch,), tie_weights=False)
         return result
+
+
+def _places(module: nn.Module, parameter: Tensor) -> list[str]:
+    """The names of a parameter in `_Method`, one for each layer that has it.
+
+    torch finds shared parameters by itself, but puts those of a layer that stands in two places back wrongly.
+    """
+    return [
+        ".".join(filter(None, ("module", layer, name)))
+        for layer, owner in module.named_modules()
+        for name, value in owner.named_parameters(recurse=False)
+        if value is parameter
+    ]
 
 
 class _Method(nn.Module):

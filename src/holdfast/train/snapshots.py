@@ -39,6 +39,10 @@ class Snapshots:
         ends = np.cumsum([value.numel() for value in named.values()]).tolist()
         sizes = zip(named, ends, strict=True)
         self._parts = {name: slice(end - named[name].numel(), end) for name, end in sizes}
+        names = {id(value): name for name, value in named.items()}
+        held = members.module.state_dict(keep_vars=True)
+        # a shared parameter stands in a state_dict under each of its names
+        self._named = {key: names[id(value)] for key, value in held.items() if id(value) in names}
 
     def weights(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
         """The parameters of some jobs, as `model.pth`."""
@@ -91,16 +95,17 @@ class Snapshots:
 
     def _tensors(self, kept: Kept, jobs: Sequence[int]) -> dict[str, Tensor]:
         """What was kept, by what it is and of which parameter, each with the jobs first."""
-        return {
+        found = {
             f"{what}/{name}": tensor[part][:, list(jobs)].T.reshape(-1, *self._shapes[name]).cpu()
             for what, tensor in kept.tensors.items()
             for name, part in self._parts.items()
         }
+        return found | {f"parameters/{key}": found[f"parameters/{name}"] for key, name in self._named.items()}
 
     def _state_dict(self, slots: Any) -> dict[str, Any]:
         state: dict[str, Any] = self._members.module.state_dict()
         for name, value in state.items():
-            state[name] = slots.tensor(f"parameters/{name}", value) if name in self._parts else value.cpu()
+            state[name] = slots.tensor(f"parameters/{name}", value) if name in self._named else value.cpu()
         return state
 
     def _options(self, job: int) -> Hashable:

@@ -147,12 +147,9 @@ def _check_loss(module: Module, trainer: pl.Trainer, rows: tuple[Tensor, ...], p
     same = all(torch.equal(value, before[1][key]) for key, value in module.named_buffers())
     if not same or not torch.equal(*losses):
         raise UnstackableError(f"{name}.loss changes what it is called on")
-    alone = torch.cat(
-        [
-            torch.zeros_like(value).flatten() if gradient is None else gradient.flatten()
-            for value, gradient in zip(parameters, gradients, strict=True)
-        ]
-    )
+    if any(gradient is None for gradient in gradients):
+        raise UnstackableError(f"{name}.loss leaves out a parameter, which torch.optim then leaves alone")
+    alone = torch.cat([gradient.flatten() for gradient in gradients])
     gradient_of = engine(module, trainer)
     flat = torch.cat([value.detach().flatten() for value in parameters])
     stacked = flat[:, None, None].repeat(1, 1, 2)
