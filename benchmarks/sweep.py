@@ -38,13 +38,14 @@ PROCESSES = 5
 BATCHES = "batch_size=1,5,20,full"
 SWEEPS = {
     1: ["lr=0.01"],
+    -20: ["-m", "hydra/launcher=basic", "lr=logspace(1e-4,1,5)", BATCHES],
     5: ["-m", "lr=0.0001,0.001,0.01,0.1,1"],
     20: ["-m", "lr=logspace(1e-4,1,5)", BATCHES],
     100: ["-m", "lr=logspace(1e-4,1,5)", BATCHES, "seed=range(5)"],
     1000: ["-m", "experiment=stacked_1000"],
     10000: ["-m", "lr=logspace(1e-4,1,500)", BATCHES, "seed=range(5)", "sweep.keep=10"],
 }
-"""The words of a sweep, by its number of jobs."""
+"""The words of a sweep, by its number of jobs; below zero one by one."""
 
 
 def processes() -> None:
@@ -64,8 +65,13 @@ def processes() -> None:
     targets = {1000: ", target 1.5", 10000: ", target 3; the ten best folders kept"}
     for jobs, value in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times[jobs], times[1], strict=True))
-        print(f"{jobs:>6} jobs: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}")
-    print(f"a further job: {(seconds[1000] - seconds[20]) / 980 * 1e3:.2f} ms (target 1; one by one 640)")
+        print(
+            f"{abs(jobs):>6} jobs{' one by one' if jobs < 0 else ''}: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}"
+        )
+    each = (seconds[-20] - seconds[1]) / 19
+    print(
+        f"a further job: {(seconds[1000] - seconds[20]) / 980 * 1e3:.2f} ms (target 1); one by one {each * 1e3:.0f} ms"
+    )
 
 
 def empty(config: DictConfig) -> None:
