@@ -65,9 +65,8 @@ def processes() -> None:
     targets = {1000: ", target 1.5", 10000: ", target 3; the ten best folders kept"}
     for jobs, value in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times[jobs], times[1], strict=True))
-        print(
-            f"{abs(jobs):>6} jobs{' one by one' if jobs < 0 else ''}: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}"
-        )
+        name = f"{abs(jobs)} jobs" + (" one by one" if jobs < 0 else "")
+        print(f"{name:>18}: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}")
     each = (seconds[-20] - seconds[1]) / 19
     print(
         f"a further job: {(seconds[1000] - seconds[20]) / 980 * 1e3:.2f} ms (target 1); one by one {each * 1e3:.0f} ms"
