@@ -45,7 +45,7 @@ class Jobs:
     """What the jobs of a stack leave behind.
 
     Args:
-        stack: the jobs.
+        members: the jobs.
         traces: how they went.
         overrides: the words of each.
         hashes: the digest of each one's configuration.
