@@ -15,11 +15,11 @@ SOURCE = ROOT / "src" / "holdfast"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = {
     **dict.fromkeys(
-        ("errors", "seeding", "rules", "conversion", "options", "schema", "validation", "files", "runs"), 0
+        ("errors", "seeding", "rules", "conversion", "options", "schema", "validation", "files", "hashing", "runs"), 0
     ),
     **dict.fromkeys(("data", "model"), 1),
     "train": 2,
-    "sweep": 3,
+    **dict.fromkeys(("sweep", "report"), 3),
     **dict.fromkeys(("hydra_seam", "main", "help", "console", "__main__", "__init__"), 4),
 }
 HEAVY = {"torch", "lightning", "matplotlib", "torchmetrics"}

@@ -9,7 +9,8 @@ import pytest
 
 from holdfast.errors import FolderError
 from holdfast.files import finite, replacing
-from holdfast.runs import Result, RunFolder, claim, config_hash
+from holdfast.hashing import config_hash
+from holdfast.runs import Result, RunFolder, claim
 
 RESULT = Result(status="completed", overrides=[], config_hash="abc", metric="val/loss")
 

@@ -9,14 +9,14 @@ import shlex
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.runs import Result, RunFolder, SweepFolder
 from holdfast.sweep.finish import Finished, columns, row
-from holdfast.sweep.select import Job, Ranking
+from holdfast.sweep.select import Job, Ranking, job_name
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -65,30 +65,28 @@ def summary(result: Result, folder: RunFolder) -> str:
     return "\n".join(lines)
 
 
-def leaderboard(folder: SweepFolder, finished: Finished, command: Callable[[int], str]) -> str:
+def leaderboard(folder: SweepFolder, finished: Finished) -> str:
     """The end of a sweep: a table with the winner marked, why it won, what it does on test rows, what failed.
 
     Args:
         folder: the sweep's.
         finished: its rankings, and what `selection.json` says of them.
-        command: the command that runs a job alone.
     """
     jobs = sorted((job for ranking in finished.rankings for job in ranking.jobs), key=lambda job: job.number)
-    words = [job.overrides for job in jobs]
     lines = ["", *_table(finished.rankings, jobs), ""]
     for entry in finished.selections:
         number = entry["winner"]
-        lines.append(f"winner: {job_name(number, words)}: {entry['why']}")
+        lines.append(f"winner: {jobs[number].name}: {entry['why']}")
         if entry["test"] is not None:
             lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
         if "test_error" in entry:
             lines.append(f"its test failed: {entry['test_error']}")
-        lines.append(f"alone:  {command(number)}")
+        lines.append(f"alone:  {jobs[number].command}")
     if not finished.selections:
         lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
     for job in jobs:
         if job.result.status == "failed":
-            lines.append(f"{job_name(job.number, words)} failed: {job.result.error}")
+            lines.append(f"{job.name} failed: {job.result.error}")
     lines += _places(folder.path, sorted(path.name for path in folder.path.iterdir() if path.is_file()))
     return "\n".join(lines)
 
@@ -99,11 +97,6 @@ def _places(path: Path, files: Sequence[str]) -> list[str]:
     shown = path.absolute() if ".." in near.parts or near == Path() else near
     root = shown.parent.parent if shown.parent.name in ("runs", "sweeps") else shown
     return [f"{shown}: {' '.join(files)}", f"tensorboard --logdir {shlex.quote(str(root))}"]
-
-
-def job_name(number: int, jobs: Sequence[Sequence[str]]) -> str:
-    """A job by its number and its words: `job 3 (lr=0.1)`."""
-    return f"job {number} ({' '.join(jobs[number])})" if jobs[number] else f"job {number}"
 
 
 class View:
@@ -154,7 +147,7 @@ class View:
         self._ended += 1
         self._advance(max(self._done, self._ended))
         if len(self._jobs) <= ALL_SHOWN and result is not None:
-            line = f"{job_name(number, self._jobs)}: {_outcome(result)}"
+            line = f"{job_name(number, self._jobs[number])}: {_outcome(result)}"
             if self._bar is None:
                 print(line, flush=True)
             else:

@@ -42,9 +42,11 @@ def main(words: list[str] | None = None) -> None:
 
         print(help_text(CONF))
         sys.exit(0)
-    from holdfast.hydra_seam import launch
-
     try:
+        if words[:1] == ["report"]:
+            sys.exit(report(words[1:]))
+        from holdfast.hydra_seam import launch
+
         sys.exit(launch(words, CONF, task, prepare))
     except HoldfastError as error:
         print(error, file=sys.stderr)
@@ -78,8 +80,9 @@ def task(config: DictConfig) -> Any:
     from hydra.types import RunMode
 
     from holdfast import console
+    from holdfast.hashing import config_hash
     from holdfast.hydra_seam import as_single_run, settings
-    from holdfast.runs import RunFolder, config_hash
+    from holdfast.runs import RunFolder
     from holdfast.train.machine import is_leader
     from holdfast.train.one import train_one
 
@@ -106,8 +109,53 @@ def task(config: DictConfig) -> Any:
         # some exceptions cannot travel between processes, and would take the launcher down with them
         raise HoldfastError(in_a_line(error)) from None
     if is_leader() and not job:
+        if checked.report is True:
+            from holdfast.report.write import report_run
+            from holdfast.sweep.select import Job
+
+            report_run(folder, Job(0, result.overrides, "", result), checked)
         log.info("%s", console.summary(result, folder))
     return result.best[result.metric] if result.best else None
+
+
+def report(words: list[str]) -> int:
+    """`holdfast report FOLDER`: draw the report of a finished run or sweep, from its files alone."""
+    from holdfast.errors import ConfigError, Problem
+    from holdfast.hydra_seam.recall import Recall
+    from holdfast.runs import Result, RunFolder, SweepFolder
+
+    folders = [word for place, word in enumerate(words) if word[:1] != "-" and words[place - 1 : place] != _CONFIG_DIR]
+    if len(folders) != 1:
+        lesson = "names one folder, as in holdfast report outputs/sweeps/NAME; --config-dir FOLDER may follow"
+        raise ConfigError([Problem(" ".join(["report", *words]), lesson)])
+    path = Path(folders[0])
+    sweep, run = SweepFolder(path), RunFolder(path)
+    result = run.read()
+    if not sweep.sweep.is_file() and result is None:
+        lesson = "holds neither a sweep (sweep.json) nor a finished run (result.json)"
+        raise ConfigError([Problem(f"report {path}", lesson)])
+    recall = Recall(CONF, [word for word in words if word != folders[0]])
+    import_training()
+    from holdfast.report.reading import jobs_of
+    from holdfast.report.write import report_run, report_sweep
+    from holdfast.sweep.select import Job
+
+    def config_of(ended: Result) -> Config | None:
+        composed = recall(ended.overrides, ended.config_hash)
+        return composed.config if composed else None
+
+    if sweep.sweep.is_file():
+        jobs, mode, told = jobs_of(sweep)
+        report_sweep(sweep, jobs, mode, told, lambda number: config_of(jobs[number].result))
+        print(sweep.page)
+    elif result is not None:
+        print("\n".join(report_run(run, Job(0, result.overrides, "", result), config_of(result))))
+    for problem in recall.problems:
+        print(f"figures that need rows or models are left out: {problem}")
+    return 0
+
+
+_CONFIG_DIR = ["--config-dir"]
 
 
 @contextmanager

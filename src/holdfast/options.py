@@ -74,7 +74,7 @@ class LineData(_Rows):
     slope: float = setting("true slope")
     intercept: float = setting("true intercept")
     noise: float = setting("standard deviation of the noise, in units of y", least=0)
-    outliers: dict[int | str, float] = setting("training rows to replace, and their y", check=rules.outliers)
+    outliers: dict[int | str, float] | None = setting("training rows to replace, and their y", check=rules.outliers)
 
 
 @option("holdfast.data.Linear")

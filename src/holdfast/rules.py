@@ -89,7 +89,7 @@ def conflicts(config: dict[str, Any]) -> dict[str, str]:
         if rows < 1:
             found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
             return found
-        for key in data["outliers"]:
+        for key in data["outliers"] or ():
             if int(str(key).partition(":")[2] or int(key) + 1) > rows:
                 found["data.outliers"] = (
                     f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}; "

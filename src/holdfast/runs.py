@@ -65,14 +65,19 @@ class RunFolder:
     'outputs/runs/a/best.ckpt'
     """
 
-    BEST, LAST, WEIGHTS, RESULT = "best.ckpt", "last.ckpt", "model.pth", "result.json"
+    BEST, LAST, WEIGHTS, DESCENT, RESULT = "best.ckpt", "last.ckpt", "model.pth", "descent.npy", "result.json"
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.best = path / self.BEST
         self.last = path / self.LAST
         self.weights = path / self.WEIGHTS
+        self.descent = path / self.DESCENT
         self.result = path / self.RESULT
+        self.config = path / ".hydra" / "config.yaml"
+        self.figures = path / "figures"
+        self.tested = path / "events.out.tfevents.test"
+        self.seen = path / "events.out.tfevents.report"
         self.experiment = path / "experiment"
 
     @staticmethod
@@ -84,9 +89,13 @@ class RunFolder:
         """The event file."""
         return self.path / self.events_name(started, host)
 
+    def curves(self) -> list[Path]:
+        """The event files of the run, the oldest first; not those with what was made of it later."""
+        return sorted(file for file in self.path.glob("events.out.tfevents.*") if file not in (self.tested, self.seen))
+
     def commit(self, result: Result) -> Result:
         """Write `result.json` with the digests of the run's files: from here on the run is finished."""
-        files = (self.best, self.last, self.weights)
+        files = (self.best, self.last, self.weights, self.descent)
         sealed = dataclasses.replace(result, sha256={file.name: digest(file) for file in files if file.exists()})
         write_json(self.result, vars(sealed))
         return sealed
@@ -123,6 +132,9 @@ class SweepFolder:
         self.opening = path / "test.json"
         self.selection = path / "selection.json"
         self.hydra = path / "multirun.yaml"
+        self.figures = path / "figures"
+        self.page = path / "report.html"
+        self.seen = path / "events.out.tfevents.report"
 
     def job(self, number: int) -> RunFolder:
         """The folder of one job."""
@@ -138,7 +150,7 @@ class SweepFolder:
             files: by their paths inside the folder, which has one more for each that holds a slash.
             result: how the job ended, without digests.
         """
-        sealed = (RunFolder.BEST, RunFolder.LAST, RunFolder.WEIGHTS)
+        sealed = (RunFolder.BEST, RunFolder.LAST, RunFolder.WEIGHTS, RunFolder.DESCENT)
         digests = {name: hashlib.sha256(files[name]).hexdigest() for name in sealed if name in files}
         result = dataclasses.replace(result, sha256=digests)
         part = f"{self.path}/.{number}.{os.getpid()}{HALF_WRITTEN}"
@@ -215,46 +227,6 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
     except OSError as error:
         raise FolderError(f"The folder {path} cannot be made: {error.strerror}.") from error
     raise AssertionError("count() never ends")
-
-
-def config_hash(
-    values: Mapping[str, Any], origin: Mapping[str, Any], known: dict[Any, tuple[Any, str]] | None = None
-) -> str:
-    """Digest of a resolved configuration.
-
-    What a value takes from Hydra itself, such as the run's folder, is hashed as written, not as resolved: the same
-    configuration in another folder is the same configuration.
-
-    Args:
-        values: the configuration, resolved.
-        origin: the same as written.
-        known: the text of groups by their identity; filled here. The jobs of a sweep share most.
-
-    >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
-    False
-    """
-    known = {} if known is None else known
-    parts = []
-    for key in sorted(values):
-        value, raw = values[key], origin.get(key)
-        whole = isinstance(value, (dict, list))
-        place = (key, id(value), id(raw)) if whole else (key, type(value), value, raw if isinstance(raw, str) else None)
-        if place not in known:
-            text = f"{json.dumps(key)}: {json.dumps(_stable(value, raw), sort_keys=True)}"
-            known[place] = ((value, raw), text)
-        parts.append(known[place][1])
-    return hashlib.sha256(f"{{{', '.join(parts)}}}".encode()).hexdigest()
-
-
-def _stable(value: Any, raw: Any) -> Any:
-    if isinstance(raw, str) and ("${hydra:" in raw or "${now:" in raw):
-        return raw
-    if isinstance(value, Mapping):
-        inner = raw if isinstance(raw, Mapping) else {}
-        return {str(key): _stable(item, inner.get(key)) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_stable(item, None) for item in value]
-    return value
 
 
 def _matches(path: Path, sha256: str) -> bool:

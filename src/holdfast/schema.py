@@ -100,6 +100,7 @@ class Config:
     metric: str = setting("what selects the best epoch and the winner")
     mode: Literal["min", "max"] = setting("whether a lower or a higher metric is better")
     test: bool = setting("open the test rows once, after the fit, with the best weights")
+    report: bool | Literal["auto"] = setting("draw figures and a page; auto draws for a sweep, not for a single run")
     data: dict[str, Any] = setting("the rows")
     model: dict[str, Any] = setting("what is fitted")
     optimizer: dict[str, Any] = setting("how the parameters move")

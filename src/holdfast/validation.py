@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from holdfast.conversion import Wrong, fit
 from holdfast.errors import ConfigError, Problem
@@ -129,9 +129,10 @@ def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_mapping(path: str, values: Mapping[str, Any]) -> bool:
-    """Whether the value at a path is one mapping, to be replaced whole, such as `data.outliers`."""
+    """Whether the value at a path is one mapping, or none, to be replaced whole, such as `data.outliers`."""
     above, _, key = path.rpartition(".")
-    return bool(above) and get_origin(keys_under(above, values).get(key)) is dict
+    hint = keys_under(above, values).get(key) if above else None
+    return dict in {get_origin(part) for part in (hint, *get_args(hint))}
 
 
 @cache

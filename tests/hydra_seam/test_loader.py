@@ -11,10 +11,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from holdfast.errors import ConfigError
+from holdfast.hashing import config_hash
 from holdfast.hydra_seam.loader import Loader, search_path, settings
 from holdfast.hydra_seam.plain import as_hydras
 from holdfast.main import CONF
-from holdfast.runs import config_hash
 
 WORDS = [
     [],

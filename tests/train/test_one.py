@@ -81,7 +81,7 @@ def test_weights_losses_and_best_epoch_are_those_of_the_hand_written_rule(
     )
     means = np.array(losses).reshape(10, per_epoch).mean(1)
     np.testing.assert_allclose([event.value for event in seen.Scalars("train/loss_epoch")], means, rtol=1e-6)
-    assert {"train/loss", "lr", "val/mae", "val/r2"} <= set(seen.Tags()["scalars"])
+    assert {"train/loss", "train/lr", "val/mae", "val/r2"} <= set(seen.Tags()["scalars"])
 
 
 @pytest.mark.parametrize("lr", [0.0001, 0.001, 0.01, 0.1, 1])
@@ -248,7 +248,7 @@ def test_plain_torch_goes_on_from_the_optimizers_state(holdfast: Callable[..., A
 )
 def test_schedulers_by_formula(words: list[str], rates: list[float], holdfast: Callable[..., Any]) -> None:
     ran = holdfast("lr=0.01", "epochs=6", "batch_size=full", *words, *START)
-    np.testing.assert_allclose([event.value for event in read(ran.folder.path).Scalars("lr")], rates, rtol=1e-6)
+    np.testing.assert_allclose([event.value for event in read(ran.folder.path).Scalars("train/lr")], rates, rtol=1e-6)
     w, b = -15.0, -10.0
     for rate, (x, y) in zip(rates, batches(60, 6), strict=True):
         dw, db = gradient(w, b, x, y)

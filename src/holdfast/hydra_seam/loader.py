@@ -20,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from holdfast.errors import ConfigError, Problem
+from holdfast.hashing import config_hash
 from holdfast.hydra_seam import words
 from holdfast.hydra_seam.plain import Base, Plain, as_hydras, plain
-from holdfast.runs import config_hash
 from holdfast.schema import Config
 from holdfast.validation import Checked, did_you_mean, keys_under, validate, word
 

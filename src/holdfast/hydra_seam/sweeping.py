@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from holdfast.runs import Result, SweepFolder, claim
 from holdfast.schema import Config
 from holdfast.sweep.grid import words_of
 from holdfast.sweep.plan import Plan
-from holdfast.sweep.select import Job
+from holdfast.sweep.select import Job, job_name
 
 MOST_PROBLEMS = 20
 """Problems told at once, where a sweep of thousands of jobs has a mistake in each."""
@@ -125,7 +125,7 @@ class Sweep:
                 except DeviceError as error:
                     seen[key] = error.problems[0]
             if (problem := seen[key]) is not None:
-                print(f"{console.job_name(number, self.jobs)} will fail here: {problem.word}: {problem.lesson}")
+                print(f"{job_name(number, self.jobs[number])} will fail here: {problem.word}: {problem.lesson}")
 
     def _claim(self) -> SweepFolder:
         chosen = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in self._config.hydra.overrides.hydra)
@@ -156,6 +156,8 @@ class Sweep:
         jobs = zip(self.jobs, self._hashes, self._data, strict=True)
         return {
             "overrides": self._typed,
+            "metric": self._configs[0].metric,
+            "mode": self._configs[0].mode,
             "jobs": [{"overrides": words, "config_hash": hash_, "data": data} for words, hash_, data in jobs],
             "plan": {
                 "launcher": str(self._config.hydra.launcher._target_),
@@ -181,10 +183,22 @@ class Sweep:
             for number, (words, returned) in enumerate(zip(self.jobs, returns, strict=True))
         ]
         finished = finish(folder, jobs, self.config_of)
-        print(console.leaderboard(folder, finished, self._command))
+        if self.config_of(0).report is not False:
+            self._report(folder, jobs)
+        print(console.leaderboard(folder, finished))
         failed = any(job.result.status == "failed" for job in jobs)
         tested = not any("test_error" in entry for entry in finished.selections)
         return 0 if finished.selections and tested and not failed else 1
+
+    def _report(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
+        """Draw the report; one that cannot be drawn takes nothing away from a sweep that is finished."""
+        try:
+            from holdfast.report.write import report_sweep
+
+            told = json.loads(folder.sweep.read_bytes())
+            report_sweep(folder, jobs, self._configs[0].mode, told, self.config_of)
+        except Exception as error:
+            print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {folder.path} tries again")
 
     def _result(self, folder: SweepFolder, number: int, returned: JobReturn) -> Result:
         """What a job left, or why it left nothing."""
@@ -197,10 +211,6 @@ class Sweep:
         failed = returned.status == JobStatus.FAILED
         told = in_a_line(returned._return_value) if failed else "it left no result of its configuration"
         return Result("failed", self.jobs[number], self._hashes[number], self._config.metric, error=told)
-
-    def _command(self, number: int) -> str:
-        """The command that runs one job alone."""
-        return shlex.join(["python", "train.py", *self.jobs[number]])
 
 
 def _product(words: Sequence[str], loader: Loader) -> list[list[str]]:

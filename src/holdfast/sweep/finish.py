@@ -98,21 +98,19 @@ def columns(jobs: Sequence[Job]) -> list[str]:
     """The keys that differ between the jobs, in the order they were typed."""
     values: dict[str, set[str]] = {}
     for job in jobs:
-        for word in job.overrides:
-            key, _, value = word.partition("=")
-            values.setdefault(key.lstrip("+"), set()).add(value)
+        for key, value in job.given.items():
+            values.setdefault(key, set()).add(value)
     return [key for key, seen in values.items() if len(seen) > 1 or len(jobs) == 1]
 
 
 def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
     """One line of the leaderboard, without its rank."""
-    given = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in job.overrides}
     best = job.result.best or {}
     metrics = dict.fromkeys(("val/loss", "train/loss", job.result.metric))
     return {
         "job": job.number,
         "status": job.result.status,
-        **{key: given.get(key) for key in keys},
+        **{key: job.given.get(key) for key in keys},
         **{name: best.get(name) for name in metrics},
         "best_epoch": best.get("epoch"),
         "iterations": job.result.iterations,

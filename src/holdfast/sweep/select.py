@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from holdfast.runs import Result
@@ -27,11 +29,32 @@ class Job:
     result: Result
 
     @property
+    def name(self) -> str:
+        """It by its number and its words: `job 3 (lr=0.1)`."""
+        return job_name(self.number, self.overrides)
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """The values of its words, as they were typed, by their keys."""
+        pairs = (word.lstrip("+").partition("=") for word in self.overrides)
+        return {key: value for key, _, value in pairs}
+
+    @property
+    def command(self) -> str:
+        """The command that runs it alone."""
+        return shlex.join(["python", "train.py", *self.overrides])
+
+    @property
     def value(self) -> float | None:
         """The metric that counts; None for a job that did not complete, or never had a finite one."""
         best = self.result.best
         value = best[self.result.metric] if best is not None and self.result.status == "completed" else None
         return value if value is not None and math.isfinite(value) else None
+
+
+def job_name(number: int, words: Sequence[str]) -> str:
+    """A job by its number and its words: `job 3 (lr=0.1)`."""
+    return f"job {number} ({' '.join(words)})" if words else f"job {number}"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from holdfast.train import events
 from holdfast.train.isolation import isolated
 from holdfast.train.members import Members
 from holdfast.train.snapshots import Snapshots
-from holdfast.train.stack import Stack, Tell, no_one
+from holdfast.train.stack import Stack
 from holdfast.train.template import Marks, Template
-from holdfast.train.trace import Rules, Traces, divergence
+from holdfast.train.trace import Rules, Tell, Traces, divergence, no_one
 from holdfast.train.writer import entry, hparams, versions
 
 _BYTES = 1 << 26  # of records held at a time
@@ -85,6 +85,9 @@ class Jobs:
                     files[job] |= {RunFolder.BEST: checkpoint, RunFolder.WEIGHTS: weight}
             for job, checkpoint in zip(part, snapshots.checkpoints(traces.last, part), strict=True):
                 files[job][RunFolder.LAST] = checkpoint
+            if traces.descents:
+                for job in part:
+                    files[job][RunFolder.DESCENT] = traces.descents.of(job, int(traces.counts[job]))
             if self._members.first.logger.tensorboard:
                 name = RunFolder.events_name(traces.clock[0][1], socket.gethostname())
                 for job, records in zip(part, self._events(part), strict=True):

@@ -1,11 +1,11 @@
-"""What watches a Lightning Trainer: the recorder of the trace, the logger behind it, and the progress bar."""
+"""What watches a Lightning Trainer: the recorder of the trace, and the logger behind it."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,7 +14,6 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
-from tqdm import tqdm
 
 from holdfast.data import DataModule
 from holdfast.errors import HoldfastError
@@ -22,6 +21,7 @@ from holdfast.model.module import Module, loss_sums, measure
 from holdfast.runs import RunFolder
 from holdfast.seeding import derive, reseed
 from holdfast.train.checkpoint import CheckpointIO
+from holdfast.train.descent import flat, stride
 from holdfast.train.trace import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
 from holdfast.train.writer import Writer
 from holdfast.validation import did_you_mean
@@ -38,6 +38,7 @@ class Recorder(Checkpoint):
         checkpoint_io: takes the snapshots.
         seed: of everything random in a step, such as dropout.
         full_train_loss: measure the training metrics over all rows after every epoch.
+        descent: keep the way of two parameters.
         update: called with the trace as it grows.
     """
 
@@ -49,12 +50,15 @@ class Recorder(Checkpoint):
         *,
         seed: int,
         full_train_loss: bool,
+        descent: bool,
         update: Callable[[Trace], None],
     ) -> None:
         self.trace = trace
         self._rules, self._update = rules, update
         self.checkpoint_io = checkpoint_io
-        self._seed, self._full_train_loss = seed, full_train_loss
+        self._seed, self._full_train_loss, self._descent = seed, full_train_loss, descent
+        self._followed: Sequence[Tensor] = ()
+        self._stride = 1
         self._pending: list[Tensor] = []
         self._epoch_start = 0
         self._share = 1
@@ -64,6 +68,7 @@ class Recorder(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self.trace.clock.append((len(self.trace.losses), time.time()))
+        self._follow(trainer, pl_module)
         self._share = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -85,6 +90,8 @@ class Recorder(Checkpoint):
         if loss is not None:
             # Lightning hands over what it has divided for accumulation
             self._pending.append(loss * self._share if self._share > 1 else loss)
+        if self._followed and (len(self.trace.losses) + len(self._pending)) % self._stride == 0:
+            self.trace.descent.append(flat(self._followed))
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # as for every last epoch, Lightning validates before it ends
         if len(self._pending) >= CHECK_EVERY:
@@ -102,10 +109,10 @@ class Recorder(Checkpoint):
             metrics["train/loss_epoch"] = _over_all(trainer, sum(losses) / len(losses), "mean")
         if self._full_train_loss:
             metrics.update(_measure_train(trainer, pl_module))
-        metrics["lr"] = self._learning_rate
+        metrics["train/lr"] = self._learning_rate
         lost = _over_all(trainer, worst(losses), "max")
         if self._rules.metric not in metrics and self._rules.within(lost):
-            logged = [name for name in metrics if name != "lr"]
+            logged = [name for name in metrics if name != "train/lr"]
             raise HoldfastError(
                 f"metric={self._rules.metric} is not logged by {type(pl_module).__name__}: "
                 f"{did_you_mean(self._rules.metric, logged)}"
@@ -122,6 +129,15 @@ class Recorder(Checkpoint):
         if trace.standing.end:
             trainer.should_stop = True
         self._update(trace)
+
+    def _follow(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Begin to keep the parameters, if that was asked for and they are two."""
+        parameters = [value for value in module.parameters() if value.requires_grad]
+        batches = trainer.num_training_batches
+        if self._descent and sum(value.numel() for value in parameters) == 2 and math.isfinite(batches):
+            self._followed = parameters
+            self._stride = stride(int(batches) * (trainer.max_epochs or 1))
+            self.trace.descent.append(flat(parameters))
 
     def _collect(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""
@@ -193,42 +209,6 @@ class EventLogger(Logger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The writer has the whole configuration already."""
-
-
-class Progress(pl.Callback):
-    """A bar over the whole fit, drawn at most ten times a second."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._bar: tqdm[Any] | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with an empty bar."""
-        batches = trainer.num_training_batches
-        total = self._epochs * int(batches) if math.isfinite(batches) else None
-        self._bar = tqdm(total=total, mininterval=0.1, unit="it", leave=False, dynamic_ncols=True)
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """One iteration further."""
-        assert self._bar is not None
-        self._bar.update()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Name the epoch."""
-        assert self._bar is not None
-        self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{self._epochs}", refresh=False)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Clear the line."""
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Clear the line."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _over_all(trainer: pl.Trainer, value: float, how: str) -> float:

@@ -16,12 +16,13 @@ from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train.assemble import BARE, assemble, build, extras, make
-from holdfast.train.callbacks import EventLogger, Progress, Recorder
+from holdfast.train.callbacks import EventLogger, Recorder
 from holdfast.train.checkpoint import CheckpointIO
 from holdfast.train.isolation import isolated
 from holdfast.train.machine import check, is_leader
+from holdfast.train.progress import Progress
 from holdfast.train.trace import Rules, Snapshot, Trace, divergence
-from holdfast.train.writer import Writer, hparams
+from holdfast.train.writer import Writer, hparams, write_tested
 
 
 def train_one(
@@ -61,6 +62,7 @@ def train_one(
         CheckpointIO(),
         seed=config.seed,
         full_train_loss=config.trainer.full_train_loss,
+        descent=config.report is not False,
         update=writer.update,
     )
     with isolated():
@@ -119,7 +121,10 @@ def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -
         )
         announce()
         trainer.test(module, datamodule=data, verbose=False)
-        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if config.logger.tensorboard:
+            write_tested(folder, metrics)
+        return metrics
 
 
 def data_digest(source: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,22 +16,16 @@ from torch import Tensor
 from holdfast.data import row_order
 from holdfast.data.loading import EVALUATION_ROWS
 from holdfast.model.module import measure_jobs
+from holdfast.train.descent import Descents
 from holdfast.train.grid import Grid, Numbers
 from holdfast.train.members import Members
 from holdfast.train.stackable import UnstackableError, engine, on_device
-from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Traces, judge, worst
+from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Tell, Traces, judge, no_one, worst
 from holdfast.train.updates import RULES, clip
 
 _GATHERED = 1 << 20  # numbers gathered at a time: enough to be quick, few enough to stay in the cache
 _EVALUATED = 1 << 22  # numbers of a prediction at a time
 _SMALL = 1 << 20  # multiplications of an iteration below which a second thread costs more than it brings
-
-Tell = Callable[[int, float], None]
-"""Told after every epoch: its number, and the best metric so far."""
-
-
-def no_one(epoch: int, best: float) -> None:
-    """Tells nobody."""
 
 
 class Stack:
@@ -82,6 +76,7 @@ class Stack:
             best=self._best,
             last=self._last,
             seconds=time.perf_counter() - began,
+            descents=self._descents,
         )
 
     def _prepared(self, rows: Any) -> tuple[Tensor, ...]:
@@ -116,6 +111,8 @@ class Stack:
             waited=np.zeros(self._jobs, dtype=np.int64),
             end=np.full(self._jobs, "", dtype="<U8"),
         )
+        follow = self._config.report is not False and len(self._members.start) == 2
+        self._descents = Descents(self._members.start, total) if follow else None
         self._best, self._last = (Kept(np.full(self._jobs, -1), np.zeros(self._jobs, dtype=np.int64)) for _ in range(2))
 
     def _train_epoch(self, epoch: int) -> None:
@@ -133,6 +130,8 @@ class Stack:
                     gradient = clip(gradient, config.gradient_clip_val, config.gradient_clip_algorithm)
                 self._update.step(self._parameters, gradient, rate)
                 outcomes.append(outcome)
+                if self._descents:
+                    self._descents.step(self._parameters)
             pending.append(self._engine.losses(outcomes))
             done += len(outcomes)
             if done % CHECK_EVERY == 0 or done == self._iterations:
@@ -142,6 +141,8 @@ class Stack:
                 if done < self._iterations and out.any():
                     lost.append((self._grid.at[out], self._taken(self._grid.at[out])))
                     running &= ~out
+        if self._descents:
+            self._descents.end_epoch((epoch + 1) * self._iterations, self._grid.live, self._grid.at)
         for at, tensors in lost:
             for name, tensor in self._tensors().items():
                 tensor.flatten(1)[:, at] = tensors[name]
@@ -207,7 +208,7 @@ class Stack:
         )
         if self._config.trainer.full_train_loss:
             measured |= self._measured(self._train, "train")
-        measured["lr"] = self._members.rates[epoch][live]
+        measured["train/lr"] = self._members.rates[epoch][live]
         if self._rules.metric not in measured:
             raise UnstackableError(f"metric={self._rules.metric} is not measured")
         if not self._metrics:

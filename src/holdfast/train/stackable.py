@@ -17,6 +17,7 @@ from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.schema import Config
 from holdfast.train.assemble import assemble, build_module, make
+from holdfast.train.descent import MOST_POINTS
 from holdfast.train.gradients import Gradients, LeastSquares, Mapped
 from holdfast.train.isolation import isolated
 from holdfast.train.schedule import SCHEDULERS
@@ -131,7 +132,7 @@ def _try(config: Config) -> int:
     iterations = config.epochs * -(-len(data.train) // size)
     # losses are kept as numbers, and become records one part of the jobs after the other
     width = size * (sum(part[0].numel() for part in rows) + _activations(module, rows))
-    needed = parameters[0].element_size() * (_COPIES * numbers + 3 * width) + 8 * iterations
+    needed = parameters[0].element_size() * (_COPIES * numbers + 3 * width + 2 * MOST_POINTS) + 8 * iterations
     return max(1, _free_memory(trainer.strategy.root_device) // 2 // needed)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.schema import Config
+from holdfast.train.descent import Descents
 
 CHECK_EVERY = 1000
 """Iterations after which losses are looked at inside an epoch, so that a long one does not train on through NaN."""
+
+
+Tell = Callable[[int, float], None]
+"""Told after every epoch: its number, and the best metric so far."""
+
+
+def no_one(epoch: int, best: float) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,7 @@ class Trace:
         epochs: every epoch, in order.
         standing: where the run stands.
         best, last: the best and the last epoch; best is None while no epoch was finite.
+        descent: of a model with two parameters, these before the first and after every `stride` iterations.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -160,6 +170,7 @@ class Trace:
     standing: Standing = field(default_factory=Standing)
     best: Snapshot | None = None
     last: Snapshot | None = None
+    descent: list[Tensor] = field(default_factory=list)
 
 
 @dataclass
@@ -191,6 +202,7 @@ class Traces:
         standing: where the runs stand.
         best, last: the best and the last epoch of each.
         seconds: what training them took, all together.
+        descents: of models with two parameters the ways of these; None where nobody asked, or of other models.
     """
 
     losses: NDArray[Any]
@@ -203,3 +215,4 @@ class Traces:
     best: Kept
     last: Kept
     seconds: float
+    descents: Descents | None = None

@@ -14,10 +14,12 @@ import lightning
 import numpy as np
 import torch
 
+from holdfast.files import replacing
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train import events
 from holdfast.train.checkpoint import save
+from holdfast.train.descent import as_file
 from holdfast.train.trace import Rules, Snapshot, Trace
 
 SECONDS_BETWEEN_WRITES = 5.0
@@ -85,6 +87,9 @@ class Writer:
         self.flush(trace)
         if trace.best is not None and self._leader:
             save(trace.best.checkpoint["state_dict"], self._folder.weights)
+        if trace.descent and self._leader:
+            with replacing(self._folder.descent) as stream:
+                stream.write(as_file(torch.stack(trace.descent)))
         now = time.time()
         tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
         self._append(*tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
@@ -128,6 +133,14 @@ class Writer:
             self._events = events.EventFile(self._folder.events(now, socket.gethostname()), now)
             self._events.append(events.session_start(self._hparams, now))
         self._events.append(*records)
+
+
+def write_tested(folder: RunFolder, metrics: Mapping[str, float]) -> None:
+    """Let TensorBoard show the test metrics of a run that was finished before it was tested."""
+    now = time.time()
+    curves = [events.scalars(tag, [0], [value], [now]) for tag, value in metrics.items()]
+    with replacing(folder.tested) as stream:
+        stream.write(b"".join([events.version(now), *curves]))
 
 
 def entry(epoch: int, metrics: Mapping[str, float], metric: str) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""What tells whether two configurations are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def config_hash(
+    values: Mapping[str, Any], origin: Mapping[str, Any], known: dict[Any, tuple[Any, str]] | None = None
+) -> str:
+    """Digest of a resolved configuration.
+
+    What a value takes from Hydra itself, such as the run's folder, is hashed as written, not as resolved: the same
+    configuration in another folder is the same configuration.
+
+    Args:
+        values: the configuration, resolved.
+        origin: the same as written.
+        known: the text of groups by their identity; filled here. The jobs of a sweep share most.
+
+    >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
+    False
+    """
+    known = {} if known is None else known
+    parts = []
+    for key in sorted(values):
+        value, raw = values[key], origin.get(key)
+        whole = isinstance(value, (dict, list))
+        place = (key, id(value), id(raw)) if whole else (key, type(value), value, raw if isinstance(raw, str) else None)
+        if place not in known:
+            text = f"{json.dumps(key)}: {json.dumps(_stable(value, raw), sort_keys=True)}"
+            known[place] = ((value, raw), text)
+        parts.append(known[place][1])
+    return hashlib.sha256(f"{{{', '.join(parts)}}}".encode()).hexdigest()
+
+
+def _stable(value: Any, raw: Any) -> Any:
+    if isinstance(raw, str) and ("${hydra:" in raw or "${now:" in raw):
+        return raw
+    if isinstance(value, Mapping):
+        inner = raw if isinstance(raw, Mapping) else {}
+        return {str(key): _stable(item, inner.get(key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_stable(item, None) for item in value]
+    return value

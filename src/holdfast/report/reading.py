@@ -1,0 +1,182 @@
+"""What a finished folder tells: jobs, curves, rows, predictions. Nothing that lies in a folder is executed.
+
+Weights and numbers are read; whatever has to be built, rows and models, is built from a configuration that the caller
+trusts, and only if it is the one that the job was trained with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils import vector_to_parameters
+
+from holdfast.data import DataModule
+from holdfast.errors import FolderError
+from holdfast.model import Module
+from holdfast.runs import Result, RunFolder, SweepFolder
+from holdfast.schema import Config
+from holdfast.sweep.select import Job
+from holdfast.train import events
+from holdfast.train.assemble import build_module, make
+from holdfast.train.isolation import isolated
+
+ConfigOf = Callable[[int], "Config | None"]
+"""The configuration of a job by its number; None where it cannot be known."""
+
+Numbers = NDArray[np.float64]
+
+
+def jobs_of(folder: SweepFolder) -> tuple[list[Job], Literal["min", "max"], dict[str, Any]]:
+    """The jobs of a sweep as its files tell them, whether less is better, and all of `sweep.json`.
+
+    Raises:
+        FolderError: there is no `sweep.json` that can be read.
+    """
+    try:
+        told = json.loads(folder.sweep.read_bytes())
+        dropped, jobs = folder.read_dropped(), []
+        for number, entry in enumerate(told["jobs"]):
+            words = [str(word) for word in entry["overrides"]]
+            result = dropped.get(number) or folder.job(number).read()
+            if result is None or result.config_hash != entry["config_hash"]:
+                told_of = "it left no result: it was not finished"
+                result = Result("failed", words, entry["config_hash"], str(told["metric"]), error=told_of)
+            jobs.append(Job(number, words, str(entry["data"]), result))
+        return jobs, told["mode"], told
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise FolderError(f"{folder.sweep} cannot be read: {error}. Without it a sweep cannot be told.") from error
+
+
+def curves(folder: RunFolder, tags: Sequence[str]) -> dict[str, tuple[Numbers, Numbers]]:
+    """Some curves of a run, each as steps and values; those it does not have are left out."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in folder.curves():
+        for tag, points in events.read(file, frozenset(tags)).items():
+            found.setdefault(tag, []).extend(points)
+    return {tag: tuple(np.array(points, dtype=np.float64).T) for tag, points in found.items()}
+
+
+def descent(folder: RunFolder) -> Numbers | None:
+    """The two parameters of a run on their way, shape `(points, 2)`, if it kept them."""
+    try:
+        points = np.load(folder.descent, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return points.astype(np.float64) if points.ndim == 2 and points.shape[1:] == (2,) and len(points) else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """The training and validation rows that some jobs share, as numbers.
+
+    Attributes:
+        config: of one of the jobs.
+    """
+
+    config: Config
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
+        with isolated():
+            data = make(self.config.data)
+            data.setup("fit")
+            loaders = {
+                "train": data.all_train_dataloader() if isinstance(data, DataModule) else data.train_dataloader(),
+                "val": data.val_dataloader(),
+            }
+            found = {}
+            for split, loader in loaders.items():
+                x, y = (torch.cat(parts) for parts in zip(*loader, strict=True))
+                found[split] = (x, y)
+            return found
+
+    def x(self, split: str) -> Tensor:
+        """Inputs, shape `(rows, features)`."""
+        return self._rows[split][0]
+
+    def y(self, split: str) -> Tensor:
+        """Targets, shape `(rows, 1)`."""
+        return self._rows[split][1]
+
+    def is_regression(self) -> bool:
+        """Whether every row is a vector of numbers with one number as its target."""
+        return all(
+            isinstance(part, Tensor) and part.ndim == 2 and part.is_floating_point()
+            for rows in self._rows.values()
+            for part in rows
+        ) and all(y.shape[1] == 1 for _, y in self._rows.values())
+
+    def least_squares(self) -> LeastSquares:
+        """The line, or plane, that fits the training rows best."""
+        x, y = (part.double() for part in self._rows["train"])
+        design = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+        solution = torch.linalg.lstsq(design, y, driver="gelsd").solution[:, 0]
+        losses = {}
+        for split in ("train", "val"):
+            error = self.x(split).double() @ solution[:-1, None] + solution[-1] - self.y(split).double()
+            losses[split] = float(error.square().mean())
+        return LeastSquares(solution[:-1].numpy(), float(solution[-1]), losses["train"], losses["val"])
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """The exact solution of linear regression on the training rows.
+
+    Attributes:
+        weight: shape `(features,)`.
+        bias: of the solution.
+        train, val: its mean squared error on training and on validation rows.
+    """
+
+    weight: Numbers
+    bias: float
+    train: float
+    val: float
+
+
+def fitted(config: Config, folder: RunFolder) -> torch.nn.Module:
+    """The model of a run with its best weights, ready to predict."""
+    with isolated():
+        module = build_module(config)
+        module.load_state_dict(torch.load(folder.weights, map_location="cpu", weights_only=True))
+        return module.eval()
+
+
+def predict(module: torch.nn.Module, x: Tensor) -> Numbers:
+    """What a model predicts, shape `(rows,)`."""
+    dtype = next((value.dtype for value in module.parameters()), x.dtype)
+    with isolated(), torch.no_grad():
+        return np.asarray(module(x.to(dtype)).double().reshape(len(x)))
+
+
+def cost(config: Config, table: Table, first: Numbers, second: Numbers) -> tuple[tuple[str, str], Numbers] | None:
+    """The loss over all training rows on a grid of two parameters.
+
+    Args:
+        config: of a model with two parameters.
+        table: the rows.
+        first, second: values of the parameters, in their order in the model.
+
+    Returns:
+        The names of the parameters, and the loss, shape `(second, first)`; None of any other model.
+    """
+    with isolated(), torch.no_grad():
+        module = build_module(config).double()
+        named = [(name.rpartition(".")[2], value) for name, value in module.named_parameters() if value.requires_grad]
+        names = [name for name, value in named for _ in range(value.numel())]
+        if not isinstance(module, Module) or len(names) != 2:
+            return None
+        batch = (table.x("train").double(), table.y("train").double())
+        made = np.empty((len(second), len(first)))
+        for row, column in np.ndindex(*made.shape):
+            vector_to_parameters(torch.tensor([first[column], second[row]]), [value for _, value in named])
+            made[row, column] = float(module.loss(batch))
+        return (names[0], names[1]), made

@@ -1,0 +1,126 @@
+"""The report of a run or a sweep: figures, TensorBoard's pictures and texts, and the page, written into its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from holdfast.files import replacing
+from holdfast.report import tensorboard
+from holdfast.report.page import Page, Section, command
+from holdfast.report.pictures import Pictures
+from holdfast.report.reading import ConfigOf
+from holdfast.report.style import png
+from holdfast.runs import RunFolder, SweepFolder
+from holdfast.schema import Config
+from holdfast.sweep.select import Job, Ranking, rank
+
+MOST_SETS = 4
+"""Data sets of a sweep that get figures of their own."""
+
+Images = list[tuple[str, str, bytes]]
+
+
+def report_run(folder: RunFolder, job: Job, config: Config | None) -> list[str]:
+    """Draw the figures of a run; returns their names, and why others are missing.
+
+    Args:
+        folder: the run's.
+        job: the run as a job by itself.
+        config: what it was trained with, if that is known.
+    """
+    pictures = Pictures(Ranking("", (job,), job, None), lambda number: folder, lambda number: config)
+    images = _images(pictures, folder.figures)
+    texts = {"config": tensorboard.code(_text(folder))}
+    tensorboard.write(folder.seen, {name: data for name, _, data in images}, texts)
+    return [*(f"figures/{name}.png" for name, _, _ in images), *pictures.missing]
+
+
+def report_sweep(
+    folder: SweepFolder, jobs: Sequence[Job], mode: Literal["min", "max"], told: dict[str, Any], config_of: ConfigOf
+) -> None:
+    """Draw the figures of a sweep and write its page.
+
+    Args:
+        folder: the sweep's.
+        jobs: every job and how it ended.
+        mode: whether a lower ("min") or a higher ("max") metric is better.
+        told: what `sweep.json` says.
+        config_of: the configuration of a job, if that is known.
+    """
+    selected, opened = _selected(folder)
+    rankings = rank(jobs, mode)
+    sections, images = [], Images()
+    for place, ranking in enumerate(rankings):
+        pictures = Pictures(ranking, folder.job, config_of)
+        prefix = f"data{place + 1}_" if len(rankings) > 1 else ""
+        drawn = _images(pictures, folder.figures, prefix) if place < MOST_SETS else []
+        images += drawn
+        number = ranking.winner.number if ranking.winner else None
+        selection = next((entry for entry in selected if entry.get("winner") == number), None)
+        sections.append(Section(ranking, selection, pictures.least_squares(), drawn, pictures.missing))
+    winner = next((ranking.winner for ranking in rankings if ranking.winner), None)
+    config = _text(folder.job(winner.number)) if winner else ""
+    page = Page(
+        name=folder.path.absolute().name,
+        command=command(told.get("overrides", [])),
+        sections=sections,
+        opened=opened,
+        why=_why(folder, rankings),
+        versions=told.get("versions", {}),
+        plan=_plan(told.get("plan", {})),
+        config=config,
+    )
+    texts = {"leaderboard": "\n\n".join(tensorboard.table(section.rows) for section in sections)}
+    tensorboard.write(
+        folder.seen, {name: data for name, _, data in images}, texts | {"config": tensorboard.code(config)}
+    )
+    with replacing(folder.page) as stream:
+        stream.write(page.html().encode())
+
+
+def _images(pictures: Pictures, folder: Any, prefix: str = "") -> Images:
+    """Draw every figure, and keep it as a file."""
+    images = [(f"{prefix}{picture.name}", picture.caption, png(picture.figure)) for picture in pictures.all()]
+    if images:
+        folder.mkdir(exist_ok=True)
+    for name, _, data in images:
+        with replacing(folder / f"{name}.png") as stream:
+            stream.write(data)
+    return images
+
+
+def _selected(folder: SweepFolder) -> tuple[list[dict[str, Any]], int]:
+    """What `selection.json` says of each winner, and how often test rows were opened in all."""
+    try:
+        selection = json.loads(folder.selection.read_bytes())
+        entries = [selection] if selection.get("winner") is not None else selection["data_sets"]
+    except (OSError, ValueError, KeyError):
+        entries = []
+    try:
+        openings = json.loads(folder.opening.read_bytes())
+        counts = [entry["count"] for entry in (openings if isinstance(openings, list) else [openings])]
+    except (OSError, ValueError, KeyError):
+        counts = []
+    return entries, sum(counts)
+
+
+def _why(folder: SweepFolder, rankings: Sequence[Ranking]) -> str | None:
+    if not folder.selection.exists():
+        return "the sweep is not finished"
+    return "the data differ between jobs, which are compared on the same rows only" if len(rankings) > 1 else None
+
+
+def _plan(plan: dict[str, Any]) -> list[str]:
+    stacks, alone = plan.get("stacks", []), plan.get("alone", {})
+    reasons = sorted(set(map(str, alone.values())))
+    told = [f"{sum(map(len, stacks))} jobs were trained in {len(stacks)} stacks."] if stacks else []
+    return told + ([f"{len(alone)} jobs ran alone: {'; '.join(reasons)}."] if alone else [])
+
+
+def _text(folder: RunFolder) -> str:
+    try:
+        return folder.config.read_text(encoding="utf-8")
+    except OSError:
+        return ""

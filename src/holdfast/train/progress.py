@@ -1,0 +1,45 @@
+"""A bar over a fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+from tqdm import tqdm
+
+
+class Progress(pl.Callback):
+    """A bar over the whole fit, drawn at most ten times a second."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with an empty bar."""
+        batches = trainer.num_training_batches
+        total = self._epochs * int(batches) if math.isfinite(batches) else None
+        self._bar = tqdm(total=total, mininterval=0.1, unit="it", leave=False, dynamic_ncols=True)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """One iteration further."""
+        assert self._bar is not None
+        self._bar.update()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name the epoch."""
+        assert self._bar is not None
+        self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{self._epochs}", refresh=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Clear the line."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Clear the line."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
