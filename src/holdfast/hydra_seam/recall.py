@@ -13,7 +13,6 @@ from typing import Any
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
@@ -35,9 +34,9 @@ class Recall:
 
     def __init__(self, conf: Path, flags: Sequence[str] = ()) -> None:
         version.setbase("1.3")
-        self._loader = Loader(search_path(get_args_parser().parse_args(list(flags)), conf))
-        GlobalHydra.instance().clear()
-        GlobalHydra.instance().initialize(Hydra("train", self._loader))
+        path = search_path(get_args_parser().parse_args(list(flags)), conf)
+        self._loader = Loader(path)
+        Hydra("train", self._loader)  # makes Hydra's resolvers known
         self._master = self._loader.load_configuration(CONFIG_NAME, ["hydra.mode=RUN"], RunMode.RUN)
         self.problems: dict[str, None] = {}
 

@@ -74,6 +74,8 @@ class Pictures:
 
     def _losses(self) -> Iterator[Picture]:
         """The loss against every swept key, a line for each batch size."""
+        if all(job.result.status == "failed" for job in self._ranking.jobs):
+            return
         for key in self._choice.axes()[:AXES]:
             by = self._choice.beside(key)
             values = self._choice.values(key)
@@ -107,7 +109,7 @@ class Pictures:
     def _heatmap(self) -> Iterator[Picture]:
         """The metric over two swept keys."""
         keys = self._choice.axes()
-        if len(keys) != 2:
+        if len(keys) != 2 or self._ranking.winner is None:
             return
         across, up = sorted(keys, key=lambda key: -len(self._choice.values(key)))
         names = [self._choice.values(key) for key in (across, up)]

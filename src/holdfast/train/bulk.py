@@ -19,7 +19,7 @@ from holdfast.train.snapshots import Snapshots
 from holdfast.train.stack import Stack
 from holdfast.train.template import Marks, Template
 from holdfast.train.trace import Rules, Tell, Traces, divergence, no_one
-from holdfast.train.writer import entry, hparams, versions
+from holdfast.train.writer import bests, entry, hparams, versions
 
 _BYTES = 1 << 26  # of records held at a time
 _RECORD = 60  # bytes of a scalar, about
@@ -136,12 +136,18 @@ class Jobs:
             events.frames(tag, numbers, traces.metrics[tag].T[jobs][:, : len(numbers)], traces.ended)
             for tag in sorted(traces.metrics)
         ]
+        best = [bests(self.results[job].best or {}, self._rules.metric) for job in jobs]
+        points = {
+            tag: events.frames(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
+            for tag in sorted(set().union(*best))
+        }
         head = events.version(began)
         ends = {completed: events.session_end(completed, now) for completed in (True, False)}
         for place, (job, start) in enumerate(zip(jobs, self._sessions(jobs, began), strict=True)):
             count, epochs = traces.counts[job], traces.epochs[job]
             records = [head, start, losses[place, :count].tobytes()]
             records += [curve[place, :epochs].tobytes() for curve in curves]
+            records += [frame[place].tobytes() for tag, frame in points.items() if tag in best[place]]
             yield b"".join([*records, ends[self.results[job].status == "completed"]])
 
     def _sessions(self, jobs: Sequence[int], began: float) -> list[bytes]:

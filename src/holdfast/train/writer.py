@@ -92,8 +92,10 @@ class Writer:
                 stream.write(as_file(torch.stack(trace.descent)))
         now = time.time()
         tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
-        self._append(*tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
         epochs = [entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(trace.epochs)]
+        found = bests(epochs[trace.best.epoch] if trace.best else {}, self._rules.metric)
+        best = [events.scalars(tag, [0], [value], [now]) for tag, value in found.items()]
+        self._append(*best, *tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
         result = Result(
             status=status,
             overrides=overrides,
@@ -148,6 +150,12 @@ def entry(epoch: int, metrics: Mapping[str, float], metric: str) -> dict[str, An
     return {"epoch": epoch, metric: None, "val/loss": None, "train/loss": None, **metrics}
 
 
+def bests(best: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """The best epoch, by which jobs are ranked; of a curve, HParams shows the last."""
+    found = {name: best.get(name) for name in sorted({metric, "val/loss", "train/loss"})}
+    return {f"best/{name}": value for name, value in found.items() if value is not None and np.isfinite(value)}
+
+
 def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
     """The row of a run in TensorBoard's HParams: what a user usually varies, and every key that was typed."""
     row = {key: getattr(config, key) for key in ("lr", "batch_size", "epochs", "seed")}
@@ -156,10 +164,11 @@ def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
     for word in overrides:
         if word.startswith("~"):
             continue
-        key = word.lstrip("+").partition("=")[0]
+        key, _, typed = word.lstrip("+").partition("=")
         node: Any = config
         for part in key.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else getattr(node, part, None)
+            # what the schema does not know, such as a group of the user's own, is shown as it was typed
+            node = node.get(part, typed) if isinstance(node, Mapping) else getattr(node, part, typed)
         if not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
             row[key] = node
     return row

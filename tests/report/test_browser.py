@@ -1,0 +1,199 @@
+"""TensorBoard and the page, in a real browser: Chromium, driven by Selenium, over a real sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from holdfast.runs import SweepFolder
+from tests.conftest import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+REQUIRED = bool(os.environ.get("HOLDFAST_BROWSER"))
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and not REQUIRED,
+    reason="no browser: install Chromium and its driver (Debian: chromium, chromium-driver)",
+)
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1600,1200")
+TEXTS = """
+const texts = [];
+const walk = node => {
+  if (node.shadowRoot) walk(node.shadowRoot);
+  for (const child of node.childNodes) {
+    if (child.nodeType === 1) walk(child);
+    const text = child.nodeType === 3 && child.textContent.trim();
+    if (text && !["STYLE", "SCRIPT"].includes(child.parentNode.nodeName)) texts.push(text);
+  }
+};
+walk(document.body);
+return texts;
+"""
+PICTURES = """
+const found = [];
+const walk = node => {
+  if (node.shadowRoot) walk(node.shadowRoot);
+  for (const child of node.children) { if (child.tagName === "IMG") found.push(child.naturalWidth); walk(child); }
+};
+walk(document.body);
+return found;
+"""
+
+
+def eventually(look: Callable[[], Any], seconds: float = 60) -> Any:
+    """What is seen, once it is there."""
+    until = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if seen or time.monotonic() > until:
+            return seen
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    folder = tmp_path_factory.mktemp("browser")
+    words = ["-m", "lr=0.01,0.1,1", "batch_size=5,full", "hydra.sweep.dir=outputs/sweeps/s"]
+    other = ["-m", "optimizer.momentum=0.0,0.9", "hydra.sweep.dir=outputs/sweeps/t", "report=false"]
+    for each in (words, other):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *each], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    return SweepFolder(folder / "outputs" / "sweeps" / "s")
+
+
+@pytest.fixture(scope="module")
+def address(sweep: SweepFolder) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    logdir = str(sweep.path.parents[1])
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    assert CHROMIUM, "a browser is required here, and there is no Chromium"
+    assert DRIVER, "a browser is required here, and there is no chromedriver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def opened(browser: Any, url: str, wanted: str) -> list[str]:
+    """All texts of a page, once one of them is there."""
+    from selenium.common.exceptions import WebDriverException
+
+    def look() -> list[str]:
+        try:
+            found: list[str] = browser.execute_script(TEXTS)
+        except WebDriverException:  # between two pages
+            return []
+        return found if wanted in found else []
+
+    def load() -> bool:
+        try:
+            browser.get(url)
+            browser.refresh()
+        except WebDriverException:  # the server is starting
+            return False
+        return bool(eventually(look, 20))
+
+    assert eventually(load), f"{wanted} is not on {url}"
+    return look()
+
+
+def test_hparams_has_a_row_a_job_and_a_column_a_swept_key(browser: Any, address: str, sweep: SweepFolder) -> None:
+    texts = opened(browser, f"{address}/#hparams", "sweeps/s/5")
+    assert "Number of matching session groups: 8" in texts
+    for key in ("lr", "batch_size", "optimizer.momentum", "best/val/loss", "best/train/loss", "test/loss", "val/loss"):
+        assert key in texts, key
+    assert "hp_metric" not in texts
+    rows = {run: texts[texts.index(run) :][:14] for run in (f"sweeps/s/{number}" for number in range(6))}
+    for number in range(6):
+        result = sweep.job(number).read()
+        assert result is not None
+        lr = f"{float(result.overrides[0].partition('=')[2]):.5g}"
+        assert any(text.rstrip("0") == lr.rstrip("0") or text.startswith(lr) for text in rows[f"sweeps/s/{number}"][1:])
+        if result.best is not None and result.status == "completed":
+            for name in ("val/loss", "train/loss"):
+                shown = f"{result.best[name]:.5g}"
+                assert any(same(text, shown) for text in rows[f"sweeps/s/{number}"]), (name, shown, rows)
+    tested = json.loads(sweep.selection.read_text())
+    winner = f"sweeps/s/{tested['winner']}"
+    shown = f"{tested['test']['test/loss']:.5g}"
+    assert [run for run in rows if any(same(text, shown) for text in rows[run])] == [winner]
+    # parallel coordinates and the scatter plot have an axis for it too
+    assert texts.count("best/val/loss") >= 4
+
+
+def same(text: str, number: str) -> bool:
+    try:
+        return abs(float(text) - float(number)) <= 1e-4 * abs(float(number))
+    except ValueError:
+        return False
+
+
+def test_scalars_show_the_jobs_in_groups(browser: Any, address: str) -> None:
+    texts = opened(browser, f"{address}/#timeseries", "sweeps/s/5")
+    assert {"train", "val", "test", "best", "figures"} <= set(texts)
+    assert not any(text.endswith("hp_metric") for text in texts)
+
+
+def test_the_values_are_those_of_result_json(browser: Any, address: str, sweep: SweepFolder) -> None:
+    result = sweep.job(2).read()
+    assert result is not None
+    assert result.best is not None
+    browser.get(f"{address}/data/plugin/scalars/scalars?run=sweeps%2Fs%2F2&tag=val%2Floss")
+    points = json.loads(browser.find_element("tag name", "body").text)
+    epoch = result.best["epoch"]
+    assert points[epoch][1:] == [epoch, pytest.approx(result.best["val/loss"], rel=1e-6)]
+
+
+def test_images_are_shown(browser: Any, address: str, sweep: SweepFolder) -> None:
+    texts = opened(browser, f"{address}/#images", "figures/fit")
+    assert {f"figures/{path.stem}" for path in sweep.figures.iterdir()} <= set(texts)
+    count = len(list(sweep.figures.iterdir()))
+    assert eventually(lambda: sum(width > 300 for width in browser.execute_script(PICTURES)) >= count)
+
+
+def test_text_holds_leaderboard_and_configuration(browser: Any, address: str) -> None:
+    texts = opened(browser, f"{address}/#text", "leaderboard")
+    assert {"rank", "batch_size", "val/loss", "diverged"} <= set(texts)
+    assert any("_target_: holdfast.data.Line" in text for text in texts)
+
+
+def test_the_page_is_sorted_by_a_click_and_asks_for_nothing(browser: Any, sweep: SweepFolder) -> None:
+    browser.get(sweep.page.as_uri())
+    column = "return [...document.querySelectorAll('tbody tr')].map(row => row.cells[1].textContent)"
+    assert sorted(browser.execute_script(column)) != browser.execute_script(column)
+    browser.find_elements("css selector", "th")[1].click()
+    assert browser.execute_script(column) == ["0", "1", "2", "3", "4", "5"]
+    browser.find_elements("css selector", "th")[1].click()
+    assert browser.execute_script(column) == ["5", "4", "3", "2", "1", "0"]
+    assert all(width > 300 for width in browser.execute_script(PICTURES))
+    asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in asked if not name.startswith("data:")] == []
+    logged = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not [entry for entry in logged if "report.html" in entry["message"]]
