@@ -59,7 +59,9 @@ def processes() -> None:
                 folder = Path(root, f"{jobs}_{number}")
                 folder.mkdir()
                 began = time.perf_counter()
-                subprocess.run([sys.executable, train, *words], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+                subprocess.run(
+                    [sys.executable, train, *words, "report=false"], cwd=folder, stdout=subprocess.DEVNULL, check=True
+                )
                 times[jobs].append(time.perf_counter() - began)
     seconds = {jobs: statistics.median(values) for jobs, values in times.items()}
     targets = {1000: ", target 1.5", 10000: ", target 3; the ten best folders kept"}

@@ -1,70 +1,46 @@
-"""python docs/picture.py: train stochastic, mini-batch and batch gradient descent, and photograph them in TensorBoard.
+"""python docs/picture.py: the README's pictures, photographed from real runs.
 
-Needs Chromium on the PATH; writes docs/tensorboard.png.
+docs/tensorboard.png shows stochastic, mini-batch and batch gradient descent in TensorBoard, docs/report.png the page of
+a sweep. Needs Chromium and its driver, and the packages of ".[dev]".
 """
 
 from __future__ import annotations
 
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.browser import chromium, opened, tensorboard  # noqa: E402
+
 EXPERIMENTS = ("sgd", "mini_batch", "batch_gd")
-START = ("model.weight=-15", "model.bias=-10", "data.outliers={}")
-PICTURE = ROOT / "docs" / "tensorboard.png"
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-3d-apis", "--hide-scrollbars", "--no-first-run",
-    "--disable-background-networking", "--window-size=1500,700", "--virtual-time-budget=60000",
-]  # fmt: skip
+SWEEP = ("-m", "lr=0.0001,0.001,0.01,0.1,1", "seed=0,1,2")
 
 
 def main() -> None:
     """Train, serve, photograph."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        sys.exit("Chromium is not on the PATH: install it, for example with apt-get install chromium.")
     with tempfile.TemporaryDirectory() as folder:
-        for experiment in EXPERIMENTS:
-            words = [f"experiment={experiment}", f"hydra.run.dir=outputs/runs/{experiment}", *START]
-            subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=folder, check=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        address = f"http://127.0.0.1:{port}"
-        server = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", f"{folder}/outputs", "--port", str(port)],
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            _wait(address)
-            profile = f"--user-data-dir={folder}/chromium"
-            view = f"{address}/?smoothing=0&tagFilter=" + quote("^(train/loss_step|val/loss)$") + "#timeseries"
-            subprocess.run([chromium, *FLAGS, profile, f"--screenshot={PICTURE}", view], check=True)
-        finally:
-            server.terminate()
-            server.wait()
-    print(PICTURE.relative_to(ROOT))
+        for name in EXPERIMENTS:
+            train(folder, f"experiment={name}", f"hydra.run.dir=outputs/runs/{name}")
+        train(folder, *SWEEP, "hydra.sweep.dir=sweep")
+        with chromium(1500, 840) as browser, tensorboard(Path(folder, "outputs")) as address:
+            tags = quote("^(train/loss_step|val/loss)$")
+            view = f"{address}/?smoothing=0&tagFilter={tags}#timeseries"
+            opened(browser, view, lambda seen: set(seen) >= {f"runs/{name}" for name in EXPERIMENTS})
+            time.sleep(5)  # the curves are drawn after their names are there
+            browser.save_screenshot(str(ROOT / "docs" / "tensorboard.png"))
+        with chromium(1000, 1500) as browser:
+            browser.get(Path(folder, "sweep", "report.html").as_uri())
+            browser.save_screenshot(str(ROOT / "docs" / "report.png"))
 
 
-def _wait(address: str) -> None:
-    """Wait until TensorBoard has read the runs."""
-    for _ in range(60):
-        try:
-            with urllib.request.urlopen(f"{address}/data/runs") as answer:
-                runs = answer.read().decode()
-            if all(experiment in runs for experiment in EXPERIMENTS):
-                return
-        except OSError:
-            pass
-        time.sleep(1)
-    sys.exit("TensorBoard did not show the runs within a minute.")
+def train(folder: str, *words: str) -> None:
+    """Run a command line in a folder."""
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=folder, check=True)
 
 
 if __name__ == "__main__":

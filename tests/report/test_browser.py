@@ -4,40 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from holdfast.runs import SweepFolder
+from tests.browser import CHROMIUM, DRIVER, MISSING, chromium, eventually, opened, tensorboard
 from tests.conftest import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-REQUIRED = bool(os.environ.get("HOLDFAST_BROWSER"))
 pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not REQUIRED,
-    reason="no browser: install Chromium and its driver (Debian: chromium, chromium-driver)",
+    not (CHROMIUM and DRIVER) and not os.environ.get("HOLDFAST_BROWSER"),  # where one is required, none is an error
+    reason=MISSING,
 )
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1600,1200")
-TEXTS = """
-const texts = [];
-const walk = node => {
-  if (node.shadowRoot) walk(node.shadowRoot);
-  for (const child of node.childNodes) {
-    if (child.nodeType === 1) walk(child);
-    const text = child.nodeType === 3 && child.textContent.trim();
-    if (text && !["STYLE", "SCRIPT"].includes(child.parentNode.nodeName)) texts.push(text);
-  }
-};
-walk(document.body);
-return texts;
-"""
 PICTURES = """
 const found = [];
 const walk = node => {
@@ -47,16 +28,6 @@ const walk = node => {
 walk(document.body);
 return found;
 """
-
-
-def eventually(look: Callable[[], Any], seconds: float = 60) -> Any:
-    """What is seen, once it is there."""
-    until = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen or time.monotonic() > until:
-            return seen
-        time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
@@ -74,58 +45,18 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
 
 @pytest.fixture(scope="module")
 def address(sweep: SweepFolder) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    logdir = str(sweep.path.parents[1])
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
+    with tensorboard(sweep.path.parents[1]) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    assert CHROMIUM, "a browser is required here, and there is no Chromium"
-    assert DRIVER, "a browser is required here, and there is no chromedriver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def opened(browser: Any, url: str, wanted: str) -> list[str]:
-    """All texts of a page, once one of them is there."""
-    from selenium.common.exceptions import WebDriverException
-
-    def look() -> list[str]:
-        try:
-            found: list[str] = browser.execute_script(TEXTS)
-        except WebDriverException:  # between two pages
-            return []
-        return found if wanted in found else []
-
-    def load() -> bool:
-        try:
-            browser.get(url)
-            browser.refresh()
-        except WebDriverException:  # the server is starting
-            return False
-        return bool(eventually(look, 20))
-
-    assert eventually(load), f"{wanted} is not on {url}"
-    return look()
+    with chromium() as driver:
+        yield driver
 
 
 def test_hparams_has_a_row_a_job_and_a_column_a_swept_key(browser: Any, address: str, sweep: SweepFolder) -> None:
-    texts = opened(browser, f"{address}/#hparams", "sweeps/s/5")
+    texts = opened(browser, f"{address}/#hparams", lambda seen: "sweeps/s/5" in seen)
     assert "Number of matching session groups: 8" in texts
     for key in ("lr", "batch_size", "optimizer.momentum", "best/val/loss", "best/train/loss", "test/loss", "val/loss"):
         assert key in texts, key
@@ -156,7 +87,7 @@ def same(text: str, number: str) -> bool:
 
 
 def test_scalars_show_the_jobs_in_groups(browser: Any, address: str) -> None:
-    texts = opened(browser, f"{address}/#timeseries", "sweeps/s/5")
+    texts = opened(browser, f"{address}/#timeseries", lambda seen: "sweeps/s/5" in seen)
     assert {"train", "val", "test", "best", "figures"} <= set(texts)
     assert not any(text.endswith("hp_metric") for text in texts)
 
@@ -172,14 +103,14 @@ def test_the_values_are_those_of_result_json(browser: Any, address: str, sweep: 
 
 
 def test_images_are_shown(browser: Any, address: str, sweep: SweepFolder) -> None:
-    texts = opened(browser, f"{address}/#images", "figures/fit")
+    texts = opened(browser, f"{address}/#images", lambda seen: "figures/fit" in seen)
     assert {f"figures/{path.stem}" for path in sweep.figures.iterdir()} <= set(texts)
     count = len(list(sweep.figures.iterdir()))
     assert eventually(lambda: sum(width > 300 for width in browser.execute_script(PICTURES)) >= count)
 
 
 def test_text_holds_leaderboard_and_configuration(browser: Any, address: str) -> None:
-    texts = opened(browser, f"{address}/#text", "leaderboard")
+    texts = opened(browser, f"{address}/#text", lambda seen: "diverged" in seen)
     assert {"rank", "batch_size", "val/loss", "diverged"} <= set(texts)
     assert any("_target_: holdfast.data.Line" in text for text in texts)
 
