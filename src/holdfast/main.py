@@ -114,6 +114,10 @@ def task(config: DictConfig) -> Any:
             from holdfast.sweep.select import Job
 
             report_run(folder, Job(0, result.overrides, "", result), checked)
+        elif checked.logger.tensorboard:
+            from holdfast.report.tensorboard import write_config
+
+            write_config(folder)
         log.info("%s", console.summary(result, folder))
     return result.best[result.metric] if result.best else None
 

@@ -93,6 +93,13 @@ class RunFolder:
         """The event files of the run, the oldest first; not those with what was made of it later."""
         return sorted(file for file in self.path.glob("events.out.tfevents.*") if file not in (self.tested, self.seen))
 
+    def told(self) -> str:
+        """The configuration, as YAML; nothing where Hydra left none."""
+        try:
+            return self.config.read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
     def commit(self, result: Result) -> Result:
         """Write `result.json` with the digests of the run's files: from here on the run is finished."""
         files = (self.best, self.last, self.weights, self.descent)

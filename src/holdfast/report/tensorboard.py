@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.files import replacing
+from holdfast.runs import RunFolder
 from holdfast.train import events
 
 SHOWN = 100
@@ -29,6 +30,11 @@ def write(path: Path, images: Mapping[str, bytes], texts: Mapping[str, str]) -> 
     records += [events.image(f"figures/{name}", png, now) for name, png in images.items()]
     with replacing(path) as stream:
         stream.write(b"".join(records))
+
+
+def write_config(folder: RunFolder) -> None:
+    """Let TensorBoard's Text show the configuration of a run that nothing is drawn of."""
+    write(folder.seen, {}, {"config": code(folder.told())})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

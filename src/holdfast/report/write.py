@@ -32,8 +32,9 @@ def report_run(folder: RunFolder, job: Job, config: Config | None) -> list[str]:
     """
     pictures = Pictures(Ranking("", (job,), job, None), lambda number: folder, lambda number: config)
     images = _images(pictures, folder.figures)
-    texts = {"config": tensorboard.code(_text(folder))}
-    tensorboard.write(folder.seen, {name: data for name, _, data in images}, texts)
+    if folder.curves():
+        texts = {"config": tensorboard.code(folder.told())}
+        tensorboard.write(folder.seen, {name: data for name, _, data in images}, texts)
     return [*(f"figures/{name}.png" for name, _, _ in images), *pictures.missing]
 
 
@@ -61,7 +62,7 @@ def report_sweep(
         selection = next((entry for entry in selected if entry.get("winner") == number), None)
         sections.append(Section(ranking, selection, pictures.least_squares(), drawn, pictures.missing))
     winner = next((ranking.winner for ranking in rankings if ranking.winner), None)
-    config = _text(folder.job(winner.number)) if winner else ""
+    config = folder.job(winner.number).told() if winner else ""
     page = Page(
         name=folder.path.absolute().name,
         command=command(told.get("overrides", [])),
@@ -73,9 +74,9 @@ def report_sweep(
         config=config,
     )
     texts = {"leaderboard": "\n\n".join(tensorboard.table(section.rows) for section in sections)}
-    tensorboard.write(
-        folder.seen, {name: data for name, _, data in images}, texts | {"config": tensorboard.code(config)}
-    )
+    if any(folder.job(job.number).curves() for job in jobs):
+        texts["config"] = tensorboard.code(config)
+        tensorboard.write(folder.seen, {name: data for name, _, data in images}, texts)
     with replacing(folder.page) as stream:
         stream.write(page.html().encode())
 
@@ -117,10 +118,3 @@ def _plan(plan: dict[str, Any]) -> list[str]:
     reasons = sorted(set(map(str, alone.values())))
     told = [f"{sum(map(len, stacks))} jobs were trained in {len(stacks)} stacks."] if stacks else []
     return told + ([f"{len(alone)} jobs ran alone: {'; '.join(reasons)}."] if alone else [])
-
-
-def _text(folder: RunFolder) -> str:
-    try:
-        return folder.config.read_text(encoding="utf-8")
-    except OSError:
-        return ""
