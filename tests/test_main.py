@@ -32,8 +32,8 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert done.stdout.endswith("tensorboard --logdir outputs\n")
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents."))
-    assert names == [".hydra", "best.ckpt", "last.ckpt", "model.pth", "result.json", "train.log"]
-    assert len(list(folder.iterdir())) == 7
+    assert names == [".hydra", "best.ckpt", "descent.npy", "last.ckpt", "model.pth", "result.json", "train.log"]
+    assert len(list(folder.iterdir())) == 9
     assert sorted(path.name for path in (folder / ".hydra").iterdir()) == [
         "config.yaml",
         "hydra.yaml",
@@ -45,7 +45,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         "sha256", "test", "test_opened", "versions",
     ]  # fmt: skip
     assert result["overrides"] == ["lr=0.01"]
-    assert set(result["sha256"]) == {"best.ckpt", "last.ckpt", "model.pth"}
+    assert set(result["sha256"]) == {"best.ckpt", "last.ckpt", "model.pth", "descent.npy"}
     assert "best val/loss" in (folder / "train.log").read_text()
 
 

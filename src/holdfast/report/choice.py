@@ -103,8 +103,10 @@ class Choice:
 
     def label(self, job: Job) -> str:
         """What a job is called."""
+        if len(self._ranking.jobs) == 1:
+            return "this run"
         words = [f"{key.rpartition('.')[2]}={short(job.given[key])}" for key in self.keys if key in job.given]
-        return " ".join(words) or "fit"
+        return " ".join(words)
 
     def _in_order(self) -> list[Job]:
         return sorted(self._ranking.jobs, key=lambda job: job.number)

@@ -179,7 +179,7 @@ def curves(groups: Sequence[tuple[str, Sequence[Curve]]], epochs: Sequence[Curve
     draw(last, epochs, marker="." if max((np.size(line.x) for line in epochs), default=0) <= 30 else "")
     last.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     caption(last, "epoch", "", f"{metric} after every epoch")
-    legend(last)
+    legend(last, inside=1)
     return figure
 
 

@@ -140,10 +140,10 @@ def limits(axes: Axes, heights: Sequence[float]) -> None:
         axes.set_ylim(0.5 * ends[0], 2.0 * ends[1])
 
 
-def legend(axes: Axes) -> None:
-    """Names of lines: inside the axes if they are few, else beside them."""
+def legend(axes: Axes, inside: int = 4) -> None:
+    """Names of lines: inside the axes if they are few, up to so many, else beside them."""
     _, labels = axes.get_legend_handles_labels()
-    if 0 < len(labels) <= 4:
+    if 0 < len(labels) <= inside:
         axes.legend()
     elif labels:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.0)

@@ -1,0 +1,47 @@
+"""python docs/make.py: make every picture of docs/course.md by running the command above it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "course.md"
+
+
+def lessons() -> list[tuple[str, list[str]]]:
+    """The commands of the page, each with the pictures below it, `course/<experiment>_<figure>.png`."""
+    parts = PAGE.read_text(encoding="utf-8").split("```bash\n")[1:]
+    return [(part.partition("\n")[0], re.findall(r"!\[.*?\]\((.+?)\)", part)) for part in parts]
+
+
+def figure(command: str, picture: str) -> str:
+    """The file that a command draws for a picture.
+
+    >>> figure("python train.py -m experiment=rates", "course/rates_loss_lr.png")
+    'loss_lr.png'
+    """
+    (experiment,) = re.findall(r"experiment=(\w+)", command)
+    return Path(picture).name.removeprefix(f"{experiment}_")
+
+
+def main() -> None:
+    """Run every command in a folder of its own, and keep what the page shows."""
+    for command, pictures in lessons():
+        with tempfile.TemporaryDirectory() as folder:
+            _, script, *words = shlex.split(command)
+            subprocess.run([sys.executable, str(ROOT / script), *words], cwd=folder, check=True)
+            (figures,) = Path(folder, "outputs").glob("*/*/figures")
+            for picture in pictures:
+                target = PAGE.parent / picture
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(figures / figure(command, picture), target)
+
+
+if __name__ == "__main__":
+    main()
