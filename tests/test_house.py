@@ -15,7 +15,21 @@ SOURCE = ROOT / "src" / "holdfast"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = {
     **dict.fromkeys(
-        ("errors", "seeding", "rules", "conversion", "options", "schema", "validation", "files", "hashing", "runs"), 0
+        (
+            "errors",
+            "seeding",
+            "rules",
+            "conversion",
+            "options",
+            "schema",
+            "validation",
+            "files",
+            "hashing",
+            "runs",
+            "claims",
+            "versions",
+        ),
+        0,
     ),
     **dict.fromkeys(("data", "model"), 1),
     "train": 2,

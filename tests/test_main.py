@@ -32,8 +32,9 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert done.stdout.endswith("tensorboard --logdir outputs\n")
     (folder,) = (tmp_path / "outputs" / "runs").iterdir()
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("events.out.tfevents."))
-    assert names == [".hydra", "best.ckpt", "descent.npy", "last.ckpt", "model.pth", "result.json", "train.log"]
-    assert len(list(folder.iterdir())) == 9
+    texts = ["result.json", "run.json", "train.log"]
+    assert names == [".hydra", "best.ckpt", "descent.npy", "last.ckpt", "model.pth", *texts]
+    assert len(list(folder.iterdir())) == 10
     assert sorted(path.name for path in (folder / ".hydra").iterdir()) == [
         "config.yaml",
         "hydra.yaml",
@@ -108,7 +109,7 @@ def test_a_signal_ends_a_run_without_a_result(number: int, code: int, tmp_path: 
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert err.endswith("nothing was concluded\n")
+    assert err.endswith("nothing was concluded; to go on: python train.py resume=run\n")
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "result.json").exists()
 

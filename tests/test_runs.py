@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.claims import claim
 from holdfast.errors import FolderError
 from holdfast.files import finite, replacing
 from holdfast.hashing import config_hash
-from holdfast.runs import Result, RunFolder, claim
+from holdfast.runs import Result, RunFolder
 
 RESULT = Result(status="completed", overrides=[], config_hash="abc", metric="val/loss")
 

@@ -87,7 +87,7 @@ def leaderboard(folder: SweepFolder, finished: Finished) -> str:
     for job in jobs:
         if job.result.status == "failed":
             lines.append(f"{job.name} failed: {job.result.error}")
-    lines += _places(folder.path, sorted(path.name for path in folder.path.iterdir() if path.is_file()))
+    lines += _places(folder.path, sorted(path.name for path in folder.path.glob("[!.]*") if path.is_file()))
     return "\n".join(lines)
 
 

@@ -5,6 +5,8 @@ HoldfastError           one clean message, no traceback                         
 │   └── DeviceError     an accelerator or a number of devices this machine lacks exit 2
 ├── FolderError         a run's folder that is taken, or cannot be made          exit 2
 ├── DataError           rows that nothing can be learnt from                     exit 1
+├── StorageError        a file that cannot be written                            exit 1
+├── CheckpointError     a checkpoint that cannot be read, or is not what it says exit 1
 └── SealedError         test rows were asked for outside of a test               exit 1
 """
 
@@ -37,13 +39,26 @@ class Problem:
 class Stopped(KeyboardInterrupt):
     """A signal ended the program; like Python's own KeyboardInterrupt it is no error that a job could have.
 
+    Args:
+        number: of the signal.
+        command: goes on with the work.
+
     Attributes:
         exit_code: 128 and the number of the signal, as a shell shows it.
     """
 
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-        super().__init__(f"stopped by {signal.Signals(number).name}; nothing was concluded")
+    def __init__(self, number: int, command: str | None = None) -> None:
+        self.number, self.exit_code = number, 128 + number
+        on = f"nothing was concluded; to go on: {command}" if command else "nothing was concluded"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {on}")
+
+    @classmethod
+    def of(cls, stop: BaseException, command: str | None = None) -> Stopped:
+        """What stopped the program, with the command that goes on with its work."""
+        cause: BaseException | None = stop
+        while cause is not None and not isinstance(cause, Stopped):  # Lightning raises an exit of its own instead
+            cause = cause.__context__
+        return cls(cause.number if cause else signal.SIGINT, command)
 
 
 def in_a_line(error: BaseException) -> str:
@@ -97,6 +112,14 @@ class FolderError(HoldfastError):
 
 class DataError(HoldfastError):
     """Rows that nothing can be learnt from: an empty split, a shape that does not fit."""
+
+
+class StorageError(HoldfastError):
+    """A file cannot be written: a full disk, a folder that is read-only."""
+
+
+class CheckpointError(HoldfastError):
+    """A checkpoint is missing, torn, altered, unsafe, or of another model."""
 
 
 class SealedError(HoldfastError):

@@ -7,10 +7,13 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from holdfast.errors import StorageError
 
 _ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call
 
@@ -28,14 +31,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+
+
+def sweep_leftovers(path: Path) -> None:
+    """Remove what an earlier process left half written in a folder; nobody else may be writing there."""
+    for part in path.glob(f".*{HALF_WRITTEN}"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

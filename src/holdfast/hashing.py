@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+CONTROLS = frozenset({"report", "resume", "retry_failed", "test_again"})
+"""Keys that say what is done with a run, not what is trained."""
 
 
 def config_hash(
@@ -26,7 +29,7 @@ def config_hash(
     """
     known = {} if known is None else known
     parts = []
-    for key in sorted(values):
+    for key in sorted(values.keys() - CONTROLS):
         value, raw = values[key], origin.get(key)
         whole = isinstance(value, (dict, list))
         place = (key, id(value), id(raw)) if whole else (key, type(value), value, raw if isinstance(raw, str) else None)
@@ -46,3 +49,25 @@ def _stable(value: Any, raw: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_stable(item, None) for item in value]
     return value
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The keys whose values differ between two resolved configurations, with both values.
+
+    >>> differences({"lr": 0.1, "data": {"noise": 1.0}}, {"lr": 0.1, "data": {"noise": 2.0}})
+    [('data.noise', 1.0, 2.0)]
+    """
+    one, other = dict(_leaves(before)), dict(_leaves(after))
+    return [
+        (key, one.get(key), other.get(key))
+        for key in dict.fromkeys((*one, *other))
+        if key.partition(".")[0] not in CONTROLS and one.get(key) != other.get(key)
+    ]
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, item in node.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(node) if isinstance(node, tuple) else node

@@ -32,6 +32,7 @@ def main(words: list[str] | None = None) -> None:
     Args:
         words: what follows the program's name; None takes it from `sys.argv`.
     """
+    signal.signal(signal.SIGTERM, _stop)
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
     words = sys.argv[1:] if words is None else words
@@ -52,9 +53,13 @@ def main(words: list[str] | None = None) -> None:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt as stop:
-        stopped = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        stopped = stop if isinstance(stop, Stopped) else Stopped.of(stop)
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped(number)
 
 
 def prepare(config: Config) -> None:
@@ -81,7 +86,7 @@ def task(config: DictConfig) -> Any:
 
     from holdfast import console
     from holdfast.hashing import config_hash
-    from holdfast.hydra_seam import as_single_run, settings
+    from holdfast.hydra_seam import as_single_run, own, settings
     from holdfast.runs import RunFolder
     from holdfast.train.machine import is_leader
     from holdfast.train.one import train_one
@@ -98,7 +103,7 @@ def task(config: DictConfig) -> Any:
             result = train_one(
                 checked,
                 folder,
-                overrides=list(hydra.overrides.task),
+                overrides=own(hydra.overrides.task),
                 config_hash=config_hash(values, origin),
                 progress=sys.stderr.isatty() and not job,
             )

@@ -9,11 +9,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.errors import FolderError
 from holdfast.files import HALF_WRITTEN, as_json, as_line, digest, replacing, write_json, write_new
 
 Status = Literal["completed", "diverged", "failed"]
@@ -74,6 +72,8 @@ class RunFolder:
         self.weights = path / self.WEIGHTS
         self.descent = path / self.DESCENT
         self.result = path / self.RESULT
+        self.begun = path / "run.json"
+        self.opening = path / "test.json"
         self.config = path / ".hydra" / "config.yaml"
         self.figures = path / "figures"
         self.tested = path / "events.out.tfevents.test"
@@ -92,6 +92,11 @@ class RunFolder:
     def curves(self) -> list[Path]:
         """The event files of the run, the oldest first; not those with what was made of it later."""
         return sorted(file for file in self.path.glob("events.out.tfevents.*") if file not in (self.tested, self.seen))
+
+    def clear(self) -> None:
+        """Remove what an earlier attempt at this run left, so that nothing old is mixed with the new."""
+        for file in (self.result, self.last, self.best, self.weights, self.descent, self.seen, *self.curves()):
+            file.unlink(missing_ok=True)
 
     def told(self) -> str:
         """The configuration, as YAML; nothing where Hydra left none."""
@@ -202,38 +207,9 @@ class SweepFolder:
             with replacing(self.path / file.name) as stream:
                 stream.write(file.read_bytes())
 
-
-def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
-    """Make a folder that no other run has.
-
-    Args:
-        path: the folder wanted.
-        chosen: whether the user named it. A name of ours that is taken gets _2, _3 and so on, so that two
-            starts in the same second never share a folder; a name the user chose is never changed.
-
-        key: the key that names it.
-
-    Raises:
-        FolderError: the user's folder already holds files, or the folder cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
-            try:
-                candidate.mkdir()
-                return candidate
-            except FileExistsError:
-                if chosen and (not path.is_dir() or any(path.iterdir())):
-                    raise FolderError(
-                        f"{key}={path} already holds files; nothing was run and nothing was overwritten.\n"
-                        f"Choose another folder, or leave {key} out to get a new one."
-                    ) from None
-                if chosen:
-                    return path
-    except OSError as error:
-        raise FolderError(f"The folder {path} cannot be made: {error.strerror}.") from error
-    raise AssertionError("count() never ends")
+    def digests(self) -> dict[str, str]:
+        """Of the winner's checkpoint and weights, which are the sweep's own."""
+        return {file.name: digest(file) for file in (self.path / RunFolder.BEST, self.path / RunFolder.WEIGHTS)}
 
 
 def _matches(path: Path, sha256: str) -> bool:

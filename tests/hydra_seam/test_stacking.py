@@ -172,7 +172,7 @@ def test_only_the_best_folders_are_kept_and_every_result(launcher: str, sweep: C
     ]
     assert boards[0] == boards[1]
     best = [int(line.split(",")[1]) for line in boards[0][1:4]]
-    assert sorted(int(path.name) for path in kept.path.iterdir() if path.is_dir()) == sorted(best)
+    assert sorted(int(path.name) for path in kept.path.iterdir() if path.name.isdecimal()) == sorted(best)
     dropped = kept.read_dropped()
     assert sorted([*dropped, *best]) == list(range(24))
     for number, result in dropped.items():

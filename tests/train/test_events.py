@@ -14,6 +14,12 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from holdfast.train import events
 
 
+def begun(path: Path, time: float) -> events.EventFile:
+    file = events.EventFile(path)
+    file.append(events.version(time))
+    return file
+
+
 def read(path: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(path), size_guidance={"scalars": 0, "tensors": 0})
     accumulator.Reload()
@@ -68,7 +74,7 @@ def test_tensorboard_reads_the_same_curve_from_both_writers(tmp_path: Path) -> N
     points = [(step, float(np.float32(np.sin(step) * 10.0**step)), 1.7e9 + step) for step in range(30)]
     (tmp_path / "ours").mkdir()
     (tmp_path / "theirs").mkdir()
-    file = events.EventFile(tmp_path / "ours" / "events.out.tfevents.1.host", 1.7e9)
+    file = begun(tmp_path / "ours" / "events.out.tfevents.1.host", 1.7e9)
     file.append(events.scalars("train/loss_step", *zip(*points, strict=True)))
     theirs(tmp_path / "theirs" / "events.out.tfevents.1.host", "train/loss_step", points)
     ours, other = (read(tmp_path / name).Scalars("train/loss_step") for name in ("ours", "theirs"))
@@ -77,7 +83,7 @@ def test_tensorboard_reads_the_same_curve_from_both_writers(tmp_path: Path) -> N
 
 
 def test_values_that_are_not_finite_or_too_large_arrive_as_such(tmp_path: Path) -> None:
-    file = events.EventFile(tmp_path / "events.out.tfevents.1.host", 0.0)
+    file = begun(tmp_path / "events.out.tfevents.1.host", 0.0)
     file.append(events.scalars("a", range(4), [np.nan, np.inf, -1e300, 1.0], [0.0] * 4))
     np.testing.assert_equal([event.value for event in read(tmp_path).Scalars("a")], [np.nan, np.inf, -np.inf, 1.0])
 
@@ -87,7 +93,7 @@ def test_nothing_is_no_record() -> None:
 
 
 def test_hyperparameters_arrive_with_their_types(tmp_path: Path) -> None:
-    file = events.EventFile(tmp_path / "events.out.tfevents.1.host", 1.0)
+    file = begun(tmp_path / "events.out.tfevents.1.host", 1.0)
     row = {"lr": 0.1, "batch_size": "full", "nesterov": True, "weight": None, "epochs": 3}
     file.append(events.session_start(row, 1.0), events.session_end(True, 2.0))
     plugin = read(tmp_path).summary_metadata
@@ -106,6 +112,6 @@ def test_hyperparameters_arrive_with_their_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 10, 40])
 def test_a_file_cut_short_still_shows_what_is_whole(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.1.host"
-    events.EventFile(path, 0.0).append(events.scalars("a", range(3), [1.0, 2.0, 3.0], [0.0] * 3))
+    begun(path, 0.0).append(events.scalars("a", range(3), [1.0, 2.0, 3.0], [0.0] * 3))
     path.write_bytes(path.read_bytes()[:-cut])
     assert [event.value for event in read(tmp_path).Scalars("a")] == [1.0, 2.0]

@@ -87,7 +87,8 @@ class DataModule(pl.LightningDataModule):
             len(self.train),
             len(self.train) if self.batch_size == "full" else self.batch_size,
             seed=self.order_seed,
-            epoch=lambda: trainer.current_epoch if trainer else 0,
+            # current_epoch is still that of the last checkpoint when a run that goes on asks for its first batch
+            epoch=lambda: trainer.fit_loop.epoch_progress.current.processed if trainer else 0,  # type: ignore[attr-defined]
             shuffle=self.shuffle,
             rank=trainer.global_rank if trainer else 0,
             world=trainer.world_size if trainer else 1,

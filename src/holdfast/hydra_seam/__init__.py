@@ -2,5 +2,6 @@
 
 from holdfast.hydra_seam.launch import as_single_run, launch
 from holdfast.hydra_seam.loader import Loader, compose, settings
+from holdfast.hydra_seam.resuming import own
 
-__all__ = ["Loader", "as_single_run", "compose", "launch", "settings"]
+__all__ = ["Loader", "as_single_run", "compose", "launch", "own", "settings"]

@@ -22,11 +22,17 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
-from holdfast.errors import ConfigError, HoldfastError, Problem
+from holdfast.claims import claim, held
+from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped
+from holdfast.files import write_json
+from holdfast.hashing import config_hash
 from holdfast.hydra_seam.loader import CONFIG_NAME, Loader, search_path, settings
-from holdfast.runs import claim
+from holdfast.hydra_seam.recall import Recall
+from holdfast.hydra_seam.resuming import command, flags, own, resumed
+from holdfast.runs import RunFolder
 from holdfast.schema import Config
 from holdfast.sweep.grid import spell_out, unlisted
+from holdfast.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +71,13 @@ def launch(words: list[str], conf: Path, task: Callable[[DictConfig], Any], prep
             hydra.show_info(arguments.info, name, arguments.overrides)
         elif arguments.cfg:
             hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
-        elif arguments.multirun:
-            return _sweep(hydra, name, arguments.overrides, task)
         else:
-            return _run(hydra, name, arguments.overrides, task, prepare)
+            typed, sweep = arguments.overrides, bool(arguments.multirun)
+            found = resumed(typed, lambda: Recall(conf, flags()), sweep=sweep)
+            words = found.words if found else typed
+            if sweep:
+                return _sweep(hydra, name, words, task)
+            return _run(hydra, name, words, task, prepare, begun=found.path if found else None)
         return 0
 
 
@@ -78,20 +87,55 @@ def _run(
     words: list[str],
     task: Callable[[DictConfig], Any],
     prepare: Callable[[Config], None],
+    *,
+    begun: Path | None,
 ) -> int:
-    """One run, as Hydra.run does it, but in a folder that is this run's alone."""
+    """One run, as Hydra.run does it, but in a folder that is this run's alone; begun before, or not."""
     config = hydra.config_loader.load_configuration(name, [*words, "hydra.mode=RUN"], RunMode.RUN)
     HydraConfig.instance().set_config(config)
     if open_ := unlisted(config.hydra.sweeper.get("params"), words):
         raise ConfigError(
             [Problem(" ".join(words), f"is a sweep over {', '.join(open_)}: add -m, or give each a value")]
         )
-    prepare(settings(config)[0])
+    checked, values, origin = settings(config)
+    digest = config_hash(values, origin)
+    if begun is not None and (code := _is_over(RunFolder(begun), digest, checked)) is not None:
+        return code
+    prepare(checked)
     # a second process of the same run, started by Lightning, joins the folder that the first one claimed
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return _train(hydra, name, config, task)
+    if begun is None:
         chosen = any(item.lstrip("+").startswith("hydra.run.dir=") for item in config.hydra.overrides.hydra)
         with read_write(config.hydra.run):
             config.hydra.run.dir = str(claim(Path(config.hydra.run.dir), chosen=chosen))
+    folder = RunFolder(Path(config.hydra.run.dir))
+    with held(folder.path):
+        if begun is None:
+            overrides = own(config.hydra.overrides.task)
+            told = {"overrides": overrides, "config_hash": digest, "config": origin, "versions": versions()}
+            write_json(folder.begun, told)
+        try:
+            return _train(hydra, name, config, task)
+        except KeyboardInterrupt as stop:
+            raise Stopped.of(stop, command("hydra.run.dir", folder.path)) from None
+
+
+def _is_over(folder: RunFolder, digest: str, config: Config) -> int | None:
+    """The exit code of a run that has nothing left to do, after that was said; None if it has."""
+    result = folder.read() if folder.is_finished(digest) else None
+    if result is None or (config.test_again and config.test):
+        return None
+    if result.status == "failed":
+        if config.retry_failed:
+            return None
+        print(f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again.")
+        return 1
+    print(f"{folder.path} is finished ({result.status}); nothing was done.")
+    return 0
+
+
+def _train(hydra: Hydra, name: str, config: DictConfig, task: Callable[[DictConfig], Any]) -> int:
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name=name)
     job = run_job(

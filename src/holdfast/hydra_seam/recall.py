@@ -43,8 +43,7 @@ class Recall:
     def __call__(self, recorded: Sequence[str], config_hash: str) -> Composed | None:
         """The configuration, if the words still give the one with this digest."""
         try:
-            refuse(recorded)
-            composed = self._loader.job(self._master, list(recorded))
+            composed = self.compose(recorded)
         except ConfigError as error:
             self.problems[in_a_line(error)] = None
             return None
@@ -52,6 +51,15 @@ class Recall:
             self.problems["the configuration in conf/ is no longer the one that was trained with"] = None
             return None
         return composed
+
+    def compose(self, recorded: Sequence[str]) -> Composed:
+        """What the words give today.
+
+        Raises:
+            ConfigError: they cannot work, or could run something.
+        """
+        refuse(recorded)
+        return self._loader.job(self._master, list(recorded))
 
 
 def refuse(recorded: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -47,6 +47,7 @@ class Stacking:
 
     Attributes:
         results: how each stacked job ended, by its number.
+        done: how jobs ended that were finished before; their files are left alone.
         view: told how far training is.
     """
 
@@ -58,6 +59,7 @@ class Stacking:
         self._loader, self._callbacks = loader, launcher.hydra_context.callbacks
         self._plans: dict[Any, Plan] = {}
         self.results: dict[int, Result] = {}
+        self.done: Mapping[int, Result] = {}
         self.view: console.View | None = None
 
     def plan(self, jobs: Sequence[Sequence[str]], first: int = 0) -> Plan:
@@ -77,6 +79,13 @@ class Stacking:
             self._plans[key] = Plan(stacks, {first + number: why for number, why in found.alone.items()})
         return self._plans[key]
 
+    def take_up(self, first: int, jobs: Sequence[Sequence[str]], told: Mapping[str, Any]) -> None:
+        """Plan some jobs as `sweep.json` says they were: rows of a stack come out alike only beside the same others."""
+        mine = range(first, first + len(jobs))
+        stacks = tuple(tuple(stack) for stack in told["stacks"] if stack[0] in mine)
+        alone = {int(number): why for number, why in told["alone"].items() if int(number) in mine}
+        self._plans[(first, *map(tuple, jobs))] = Plan(stacks, alone)
+
     def launch(self, jobs: Sequence[list[str]], first: int) -> list[JobReturn]:
         """Train all jobs; how each ended, in their order."""
         setup_globals()
@@ -89,6 +98,8 @@ class Stacking:
         returns: dict[int, JobReturn] = {}
         alone = list(planned.alone)
         for stack in planned.stacks:
+            if self.done.keys() >= set(stack):
+                continue
             mine = [(number, jobs[number - first], composed[number - first]) for number in stack]
             with _stoppable():
                 try:
@@ -98,12 +109,12 @@ class Stacking:
                     alone += stack
                     continue
                 self._write(mine, trained, folder)
-            returns |= {number: self._ended(number, words) for number, words, _ in mine}
-        for number in sorted(alone):
+            returns |= {number: self._ended(number, words) for number, words, _ in mine if number not in self.done}
+        for number in sorted(set(alone).difference(self.done)):
             (returns[number],) = self._launcher.launch_each([jobs[number - first]], number)
             if self.view:
                 self.view.ended(number, folder.job(number).read())
-        return [returns[first + place] for place in range(len(jobs))]
+        return [returns.get(first + place, JobReturn(status=JobStatus.COMPLETED)) for place in range(len(jobs))]
 
     def _composed(self, jobs: Sequence[Sequence[str]]) -> list[Composed]:
         return [self._loader.job(self._master, list(words)) for words in jobs]
@@ -127,6 +138,7 @@ class Stacking:
         """Write the folders of a stack; where that fails, say for a full disk, the jobs without a folder failed."""
         keep = jobs[0][2].config.sweep.keep
         kept = list(range(len(jobs))) if keep == "all" else trained.best(keep)
+        kept = [place for place in kept if jobs[place][0] not in self.done]
         results = {jobs[place][0]: trained.results[place] for place in set(range(len(jobs))).difference(kept)}
         try:
             for place, files in trained.files(kept):

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import OverrideParseException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from holdfast import console
-from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, in_a_line
+from holdfast.claims import claim, held
+from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, Stopped, in_a_line
 from holdfast.files import write_json
 from holdfast.hydra_seam.loader import Loader
+from holdfast.hydra_seam.resuming import asked, command, own
+from holdfast.hydra_seam.words import product
 from holdfast.options import source
-from holdfast.runs import Result, SweepFolder, claim
+from holdfast.runs import Result, SweepFolder
 from holdfast.schema import Config
+from holdfast.sweep import resume
 from holdfast.sweep.grid import words_of
 from holdfast.sweep.plan import Plan
-from holdfast.sweep.select import Job, job_name
+from holdfast.sweep.select import Job, job_name, rank
+from holdfast.versions import versions
 
 MOST_PROBLEMS = 20
 """Problems told at once, where a sweep of thousands of jobs has a mistake in each."""
@@ -44,11 +47,15 @@ class Sweep:
     """
 
     def __init__(self, loader: Loader, config: DictConfig, params: Any, typed: Sequence[str]) -> None:
-        self._loader, self._config, self._typed = loader, config, list(typed)
-        self.jobs = _product(words_of(params, typed), loader)
+        self._loader, self._config, self._typed = loader, config, own(typed)
+        self._asked = asked(typed)
+        self.jobs = product(words_of(params, self._typed), loader)
+        self._origin: dict[str, Any] = {}  # of the first job, as written
         self._configs, self._hashes = self._check()
         self._data: list[str] = []
         self._stacking: Any = None
+        self._done: dict[int, Result] = {}
+        self._returned: dict[int, JobReturn] = {}
 
     def config_of(self, number: int) -> Config:
         """The configuration of one job."""
@@ -73,18 +80,58 @@ class Sweep:
         batches = [(first, self.jobs[first : first + size]) for first in range(0, len(self.jobs), size)]
         # our own launcher knows its plan, and tells how jobs end; of any other the folders are watched
         self._stacking = launcher.stacking() if hasattr(launcher, "stacking") else None
-        plans = [self._stacking.plan(jobs, first) for first, jobs in batches] if self._stacking else []
-        folder = self._claim()
-        write_json(folder.sweep, self._told(plans))
-        OmegaConf.save(self._config, folder.hydra)
+        folder, told = self._claim()
+        with held(folder.path):
+            try:
+                if told is None:
+                    plans = [self._stacking.plan(jobs, first) for first, jobs in batches] if self._stacking else []
+                    write_json(folder.sweep, self._told(plans))
+                    OmegaConf.save(self._config, folder.hydra)
+                else:
+                    self._take_up(folder, told, batches)
+                    if (code := self._is_over(folder)) is not None:
+                        return [], code
+                return self._launch_all(folder, launcher, batches), self._finish(folder)
+            except KeyboardInterrupt as stop:
+                raise Stopped.of(stop, command("hydra.sweep.dir", folder.path)) from None
+
+    def _take_up(self, folder: SweepFolder, told: dict[str, Any], batches: Sequence[resume.Batch]) -> None:
+        """Find out what is done already, and make room for what is not."""
+        resume.hold_against(folder, told, self.jobs, self._hashes, self._data)
+        self._done = resume.finished(folder, self._hashes, retry_failed=self._asked["retry_failed"])
+        for number in range(len(self.jobs)):
+            if number not in self._done and folder.job(number).result.exists():
+                shutil.rmtree(folder.job(number).path)  # it failed, or its files are no longer those it was left with
+        for first, jobs in batches if self._stacking else ():
+            self._stacking.take_up(first, jobs, told["plan"])
+
+    def _is_over(self, folder: SweepFolder) -> int | None:
+        """The exit code of a sweep that has nothing left to do, after that was said; None if it has."""
+        from holdfast.sweep.finish import Finished
+
+        selections = resume.selected(folder)
+        if len(self._done) < len(self.jobs) or selections is None or self._asked["test_again"]:
+            return None
+        jobs = [Job(number, words, self._data[number], self._done[number]) for number, words in enumerate(self.jobs)]
+        ended = Finished(rank(jobs, self._configs[0].mode), selections)
+        print(console.leaderboard(folder, ended))
+        print("this sweep is finished; nothing was done")
+        return ended.exit_code
+
+    def _launch_all(
+        self, folder: SweepFolder, launcher: Launcher, batches: Sequence[resume.Batch]
+    ) -> list[Sequence[JobReturn]]:
+        """Launch what is not done; what a launcher is given it numbers without gaps."""
         returns: list[Sequence[JobReturn]] = []
         mode = self._configs[0].mode
         with console.View(self.jobs, mode) if self._stacking else console.Watch(folder, self.jobs, mode) as view:
             if self._stacking:
-                self._stacking.view = view
+                self._stacking.view, self._stacking.done = view, self._done
             for first, jobs in batches:
-                returns.append(self._launch(launcher, first, jobs))
-        return returns, self._finish(folder, [job for batch in returns for job in batch])
+                for start, part in [(first, jobs)] if self._stacking else resume.missing(first, jobs, self._done):
+                    returns.append(self._launch(launcher, start, part))
+                    self._returned |= dict(enumerate(returns[-1], start=start))
+        return returns
 
     def _check(self) -> tuple[list[Config], list[str]]:
         """Every job's configuration and its hash; raises for all jobs at once."""
@@ -103,6 +150,7 @@ class Sweep:
             if composed.config.test:
                 lesson = "the winner of a sweep is tested anyway, it alone: leave test out"
                 problems[Problem("test=true", lesson)] = None
+            self._origin = self._origin or dict(composed.origin)
             configs.append(composed.config)
             hashes.append(composed.config_hash)
         if problems:
@@ -127,12 +175,15 @@ class Sweep:
             if (problem := seen[key]) is not None:
                 print(f"{job_name(number, self.jobs[number])} will fail here: {problem.word}: {problem.lesson}")
 
-    def _claim(self) -> SweepFolder:
+    def _claim(self) -> tuple[SweepFolder, dict[str, Any] | None]:
+        """A folder of its own, or one that holds this sweep already, with what that says."""
         chosen = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in self._config.hydra.overrides.hydra)
-        path = claim(Path(self._config.hydra.sweep.dir), chosen=chosen, key="hydra.sweep.dir")
+        path = Path(self._config.hydra.sweep.dir)
+        told = resume.read(SweepFolder(path)) if chosen else None
+        path = claim(path, chosen=chosen, key="hydra.sweep.dir") if told is None else path
         with read_write(self._config.hydra.sweep), open_dict(self._config.hydra.sweep):
             self._config.hydra.sweep.dir = str(path)
-        return SweepFolder(path)
+        return SweepFolder(path), told
 
     def _digests(self) -> list[str]:
         """The digest of every job's validation rows, made once for each source of rows."""
@@ -151,16 +202,15 @@ class Sweep:
 
     def _told(self, plans: Sequence[Plan]) -> dict[str, Any]:
         """What `sweep.json` says before the first job starts."""
-        from holdfast.train.writer import versions
-
         jobs = zip(self.jobs, self._hashes, self._data, strict=True)
         return {
             "overrides": self._typed,
+            "config": self._origin,
             "metric": self._configs[0].metric,
             "mode": self._configs[0].mode,
             "jobs": [{"overrides": words, "config_hash": hash_, "data": data} for words, hash_, data in jobs],
             "plan": {
-                "launcher": str(self._config.hydra.launcher._target_),
+                "launcher": str(self._config.hydra.runtime.choices["hydra/launcher"]),
                 "stacks": [stack for plan in plans for stack in plan.stacks],
                 "alone": {number: why for plan in plans for number, why in plan.alone.items()},
             },
@@ -175,20 +225,18 @@ class Sweep:
             broken.return_value = HoldfastError(f"the launcher broke: {in_a_line(error)}")
             return [broken] * len(jobs)
 
-    def _finish(self, folder: SweepFolder, returns: Sequence[JobReturn]) -> int:
+    def _finish(self, folder: SweepFolder) -> int:
         from holdfast.sweep.finish import finish
 
         jobs = [
-            Job(number, words, self._data[number], self._result(folder, number, returned))
-            for number, (words, returned) in enumerate(zip(self.jobs, returns, strict=True))
+            Job(number, words, self._data[number], self._result(folder, number))
+            for number, words in enumerate(self.jobs)
         ]
-        finished = finish(folder, jobs, self.config_of)
+        finished = finish(folder, jobs, self.config_of, again=self._asked["test_again"])
         if self.config_of(0).report is not False:
             self._report(folder, jobs)
         print(console.leaderboard(folder, finished))
-        failed = any(job.result.status == "failed" for job in jobs)
-        tested = not any("test_error" in entry for entry in finished.selections)
-        return 0 if finished.selections and tested and not failed else 1
+        return finished.exit_code
 
     def _report(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
         """Draw the report; one that cannot be drawn takes nothing away from a sweep that is finished."""
@@ -200,34 +248,20 @@ class Sweep:
         except Exception as error:
             print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {folder.path} tries again")
 
-    def _result(self, folder: SweepFolder, number: int, returned: JobReturn) -> Result:
+    def _result(self, folder: SweepFolder, number: int) -> Result:
         """What a job left, or why it left nothing."""
+        if number in self._done:
+            return self._done[number]
         if self._stacking and number in self._stacking.results:
             known: Result = self._stacking.results[number]
             return known
         result = folder.job(number).read()
         if result is not None and result.config_hash == self._hashes[number]:
             return result
+        returned = self._returned[number]
         failed = returned.status == JobStatus.FAILED
         told = in_a_line(returned._return_value) if failed else "it left no result of its configuration"
         return Result("failed", self.jobs[number], self._hashes[number], self._config.metric, error=told)
-
-
-def _product(words: Sequence[str], loader: Loader) -> list[list[str]]:
-    """Every combination of the values listed, as the words of a job each."""
-    parser = OverridesParser.create(config_loader=loader)
-    try:
-        overrides = parser.parse_overrides(list(words))
-    except OverrideParseException as error:
-        raise ConfigError([Problem(error.override, str(error).splitlines()[0])]) from error
-    keys = [item.get_key_element() for item in overrides]
-    twice = [item for place, item in enumerate(overrides) if keys[place] in keys[:place]]
-    if twice:
-        raise ConfigError([Problem(str(item.input_line), "is given twice; give it once") for item in twice])
-    if continuous := [item for item in overrides if item.is_sweep_override() and not item.is_discrete_sweep()]:
-        raise ConfigError([Problem(str(item.input_line), "needs single values to try") for item in continuous])
-    (jobs,) = BasicSweeper.split_arguments(overrides, None)
-    return jobs
 
 
 def _subdir(config: DictConfig) -> Any:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from holdfast.errors import Problem
+from holdfast.errors import ConfigError, Problem
 from holdfast.validation import did_you_mean, is_mapping, keys_under
 
 
@@ -67,6 +68,23 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         else:
             lesson = f"no such key; {did_you_mean(key, known, f'{above}.' if above else '')}"
         problems.append(Problem(text(item), lesson))
+
+
+def product(words: Sequence[str], loader: ConfigLoaderImpl) -> list[list[str]]:
+    """Every combination of the values listed, as the words of a job each."""
+    parser = OverridesParser.create(config_loader=loader)
+    try:
+        overrides = parser.parse_overrides(list(words))
+    except OverrideParseException as error:
+        raise ConfigError([Problem(error.override, str(error).splitlines()[0])]) from error
+    keys = [item.get_key_element() for item in overrides]
+    twice = [item for place, item in enumerate(overrides) if keys[place] in keys[:place]]
+    if twice:
+        raise ConfigError([Problem(str(item.input_line), "is given twice; give it once") for item in twice])
+    if continuous := [item for item in overrides if item.is_sweep_override() and not item.is_discrete_sweep()]:
+        raise ConfigError([Problem(str(item.input_line), "needs single values to try") for item in continuous])
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    return jobs
 
 
 @cache

@@ -26,6 +26,7 @@ from holdfast.schema import Config
 from holdfast.sweep.select import Job
 from holdfast.train import events
 from holdfast.train.assemble import build_module, make
+from holdfast.train.checkpoint import load
 from holdfast.train.isolation import isolated
 
 ConfigOf = Callable[[int], "Config | None"]
@@ -146,7 +147,7 @@ def fitted(config: Config, folder: RunFolder) -> torch.nn.Module:
     """The model of a run with its best weights, ready to predict."""
     with isolated():
         module = build_module(config)
-        module.load_state_dict(torch.load(folder.weights, map_location="cpu", weights_only=True))
+        module.load_state_dict(load(folder.weights))
         return module.eval()
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.errors import in_a_line
-from holdfast.files import digest, replacing, sync, write_json
-from holdfast.runs import RunFolder, SweepFolder
+from holdfast.files import replacing, sync, write_json
+from holdfast.runs import SweepFolder
 from holdfast.schema import Config
+from holdfast.sweep.openings import Openings
 from holdfast.sweep.select import Job, Ranking, rank
 
 
@@ -27,8 +28,17 @@ class Finished:
     rankings: list[Ranking]
     selections: list[dict[str, Any]]
 
+    @property
+    def exit_code(self) -> int:
+        """0 if no job failed, and there is a winner whose test went well."""
+        failed = any(job.result.status == "failed" for ranking in self.rankings for job in ranking.jobs)
+        tested = not any("test_error" in entry for entry in self.selections)
+        return 0 if self.selections and tested and not failed else 1
 
-def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config]) -> Finished:
+
+def finish(
+    folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config], *, again: bool = False
+) -> Finished:
     """Rank the jobs, test the winner on rows that nobody has seen, and write down who won and why.
 
     A winner's name and the digest of its weights are on disk before the test rows are read, and `selection.json` is
@@ -38,9 +48,8 @@ def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], 
         folder: the sweep's.
         jobs: every job and how it ended.
         config_of: the configuration of a job.
+        again: open test rows that were opened before.
     """
-    from holdfast.train.one import test_best
-
     rankings = rank(jobs, config_of(0).mode)
     _write_leaderboard(folder, rankings)
     if (keep := config_of(0).sweep.keep) != "all":
@@ -53,25 +62,20 @@ def finish(folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], 
             }
         )
     sync(folder.path)
-    openings: list[dict[str, Any]] = []
+    openings = Openings(folder, several=len(rankings) > 1, again=again)
     told = []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
             continue
-        run = folder.job(winner.number)
-
-        def announce(number: int = winner.number, run: RunFolder = run) -> None:
-            openings.append({"winner": number, "sha256": digest(run.best), "count": 1})
-            write_json(folder.opening, openings[0] if len(rankings) == 1 else openings)
-
-        before, entry = len(openings), {**_selected(ranking, winner), "test": None}
+        entry = {**_selected(ranking, winner), "test": None}
         try:
-            entry["test"] = test_best(config_of(winner.number), run, announce)
+            entry["test"] = openings.test(winner.number, folder.job(winner.number), config_of(winner.number))
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
-        told.append({**entry, "test_opened": len(openings) - before})
+        told.append({**entry, "test_opened": openings.count(winner.number)})
     if len(rankings) == 1 and told:
         folder.adopt(folder.job(told[0]["winner"]))
+        told[0]["sha256"] = folder.digests()
         write_json(folder.selection, told[0])
     else:
         why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if told else "no job completed"

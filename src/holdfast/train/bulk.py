@@ -19,7 +19,8 @@ from holdfast.train.snapshots import Snapshots
 from holdfast.train.stack import Stack
 from holdfast.train.template import Marks, Template
 from holdfast.train.trace import Rules, Tell, Traces, divergence, no_one
-from holdfast.train.writer import bests, entry, hparams, versions
+from holdfast.train.writer import bests, entry, hparams
+from holdfast.versions import versions
 
 _BYTES = 1 << 26  # of records held at a time
 _RECORD = 60  # bytes of a scalar, about

@@ -58,12 +58,18 @@ class Recorder(Checkpoint):
         self.checkpoint_io = checkpoint_io
         self._seed, self._full_train_loss, self._descent = seed, full_train_loss, descent
         self._followed: Sequence[Tensor] = ()
-        self._stride = 1
+        self._stride, self._seeded = 1, -1
         self._pending: list[Tensor] = []
         self._epoch_start = 0
         self._share = 1
         self.test_opened = 0
         self._learning_rate = float("nan")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where a run goes on, Lightning asks for the first batch before the epoch begins, and else after that."""
+        if self.trace.epochs:
+            reseed(derive(self._seed, "epoch", len(self.trace.epochs)))
+            self._seeded = len(self.trace.epochs)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -77,7 +83,8 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make what is random in this epoch a function of seed and epoch alone."""
-        reseed(derive(self._seed, "epoch", trainer.current_epoch))
+        if trainer.current_epoch != self._seeded:
+            reseed(derive(self._seed, "epoch", trainer.current_epoch))
         self._epoch_start = len(self.trace.losses)
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -128,6 +135,7 @@ class Recorder(Checkpoint):
             trace.best = trace.last
         if trace.standing.end:
             trainer.should_stop = True
+        trace.marks = (len(trace.losses), len(trace.descent))
         self._update(trace)
 
     def _follow(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -137,7 +145,8 @@ class Recorder(Checkpoint):
         if self._descent and sum(value.numel() for value in parameters) == 2 and math.isfinite(batches):
             self._followed = parameters
             self._stride = stride(int(batches) * (trainer.max_epochs or 1))
-            self.trace.descent.append(flat(parameters))
+            if not self.trace.descent:  # there are points where a run is gone on with
+                self.trace.descent.append(flat(parameters))
 
     def _collect(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""

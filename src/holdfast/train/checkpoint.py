@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import numbers
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from holdfast.errors import CheckpointError
 from holdfast.files import replacing
 
 _SNAPSHOT = "snapshot"  # the path that asks for a checkpoint in memory
@@ -32,6 +36,10 @@ class CheckpointIO(TorchCheckpointIO):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             save(checkpoint, Path(path))
 
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint: from the disk, whole, and nothing in it is executed."""
+        return load(path)
+
     def snapshot(self, trainer: pl.Trainer) -> dict[str, Any]:
         """The checkpoint that Lightning would write now, independent of what is trained on."""
         trainer.save_checkpoint(_SNAPSHOT)
@@ -39,6 +47,55 @@ class CheckpointIO(TorchCheckpointIO):
         taken = {**taken, **{key: plain(taken[key]) for key in _HYPERPARAMETERS if key in taken}}
         independent: dict[str, Any] = _independent(taken)
         return independent
+
+
+def load(path: Any, sha256: str | None = None) -> dict[str, Any]:
+    """Read a checkpoint, or a state_dict, and nothing else.
+
+    Whether it is whole is told by its digest, where that is known, and otherwise by the checksums that every file of
+    torch's has of its parts. Only containers, numbers, text and tensors are read: what could be executed is refused,
+    whatever the environment says.
+
+    Args:
+        path: of a file; no address.
+        sha256: its digest.
+
+    Raises:
+        CheckpointError: the file is missing, empty, torn, altered, unsafe or something else.
+    """
+
+    def refused(why: str) -> CheckpointError:
+        return CheckpointError(f"{path} cannot be read: {why}.")
+
+    if "://" in str(path):
+        raise refused("checkpoints are read from the disk; download it first, if you trust where it comes from")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise refused(f"{error.strerror}") from None
+    if not data:
+        raise refused("it is empty")
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise refused("it is not the file that was written: its digest is another")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            broken = parts.testzip()
+    except Exception:  # of a torn archive zipfile raises whatever its bytes lead to
+        raise refused("it is torn, or no file of torch.save") from None
+    if broken is not None:
+        raise refused(f"it was altered: the checksum of {broken} does not match")
+    try:
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:
+        try:
+            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+        except Exception:
+            unsafe = []
+        why = f"it asks for {', '.join(unsafe)}, which could run anything" if unsafe else "it is no checkpoint"
+        raise refused(why) from None
+    if not isinstance(loaded, dict):
+        raise refused(f"it holds a {type(loaded).__name__}, no checkpoint")
+    return loaded
 
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")

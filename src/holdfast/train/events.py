@@ -7,6 +7,7 @@ event, a third of them for the checksum in Python, and 0.2 s to import.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from holdfast.errors import StorageError
 
 Bytes = NDArray[np.uint8]
 
@@ -184,14 +187,25 @@ def read(path: Path, tags: Container[str]) -> dict[str, list[tuple[int, float]]]
 class EventFile:
     """An event file that grows; TensorBoard follows it while it does."""
 
-    def __init__(self, path: Path, time: float) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.append(version(time))
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.stat().st_size
+
+    def cut(self, size: int) -> None:
+        """Forget what came after so many bytes."""
+        os.truncate(self.path, size)
 
     def append(self, *records: bytes) -> None:
         """Add records, in one write."""
-        with self.path.open("ab") as stream:
-            stream.write(b"".join(records))
+        try:
+            with self.path.open("ab") as stream:
+                stream.write(b"".join(records))
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written: {error.strerror}.") from error
 
 
 def _session(tag: str, data: Any, time: float) -> bytes:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.errors import HoldfastError, Stopped, in_a_line
+from holdfast.files import digest, write_json
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train.assemble import BARE, assemble, build, extras, make
 from holdfast.train.callbacks import EventLogger, Recorder
-from holdfast.train.checkpoint import CheckpointIO
+from holdfast.train.checkpoint import CheckpointIO, load
 from holdfast.train.isolation import isolated
 from holdfast.train.machine import check, is_leader
 from holdfast.train.progress import Progress
+from holdfast.train.resume import find, restore
 from holdfast.train.trace import Rules, Snapshot, Trace, divergence
 from holdfast.train.writer import Writer, hparams, write_tested
 
@@ -30,7 +32,8 @@ def train_one(
 ) -> Result:
     """Train one configuration and leave a finished folder behind.
 
-    `result.json` tells how the run ended; an exception is told there and then raised again. A run that a signal ends
+    A run that was stopped goes on from its last checkpoint, as if it had never been. `result.json` tells how the run
+    ended; an exception is told there and then raised again. A run that a signal ends
     has no `result.json`: it is not finished.
 
     Args:
@@ -43,18 +46,25 @@ def train_one(
     Raises:
         Stopped: a signal ended the run.
     """
-    trace, rules, began = Trace(), Rules.of(config), time.perf_counter()
+    found = find(folder, config_hash)
+    trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
     writer = Writer(
         folder,
         rules,
+        config_hash,
         hparams=hparams(config, overrides),
         tensorboard=config.logger.tensorboard,
         leader=is_leader(),
     )
 
     def finish(status: Status, **told: Any) -> Result:
-        seconds = time.perf_counter() - began
-        return writer.finish(trace, status, overrides=overrides, config_hash=config_hash, seconds=seconds, **told)
+        return writer.finish(trace, status, overrides=overrides, **told)
+
+    if found is None:
+        folder.clear()
+    else:
+        trace = restore(found, folder)
+        writer.go_on(found, trace)
 
     recorder = Recorder(
         trace,
@@ -80,18 +90,42 @@ def train_one(
                 callbacks=[recorder, *bar, *extras(config.callbacks.extras)],
                 logger=[EventLogger(writer, folder), *extras(config.logger.extras)],
             )
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
             if trace.standing.end == "diverged":
                 return finish("diverged", error=divergence(len(trace.epochs) - 1, rules))
-            tested = _test(trainer, module, data, trace.best) if config.test and trace.best else None
-            return finish("completed", test=tested, test_opened=recorder.test_opened)
+            if not (config.test and trace.best):
+                return finish("completed")
+            writer.flush(trace)
+            _announce(folder, opened, again=config.test_again)
+            tested = _test(trainer, module, data, trace.best)
+            return finish("completed", test=tested, test_opened=opened + recorder.test_opened)
         except Exception as error:
-            finish("failed", error=in_a_line(error), test_opened=recorder.test_opened)
+            finish("failed", error=in_a_line(error), test_opened=opened + recorder.test_opened)
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
             # no result.json: this run is not finished, it may be gone on with
-            writer.flush(trace)
-            raise Stopped(signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT) from None
+            with suppress(HoldfastError):
+                writer.flush(trace)
+            raise (Stopped(signal.SIGTERM) if isinstance(stop, SIGTERMException) else Stopped.of(stop)) from None
+
+
+OPENED = "the test rows were opened before, and what they said was lost; test_again=true opens them again"
+
+
+def _opened(folder: RunFolder) -> int:
+    """How often the test rows were opened for a run."""
+    try:
+        return int(json.loads(folder.opening.read_bytes())["count"])
+    except FileNotFoundError:
+        return 0
+
+
+def _announce(folder: RunFolder, before: int, *, again: bool) -> None:
+    """Write down that the test rows are being opened, and for which weights, before they are."""
+    if before and not again:
+        raise HoldfastError(OPENED)
+    if is_leader():
+        write_json(folder.opening, {"sha256": digest(folder.best), "count": before + 1})
 
 
 def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -> dict[str, float] | None:
@@ -109,7 +143,7 @@ def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -
         module, data = build(config)
         if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
-        module.load_state_dict(torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"])
+        module.load_state_dict(load(folder.best)["state_dict"])
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,

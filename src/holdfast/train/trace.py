@@ -162,6 +162,7 @@ class Trace:
         standing: where the run stands.
         best, last: the best and the last epoch; best is None while no epoch was finite.
         descent: of a model with two parameters, these before the first and after every `stride` iterations.
+        marks: how many losses, and points of the descent, there were at the end of the last epoch.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -171,6 +172,7 @@ class Trace:
     best: Snapshot | None = None
     last: Snapshot | None = None
     descent: list[Tensor] = field(default_factory=list)
+    marks: tuple[int, int] = (0, 0)
 
 
 @dataclass

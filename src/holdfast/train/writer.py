@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import hydra
-import lightning
 import numpy as np
 import torch
 
+from holdfast.errors import CheckpointError
 from holdfast.files import replacing
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train import events
 from holdfast.train.checkpoint import save
 from holdfast.train.descent import as_file
+from holdfast.train.resume import KEY, Place, state
 from holdfast.train.trace import Rules, Snapshot, Trace
+from holdfast.versions import versions
 
 SECONDS_BETWEEN_WRITES = 5.0
 """How much of a run may have to be trained again after a crash; also how old TensorBoard's view may be."""
@@ -32,21 +32,46 @@ class Writer:
     Args:
         folder: the run's.
         rules: what its best epoch is chosen by.
+        config_hash: digest of its configuration.
         tensorboard: whether to write an event file.
         hparams: the row of this run in TensorBoard's HParams.
         leader: whether this process is the one of its run that writes.
     """
 
     def __init__(
-        self, folder: RunFolder, rules: Rules, *, tensorboard: bool, hparams: Mapping[str, Any], leader: bool = True
+        self,
+        folder: RunFolder,
+        rules: Rules,
+        config_hash: str,
+        *,
+        tensorboard: bool,
+        hparams: Mapping[str, Any],
+        leader: bool = True,
     ) -> None:
         self._folder, self._rules, self._hparams = folder, rules, hparams
-        self._tensorboard, self._leader = tensorboard, leader
+        self._config_hash, self._tensorboard, self._leader = config_hash, tensorboard, leader
         self._events: events.EventFile | None = None
         self._steps = self._epochs = 0
-        self._saved: dict[str, Snapshot] = {}
-        self._written = time.monotonic()
+        self._place = Place()
+        self._saved: dict[str, tuple[Snapshot, bool]] = {}
+        self._began = self._written = time.monotonic()
         self._logged: set[str] = set()
+
+    def go_on(self, found: Mapping[str, Any], trace: Trace) -> None:
+        """Take up what was written of a run that was stopped; what came after its last epoch is written again."""
+        self._place = Place(**found["place"])
+        self._began -= found["seconds"]
+        self._steps, self._epochs = self._place.steps, self._place.epochs
+        if trace.best is not None and trace.best.checkpoint:
+            self._saved[self._folder.best.name] = (trace.best, True)
+        if not self._leader:
+            return
+        for file in self._folder.curves():
+            if file.name == self._place.name:
+                self._events = events.EventFile(file)
+                self._events.cut(self._place.size)
+            else:
+                file.unlink()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Write what the user's own code logs through Lightning, as it comes."""
@@ -56,20 +81,39 @@ class Writer:
 
     def update(self, trace: Trace) -> None:
         """Bring the folder up to date, if that was not done just now."""
+        if trace.marks[0] == len(trace.losses) and self._events:  # an epoch has ended
+            name = self._events.path.name
+            self._place = Place(name, self._events.size, self._steps, self._epochs)
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.flush(trace)
 
-    def flush(self, trace: Trace) -> None:
-        """Bring the folder up to date: the best and the last checkpoint, and the curves."""
+    def flush(self, trace: Trace, *, final: bool = False) -> None:
+        """Bring the folder up to date: the best and the last checkpoint, and the curves.
+
+        Args:
+            trace: the run so far.
+            final: whether it is over; until then the last checkpoint holds what is needed to go on.
+        """
         if not self._leader:
             return
         self._append(*self._curves(trace))
         # best before last: whoever resumes from the last checkpoint finds the best one that belongs to it, or a later
         for path, snapshot in ((self._folder.best, trace.best), (self._folder.last, trace.last)):
-            if snapshot is not None and self._saved.get(path.name) is not snapshot:
-                save(snapshot.checkpoint, path)
-                self._saved[path.name] = snapshot
+            whole = final or path == self._folder.best
+            if snapshot is not None and self._saved.get(path.name) != (snapshot, whole):
+                if not snapshot.checkpoint:
+                    raise CheckpointError(
+                        f"{path} is of a later epoch than {self._folder.last}, and that did not come."
+                    )
+                ours = {} if whole else {KEY: state(trace, self._config_hash, self.seconds, self._place)}
+                save({**snapshot.checkpoint, **ours}, path)
+                self._saved[path.name] = (snapshot, whole)
         self._written = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, with the time before it was stopped."""
+        return time.monotonic() - self._began
 
     def finish(
         self,
@@ -77,14 +121,13 @@ class Writer:
         status: Status,
         *,
         overrides: list[str],
-        config_hash: str,
-        seconds: float,
         error: str | None = None,
         test: dict[str, float] | None = None,
         test_opened: int = 0,
     ) -> Result:
         """Complete the folder; `result.json` is written last."""
-        self.flush(trace)
+        seconds = self.seconds
+        self.flush(trace, final=True)
         if trace.best is not None and self._leader:
             save(trace.best.checkpoint["state_dict"], self._folder.weights)
         if trace.descent and self._leader:
@@ -99,7 +142,7 @@ class Writer:
         result = Result(
             status=status,
             overrides=overrides,
-            config_hash=config_hash,
+            config_hash=self._config_hash,
             metric=self._rules.metric,
             best=epochs[trace.best.epoch] if trace.best else None,
             last=epochs[-1] if epochs else None,
@@ -132,8 +175,8 @@ class Writer:
             return
         if self._events is None:
             now = time.time()
-            self._events = events.EventFile(self._folder.events(now, socket.gethostname()), now)
-            self._events.append(events.session_start(self._hparams, now))
+            self._events = events.EventFile(self._folder.events(now, socket.gethostname()))
+            self._events.append(events.version(now), events.session_start(self._hparams, now))
         self._events.append(*records)
 
 
@@ -172,16 +215,3 @@ def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
         if not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
             row[key] = node
     return row
-
-
-def versions() -> dict[str, str]:
-    """Of Python, and of the packages that decide the numbers."""
-    from holdfast import __version__
-
-    return {
-        "holdfast": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-        "hydra-core": hydra.__version__,
-    }

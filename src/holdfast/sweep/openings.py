@@ -1,0 +1,73 @@
+"""The openings of test rows in a sweep: written down before the rows are read, and counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.files import digest, write_json
+from holdfast.runs import RunFolder, SweepFolder
+from holdfast.schema import Config
+
+OPENED = "the test rows were opened before, for job {winner}; test_again=true opens them again, and counts it"
+
+
+class Openings:
+    """The openings in one sweep, `test.json`.
+
+    A winner's name and the digest of its weights are on disk before the rows are read, what they said right after: a
+    process that is killed in between has opened them all the same.
+
+    Args:
+        folder: the sweep's.
+        several: whether there are several data sets, each with a winner of its own.
+        again: whether rows that were opened before may be opened again.
+    """
+
+    def __init__(self, folder: SweepFolder, *, several: bool, again: bool) -> None:
+        self._file, self._several, self._again = folder.opening, several, again
+        try:
+            found = json.loads(self._file.read_bytes())
+        except FileNotFoundError:
+            found = []
+        self._entries: list[dict[str, Any]] = found if isinstance(found, list) else [found]
+
+    def count(self, winner: int) -> int:
+        """How often the rows of a winner's data set were opened."""
+        return sum(int(entry["count"]) for entry in self._entries if not self._several or entry["winner"] == winner)
+
+    def test(self, winner: int, run: RunFolder, config: Config) -> dict[str, float] | None:
+        """What the test rows say of a winner: read, or taken from the one time they were read.
+
+        Raises:
+            HoldfastError: they were opened before, and what they said is lost, or was said of another winner.
+        """
+        from holdfast.train.one import test_best
+
+        weights = digest(run.best)
+        before = [entry for entry in self._entries if not self._several or entry["winner"] == winner]
+        entry: dict[str, Any] | None = next((item for item in before if item["sha256"] == weights), None)
+        if before and not self._again:
+            if entry is not None and entry.get("test") is not None:
+                known: dict[str, float] = entry["test"]
+                return known
+            raise HoldfastError(OPENED.format(winner=before[-1]["winner"]))
+        if entry is None:
+            entry = {"winner": winner, "sha256": weights, "count": 0, "test": None}
+        opened = entry
+
+        def announce() -> None:
+            opened["count"] += 1
+            if opened not in self._entries:
+                self._entries.append(opened)
+            self._write()
+
+        metrics = test_best(config, run, announce)
+        opened["test"] = metrics
+        if opened["count"]:
+            self._write()
+        return metrics
+
+    def _write(self) -> None:
+        write_json(self._file, self._entries if self._several or len(self._entries) > 1 else self._entries[0])

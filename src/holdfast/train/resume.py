@@ -1,0 +1,84 @@
+"""Going on with a run that was stopped, exactly as if it had never been.
+
+While a run is trained, its `last.ckpt` holds beside Lightning's own state all that the trace knew at the end of that
+epoch. Row order and random numbers are functions of seed and epoch, so nothing else has to be remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from holdfast.errors import CheckpointError
+from holdfast.runs import RunFolder
+from holdfast.train.checkpoint import load
+from holdfast.train.trace import Epoch, Snapshot, Standing, Trace
+
+KEY = "holdfast"
+"""What is ours in a checkpoint of Lightning's."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far the event file was at the end of an epoch.
+
+    Attributes:
+        name: of the file; "" if there was none.
+        size: in bytes.
+        steps, epochs: how many were written.
+    """
+
+    name: str = ""
+    size: int = 0
+    steps: int = 0
+    epochs: int = 0
+
+
+def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[str, Any]:
+    """What a checkpoint of the last epoch has to hold beside Lightning's state, in plain containers and tensors."""
+    losses, points = trace.marks
+    return {
+        "config_hash": config_hash,
+        "seconds": seconds,
+        "losses": torch.tensor(trace.losses[:losses], dtype=torch.float64),
+        "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= losses], dtype=torch.float64),
+        "epochs": [vars(epoch) for epoch in trace.epochs],
+        "standing": {name: np.asarray(value).item() for name, value in vars(trace.standing).items()},
+        "descent": trace.descent[:points],
+        "place": vars(place),
+    }
+
+
+def find(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
+    """What a run can go on from; None if it has to begin anew.
+
+    Raises:
+        CheckpointError: there is a last checkpoint, but it cannot be read, or is of another configuration.
+    """
+    if not folder.last.exists():
+        return None
+    found: dict[str, Any] | None = load(folder.last).get(KEY)
+    if found is not None and found["config_hash"] != config_hash:
+        raise CheckpointError(f"{folder.last} is of another configuration; remove it to begin this run anew.")
+    return found
+
+
+def restore(found: dict[str, Any], folder: RunFolder) -> Trace:
+    """The trace as it was at the end of the last epoch."""
+    standing, epochs = Standing(**found["standing"]), [Epoch(**epoch) for epoch in found["epochs"]]
+    trace = Trace(
+        losses=found["losses"].tolist(),
+        clock=[(int(count), time) for count, time in found["clock"].tolist()],
+        epochs=epochs,
+        standing=standing,
+        descent=list(found["descent"]),
+        marks=(len(found["losses"]), len(found["descent"])),
+    )
+    if standing.best_epoch >= 0:
+        # if the process was killed between the two files, the best is already that of a later epoch; it comes again
+        best = load(folder.best)
+        trace.best = Snapshot(standing.best_epoch, best if best.get("epoch") == standing.best_epoch else {})
+    return trace
