@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,14 @@ class Ran:
         result = self.folder.read()
         assert result is not None, f"no result.json in {self.folder.path}; {self.out}{self.err}"
         return result
+
+
+def command_line(*words: str) -> tuple[int, str]:
+    """Run `python train.py WORDS` in the present folder; its exit code, and all that it says."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as exit_:
+        main(list(words))
+    return int(str(exit_.value.code or 0)), said.getvalue()
 
 
 def bare_trainer(*callbacks: pl.Callback) -> pl.Trainer:

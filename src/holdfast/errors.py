@@ -12,6 +12,7 @@ HoldfastError           one clean message, no traceback                         
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,6 +117,16 @@ class DataError(HoldfastError):
 
 class StorageError(HoldfastError):
     """A file cannot be written: a full disk, a folder that is read-only."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> StorageError | None:
+        """What an operating system says of its disks, as one of these; None of any other error."""
+        if isinstance(error, OSError) and error.errno in _DISKS and error.filename is not None:
+            return cls(f"{error.filename} cannot be written: {error.strerror}.")
+        return None
+
+
+_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
 class CheckpointError(HoldfastError):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError, Stopped, in_a_line
+from holdfast.errors import HoldfastError, Stopped, StorageError, in_a_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,6 +36,7 @@ def main(words: list[str] | None = None) -> None:
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
     words = sys.argv[1:] if words is None else words
+    sys.argv[1:] = words  # who starts processes for more devices, or says how to go on, looks there
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # so that the user's own modules are found, whichever way we were started
     if "--help" in words or "-h" in words:
@@ -52,6 +53,11 @@ def main(words: list[str] | None = None) -> None:
     except HoldfastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if (lesson := StorageError.of(error)) is None:
+            raise
+        print(lesson, file=sys.stderr)
+        sys.exit(lesson.exit_code)
     except KeyboardInterrupt as stop:
         stopped = stop if isinstance(stop, Stopped) else Stopped.of(stop)
         print(stopped, file=sys.stderr)

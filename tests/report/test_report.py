@@ -22,7 +22,7 @@ from holdfast.report.page import spread
 from holdfast.report.pictures import Picture, Pictures
 from holdfast.runs import Result, SweepFolder
 from holdfast.sweep.select import Job, rank
-from tests.conftest import Ran
+from tests.conftest import Ran, command_line
 
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]
 Run = Callable[..., Ran]
@@ -222,7 +222,7 @@ def test_names_are_escaped(holdfast: Run, tmp_path: Path) -> None:
     told["overrides"].append("<script>alert(2)</script>")
     told["versions"]["<b>"] = "</li>"
     hostile.sweep.write_text(json.dumps(told))
-    assert report(str(folder)) == 0
+    assert command_line("report", str(folder))[0] == 0
     page = hostile.page.read_text()
     for evil in ("<img src=x", "<script>alert", "<b>"):
         assert evil not in page
@@ -230,32 +230,22 @@ def test_names_are_escaped(holdfast: Run, tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
 
 
-def test_report_again_is_the_same_but_for_what_cannot_be_known(
-    holdfast: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_again_is_the_same_but_for_what_cannot_be_known(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.1")
     before = {path.name: path.read_bytes() for path in [*folder.figures.iterdir(), folder.page]}
     shutil.rmtree(folder.figures)
     folder.page.unlink()
-    assert report(str(folder.path)) == 0
+    assert command_line("report", str(folder.path))[0] == 0
     assert {path.name: path.read_bytes() for path in [*folder.figures.iterdir(), folder.page]} == before
 
 
-def report(*words: str) -> int:
-    from holdfast.main import main
-
-    with pytest.raises(SystemExit) as exit_:
-        main(["report", *words])
-    return int(str(exit_.value.code))
-
-
-def test_a_run_is_drawn_when_asked(holdfast: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_drawn_when_asked(holdfast: Run) -> None:
     plain = holdfast("lr=0.01")
     assert not plain.folder.figures.exists()
     asked = holdfast("lr=0.01", "report=true")
     names = {"fit.png", "curves.png", "surface.png"}
     assert {path.name for path in asked.folder.figures.iterdir()} == names
-    assert report(str(plain.folder.path)) == 0
+    assert command_line("report", str(plain.folder.path))[0] == 0
     assert {path.name for path in plain.folder.figures.iterdir()} == names
     never = holdfast("lr=0.01", "report=false")
     assert not never.folder.descent.exists()
@@ -280,12 +270,11 @@ def test_tensorboard_has_images_and_texts(holdfast: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("words", [[], ["nowhere"], ["a", "b"]])
-def test_a_report_of_nothing_is_refused(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_of_nothing_is_refused(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert report(*words) == 2
-    assert "1 problem" in capsys.readouterr().err
+    code, said = command_line("report", *words)
+    assert code == 2
+    assert "1 problem" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -307,9 +296,7 @@ def test_recorded_words_that_could_run_something_are_refused(word: str) -> None:
         refuse(["lr=0.1", word])
 
 
-def test_hostile_words_in_a_folder_build_nothing(
-    holdfast: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hostile_words_in_a_folder_build_nothing(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.1")
     mark = tmp_path / "mark"
     for number in range(2):
@@ -317,12 +304,13 @@ def test_hostile_words_in_a_folder_build_nothing(
         told = json.loads(path.read_text())
         told["overrides"] = ["data._target_=subprocess.run", f"+data.args=[touch,{mark}]"]
         path.write_text(json.dumps(told))
-    assert report(str(folder.path)) == 0
-    assert "could run something" in capsys.readouterr().out
+    code, said = command_line("report", str(folder.path))
+    assert code == 0
+    assert "could run something" in said
     assert not mark.exists()
 
 
-def test_a_changed_configuration_is_told(holdfast: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_configuration_is_told(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.1")
     told = json.loads(folder.sweep.read_text())
     for number in range(2):
@@ -330,8 +318,9 @@ def test_a_changed_configuration_is_told(holdfast: Run, tmp_path: Path, capsys: 
         path = folder.job(number).result
         path.write_text(json.dumps({**json.loads(path.read_text()), "config_hash": "other"}))
     folder.sweep.write_text(json.dumps(told))
-    assert report(str(folder.path)) == 0
-    assert "no longer the one that was trained with" in capsys.readouterr().out
+    code, said = command_line("report", str(folder.path))
+    assert code == 0
+    assert "no longer the one that was trained with" in said
     assert "loss_lr" in folder.page.read_text()
 
 

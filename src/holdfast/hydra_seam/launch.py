@@ -23,7 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
 from holdfast.claims import claim, held
-from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped
+from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.files import write_json
 from holdfast.hashing import config_hash
 from holdfast.hydra_seam.loader import CONFIG_NAME, Loader, search_path, settings
@@ -99,8 +99,11 @@ def _run(
         )
     checked, values, origin = settings(config)
     digest = config_hash(values, origin)
-    if begun is not None and (code := _is_over(RunFolder(begun), digest, checked)) is not None:
-        return code
+    if begun is not None:
+        with held(begun):
+            code = _is_over(RunFolder(begun), digest, checked)
+        if code is not None:
+            return code
     prepare(checked)
     # a second process of the same run, started by Lightning, joins the folder that the first one claimed
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
@@ -192,7 +195,7 @@ def exit_code(job: JobReturn) -> int:
     """The exit code of a job, after its error has been told."""
     if job.status == JobStatus.COMPLETED:
         return 0
-    error = job._return_value
+    error = StorageError.of(job._return_value) or job._return_value
     if isinstance(error, HoldfastError):
         log.error("%s", error)
         return error.exit_code

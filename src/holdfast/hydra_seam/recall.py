@@ -43,6 +43,7 @@ class Recall:
     def __call__(self, recorded: Sequence[str], config_hash: str) -> Composed | None:
         """The configuration, if the words still give the one with this digest."""
         try:
+            refuse(recorded)
             composed = self.compose(recorded)
         except ConfigError as error:
             self.problems[in_a_line(error)] = None
@@ -56,9 +57,8 @@ class Recall:
         """What the words give today.
 
         Raises:
-            ConfigError: they cannot work, or could run something.
+            ConfigError: they cannot work.
         """
-        refuse(recorded)
         return self._loader.job(self._master, list(recorded))
 
 

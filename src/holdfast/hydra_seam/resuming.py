@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,10 +89,13 @@ def resumed(typed: list[str], recall: Any, *, sweep: bool) -> Resumed | None:
     first = told["jobs"][0] if sweep else told
     refuse(first["overrides"])
     refuse(told["overrides"])
+    for line in changed(told.get("versions", {})):
+        print(f"{line}: the numbers may differ from here on", file=sys.stderr)
     recorded = {item.lstrip("+").partition("=")[0]: item for item in told["overrides"]}
     controls = [item for item in typed if item.lstrip("+").partition("=")[0] in ABOUT_RESUMING - {"resume"}]
-    # Lightning repeats the place for the processes of several devices
-    others = [item for item in own(typed) if item.lstrip("+").partition("=")[0] not in ("report", _key(sweep))]
+    rest = [item for item in own(typed) if item.lstrip("+").partition("=")[0] not in ("report", _key(sweep))]
+    hydras = [item for item in rest if re.match(r"\+*hydra[./]", item)]  # what is typed today is trusted
+    others = [item for item in rest if item not in hydras]
     problems = [
         Problem(item, f"this {_kind(sweep)} was started with {recorded[key]}; {_ANEW}")
         for item in others
@@ -101,13 +105,11 @@ def resumed(typed: list[str], recall: Any, *, sweep: bool) -> Resumed | None:
         raise ConfigError(problems)
     new = [item for item in others if item not in told["overrides"]]
     check(recall(), [*first["overrides"], *new], first["config_hash"], told["config"], _kind(sweep))
-    for line in changed(told.get("versions", {})):
-        print(f"{line}: the numbers may differ from here on", file=sys.stderr)
     launcher = [f"hydra/launcher={told['plan']['launcher']}"] if sweep else []
     if not all(item.partition("=")[2].isidentifier() for item in launcher):
         raise FolderError(f"{path} names a launcher that cannot be one; it was not made by Holdfast.")
     place = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return Resumed(path, [*told["overrides"], *controls, *launcher, f"{_key(sweep)}='{place}'"])
+    return Resumed(path, [*told["overrides"], *controls, *launcher, *hydras, f"{_key(sweep)}='{place}'"])
 
 
 _ANEW = "leave it out, or start anew, without resume, for other values"

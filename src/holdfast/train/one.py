@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.errors import HoldfastError, Stopped, in_a_line
-from holdfast.files import digest, write_json
+from holdfast.files import digest, sweep_leftovers, write_json
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
 from holdfast.train.assemble import BARE, assemble, build, extras, make
@@ -46,6 +46,8 @@ def train_one(
     Raises:
         Stopped: a signal ended the run.
     """
+    if is_leader():
+        sweep_leftovers(folder.path)
     found = find(folder, config_hash)
     trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
     writer = Writer(
@@ -90,7 +92,8 @@ def train_one(
                 callbacks=[recorder, *bar, *extras(config.callbacks.extras)],
                 logger=[EventLogger(writer, folder), *extras(config.logger.extras)],
             )
-            trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
+            if not trace.standing.end:  # it may have been stopped when all was over but the writing
+                trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
             if trace.standing.end == "diverged":
                 return finish("diverged", error=divergence(len(trace.epochs) - 1, rules))
             if not (config.test and trace.best):

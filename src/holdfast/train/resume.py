@@ -53,21 +53,24 @@ def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[
 
 
 def find(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
-    """What a run can go on from; None if it has to begin anew.
+    """The checkpoint that a run can go on from; None if it has to begin anew.
 
     Raises:
         CheckpointError: there is a last checkpoint, but it cannot be read, or is of another configuration.
     """
     if not folder.last.exists():
         return None
-    found: dict[str, Any] | None = load(folder.last).get(KEY)
-    if found is not None and found["config_hash"] != config_hash:
+    found = load(folder.last)
+    if KEY not in found:
+        return None  # the run was over, and is to be run again
+    if found[KEY]["config_hash"] != config_hash:
         raise CheckpointError(f"{folder.last} is of another configuration; remove it to begin this run anew.")
     return found
 
 
-def restore(found: dict[str, Any], folder: RunFolder) -> Trace:
+def restore(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
     """The trace as it was at the end of the last epoch."""
+    found = checkpoint[KEY]
     standing, epochs = Standing(**found["standing"]), [Epoch(**epoch) for epoch in found["epochs"]]
     trace = Trace(
         losses=found["losses"].tolist(),
@@ -75,6 +78,7 @@ def restore(found: dict[str, Any], folder: RunFolder) -> Trace:
         epochs=epochs,
         standing=standing,
         descent=list(found["descent"]),
+        last=Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY}),
         marks=(len(found["losses"]), len(found["descent"])),
     )
     if standing.best_epoch >= 0:

@@ -57,11 +57,14 @@ class Writer:
         self._began = self._written = time.monotonic()
         self._logged: set[str] = set()
 
-    def go_on(self, found: Mapping[str, Any], trace: Trace) -> None:
+    def go_on(self, checkpoint: Mapping[str, Any], trace: Trace) -> None:
         """Take up what was written of a run that was stopped; what came after its last epoch is written again."""
+        found = checkpoint[KEY]
         self._place = Place(**found["place"])
         self._began -= found["seconds"]
         self._steps, self._epochs = self._place.steps, self._place.epochs
+        if trace.last is not None:
+            self._saved[self._folder.last.name] = (trace.last, False)
         if trace.best is not None and trace.best.checkpoint:
             self._saved[self._folder.best.name] = (trace.best, True)
         if not self._leader:

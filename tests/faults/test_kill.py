@@ -1,0 +1,62 @@
+"""Kills, full disks and read-only folders at every write boundary; see `docs/reliability.md` for the counts.
+
+By default every 30th boundary is tried; HOLDFAST_FAULTS=all, as in CI, tries each, and 50 random times.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
+STEP = 1 if ALL else 30
+RANDOM = 13 if ALL else 2  # of each kind
+KINDS = ("run", "stacked", "basic", "mixed")
+
+
+def tried(folder: Path, kind: str, tmpdir: Path, **plan: Any) -> list[dict[str, Any]]:
+    plan = {"folder": str(folder), "kind": kind, "first": 1, "step": STEP, "random": 0, "errno": 0, **plan}
+    command = [sys.executable, "-m", "tests.faults.victims", json.dumps(plan)]
+    environment = {**os.environ, "TMPDIR": str(tmpdir)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told["outcomes"]) >= told["boundaries"] // plan["step"] > 0
+    print(f"{kind}: {told['boundaries']} boundaries, {len(told['outcomes'])} tried")
+    outcomes: list[dict[str, Any]] = told["outcomes"]
+    return outcomes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_at_any_write_loses_nothing(kind: str, tmp_path: Path) -> None:
+    other = Path("/dev/shm")  # another file system, where there is one
+    tmpdir = other if kind in ("stacked", "run") and other.is_dir() else tmp_path
+    outcomes = tried(tmp_path, kind, tmpdir, random=RANDOM)
+    assert [outcome for outcome in outcomes if outcome["code"] != 0] == []
+    assert [outcome for outcome in outcomes if not outcome["same"]] == []
+    assert [outcome for outcome in outcomes if outcome["rerun"]] == []
+    assert [outcome for outcome in outcomes if outcome["left"]] == []
+    assert sum(outcome["killed"] for outcome in outcomes) >= 0.7 * len(outcomes)
+    # the test rows count as opened from the moment that was written down
+    assert sum(outcome["opened_twice"] for outcome in outcomes) <= 0.2 * len(outcomes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES], ids=["full disk", "read-only"])
+def test_a_write_that_fails_is_told_and_tears_nothing(kind: str, number: int, tmp_path: Path) -> None:
+    outcomes = tried(tmp_path, kind, tmp_path, first=1 if ALL else 3, step=STEP, errno=number)
+    for outcome in outcomes:
+        if outcome["what"]:
+            assert not outcome["torn"], outcome
+            assert not outcome["traceback"], outcome
+            # what was not needed, such as a folder that is there already, changes nothing
+            assert outcome["whole"] or (outcome["code"] in (1, 2) and outcome["named"]), outcome

@@ -1,0 +1,104 @@
+"""Signals at several moments, and starts that want the same folder: exit codes, what is said, what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from holdfast.runs import RunFolder
+from tests.conftest import ROOT
+
+TRAIN = [sys.executable, str(ROOT / "train.py")]
+LONG = {
+    "run": (["epochs=1000000", "hydra.run.dir=there"], "python train.py resume=there"),
+    "stacked": (["-m", "lr=0.01,0.02", "epochs=1000000", "hydra.sweep.dir=there"], "python train.py -m resume=there"),
+    "basic": (
+        ["-m", "lr=0.01,0.02", "epochs=1000000", "hydra/launcher=basic", "hydra.sweep.dir=there"],
+        "python train.py -m resume=there",
+    ),
+}
+MOMENTS = {"importing": 0.4, "beginning": 2.2, "training": 4.0, "later": 5.5}
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_at_any_moment(kind: str, number: int, code: int, tmp_path: Path) -> None:
+    words, command = LONG[kind]
+
+    def at(moment: str) -> None:
+        folder = tmp_path / moment
+        folder.mkdir()
+        process = subprocess.Popen([*TRAIN, *words], cwd=folder, stdout=-1, stderr=-1, text=True)
+        time.sleep(MOMENTS[moment])
+        assert process.poll() is None
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, (moment, err)
+        assert "Traceback" not in out + err, (moment, err)
+        assert not list(folder.rglob("result.json"))
+        if number != signal.SIGKILL:
+            assert "nothing was concluded" in err
+            begun = list(folder.glob("there/run.json")) + list(folder.glob("there/sweep.json"))
+            assert (f"to go on: {command}" in err) == bool(begun), (moment, err)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(at, MOMENTS))
+
+
+@pytest.mark.parametrize("kind", ["run", "stacked"])
+def test_what_a_signal_stopped_goes_on(kind: str, tmp_path: Path) -> None:
+    epochs = 3000
+    words = [word.replace("1000000", str(epochs)) for word in LONG[kind][0]]
+    words += ["batch_size=1", "data.outliers=null", "report=false"]
+    process = subprocess.Popen([*TRAIN, *words], cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+    time.sleep(4.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    short = ["resume=there"] if kind == "run" else ["-m", "resume=there"]
+    # what is typed may not change a value
+    done = subprocess.run([*TRAIN, *short, "lr=0.5"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "was started with" in done.stderr
+    if kind == "run":
+        from holdfast.train.checkpoint import load
+
+        reached = len(load(tmp_path / "there" / "last.ckpt")["holdfast"]["epochs"])
+        assert 0 < reached < epochs
+
+
+def test_twenty_pairs_of_starts_get_folders_of_their_own(tmp_path: Path) -> None:
+    def start(number: int) -> tuple[int, str]:
+        command = [*TRAIN, "epochs=1", "batch_size=full", "logger=none"]
+        done = subprocess.run(command, cwd=tmp_path / str(number // 2), capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    for pair in range(20):
+        (tmp_path / str(pair)).mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(start, range(40))) == {(0, "")}
+    for pair in range(20):
+        folders = list((tmp_path / str(pair) / "outputs" / "runs").iterdir())
+        assert len(folders) == 2
+        assert all(RunFolder(folder).read() for folder in folders)
+
+
+def test_the_second_in_a_folder_is_told_who_holds_it(tmp_path: Path) -> None:
+    words, _ = LONG["stacked"]
+    process = subprocess.Popen([*TRAIN, *words], cwd=tmp_path, stdout=-1, stderr=-1)
+    while not (tmp_path / "there" / "sweep.json").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    second = subprocess.run([*TRAIN, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert f"there is in use by process {process.pid} on {os.uname().nodename}" in second.stderr
+    process.kill()
+    process.wait()

@@ -1,0 +1,202 @@
+"""A run that was stopped, however often, ends as if it had never been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from holdfast.errors import CheckpointError, Stopped
+from holdfast.hydra_seam import compose
+from holdfast.main import CONF
+from holdfast.runs import RunFolder
+from holdfast.schema import Config
+from holdfast.train import writer
+from holdfast.train.callbacks import Recorder
+from holdfast.train.checkpoint import load
+from holdfast.train.one import train_one
+from holdfast.train.resume import KEY
+from tests.conftest import command_line
+from tests.train.test_stack import assert_folders_alike
+
+
+class Shuffled(pl.LightningDataModule):
+    """A user's own: rows are shuffled, and noise is added, by torch's global random numbers."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def setup(self, stage: str) -> None:
+        x = torch.linspace(-1, 1, 40).unsqueeze(1)
+        self.rows = TensorDataset(x, 2 * x + 1)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.rows, self.batch_size, shuffle=True, collate_fn=self.noisy)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.rows, 40)
+
+    @staticmethod
+    def noisy(rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = (torch.stack(part) for part in zip(*rows, strict=True))
+        return x + 0.1 * torch.randn_like(x), y
+
+
+def trained(config: Config, folder: RunFolder, stop: int | None = None) -> None:
+    """Train until some batch, or to the end."""
+    seen, original = 0, Recorder.on_train_batch_end
+
+    def interrupt(self: Recorder, *args: Any, **kwargs: Any) -> None:
+        nonlocal seen
+        original(self, *args, **kwargs)
+        seen += 1
+        if seen == stop:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", interrupt)
+        patch.setattr(writer, "SECONDS_BETWEEN_WRITES", 0.0)
+        train_one(config, folder, overrides=[], config_hash="h")
+
+
+CASES: dict[str, tuple[list[str], Sequence[int]]] = {
+    "sgd": (["lr=0.01", "batch_size=5"], (30, 1, 50)),
+    "dropout, Adam, a schedule, early stopping": (
+        ["model=mlp", "data=linear", "batch_size=32", "model.dropout=0.3", "optimizer=adam", "scheduler=cosine",
+         "callbacks.early_stopping.patience=3"],
+        (40, 60),
+    ),
+    "momentum, accumulation, workers": (
+        ["optimizer.momentum=0.9", "trainer.accumulate_grad_batches=3", "data.num_workers=2", "epochs=5"],
+        (100, 110),
+    ),
+    "diverging": (["lr=0.35", "batch_size=full", "epochs=60"], (20, 10)),
+    "the user's own loader": (
+        ["data._target_=tests.train.test_resume.Shuffled", "epochs=6", "batch_size=7"],
+        (10, 13),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_end_is_that_of_a_run_that_was_never_stopped(case: str, tmp_path: Path) -> None:
+    words, stops = CASES[case]
+    config = compose([*words, "accelerator=cpu"], CONF)
+    if case == "the user's own loader":
+        config.data = {"_target_": "tests.train.test_resume.Shuffled", "batch_size": 7}
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    for folder in (whole, cut):
+        folder.path.mkdir()
+    trained(config, whole)
+    for stop in stops:
+        with pytest.raises(Stopped):
+            trained(config, cut, stop)
+        assert not cut.result.exists()
+        assert KEY in load(cut.last)
+    trained(config, cut)
+    assert_folders_alike(whole.path, cut.path, 0, 0)
+    assert whole.weights.read_bytes() == cut.weights.read_bytes()
+    assert KEY not in load(cut.last)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    config, folder = compose(["epochs=4"], CONF), RunFolder(tmp_path)
+    with pytest.raises(Stopped):
+        trained(config, folder, 100)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train_one(config, folder, overrides=[], config_hash="other")
+
+
+def test_a_sweep_goes_on_with_what_is_missing(holdfast: Callable[..., Any]) -> None:
+    import shutil
+
+    for launcher in ("stacked", "basic"):
+        words = ["-m", "lr=0.01,0.1,10", "batch_size=5,full", f"hydra/launcher={launcher}", "report=false"]
+        sweep = Path(launcher)
+        assert holdfast(*words, f"hydra.sweep.dir={sweep}").code == 0
+        told = [(sweep / name).read_text() for name in ("selection.json", "test.json")]
+        board = [line.rpartition(",")[0] for line in (sweep / "leaderboard.csv").read_text().splitlines()]
+        kept = {path: path.stat().st_mtime_ns for path in sweep.glob("[014]/*.*")}
+        (sweep / "selection.json").unlink()
+        shutil.rmtree(sweep / "2")
+        (sweep / "3" / "result.json").unlink()
+        content = bytearray((sweep / "5" / "last.ckpt").read_bytes())
+        content[len(content) // 2] ^= 1
+        (sweep / "5" / "last.ckpt").write_bytes(content)
+        again = holdfast("-m", f"resume={sweep}")
+        assert (again.code, again.err) == (0, "")
+        assert [(sweep / name).read_text() for name in ("selection.json", "test.json")] == told
+        assert [line.rpartition(",")[0] for line in (sweep / "leaderboard.csv").read_text().splitlines()] == board
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+        assert "nothing was done" in holdfast("-m", f"resume={sweep}").out
+        assert "nothing was done" in holdfast(*words, f"hydra.sweep.dir={sweep}").out
+
+
+def test_failed_jobs_run_again_when_asked(holdfast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "flaky.py").write_text(
+        "from pathlib import Path\nfrom holdfast.data import Line\n\n\nclass Flaky(Line):\n"
+        "    def setup(self, stage):\n        if not Path('mended').exists():\n"
+        "            raise RuntimeError('the disk is asleep')\n        super().setup(stage)\n"
+    )
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "flaky.yaml").write_text(
+        "_target_: flaky.Flaky\nbatch_size: 5\norder_seed: 0\nnoise: 0.1\n"
+    )
+    words = ["--config-dir", "mine", "-m", "data=flaky", "lr=0.01,0.1", "hydra.sweep.dir=s", "report=false"]
+    first = holdfast(*words)
+    assert first.code == 1
+    assert "the disk is asleep" in first.out
+    (tmp_path / "mended").touch()
+    again = ["--config-dir", "mine", "-m", "resume=s"]
+    assert "nothing was done" in holdfast(*again).out
+    done = holdfast(*again, "retry_failed=true")
+    assert (done.code, done.err) == (0, "")
+    assert "winner: job 1" in done.out
+
+
+def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[..., Any]) -> None:
+    import json
+
+    assert holdfast("-m", "lr=0.01,0.1", "hydra.sweep.dir=s", "report=false").code == 0
+    selection = Path("s/selection.json")
+    before = json.loads(selection.read_text())
+    # killed while the rows were open: what they said is lost
+    opening = json.loads(Path("s/test.json").read_text())
+    Path("s/test.json").write_text(json.dumps({**opening, "test": None}))
+    selection.unlink()
+    refused = holdfast("-m", "resume=s")
+    assert refused.code == 1
+    assert "test_again=true" in refused.out
+    assert json.loads(selection.read_text())["test"] is None
+    again = holdfast("-m", "resume=s", "test_again=true")
+    assert again.code == 0
+    assert "test rows opened 2x" in again.out
+    assert json.loads(selection.read_text()) == {**before, "test_opened": 2}
+
+
+def test_a_changed_conf_or_word_is_refused_with_both_values(holdfast: Callable[..., Any]) -> None:
+    import json
+
+    ran = holdfast("lr=0.02", "epochs=2")
+    folder = ran.folder
+    told = json.loads(folder.begun.read_text())
+    assert "is finished (completed); nothing was done" in command_line(f"resume={folder.path}")[1]
+    code, said = command_line(f"resume={folder.path}", "epochs=20", "data.noise=0.5")
+    assert code == 2
+    assert "epochs=20" in said
+    assert "was started with epochs=2" in said
+    told["config"]["data"]["noise"], told["config_hash"] = 0.7, "other"  # as if conf/ had said so then
+    folder.begun.write_text(json.dumps(told))
+    code, said = command_line(f"resume={folder.path}")
+    assert (code, "data.noise=0.1" in said, "was started with data.noise=0.7" in said) == (2, True, True)
+    told["versions"]["torch"] = "1.0"
+    folder.begun.write_text(json.dumps(told))
+    assert "torch was 1.0 and is" in command_line(f"resume={folder.path}")[1]
+    assert command_line("resume=nowhere")[0] == 2
+    assert command_line("-m", f"resume={folder.path}")[1].endswith("is a single run: leave -m out.\n")
