@@ -42,6 +42,14 @@ def test_every_command_runs(command: str, tmp_path: Path) -> None:
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
+    if "NAME" in command:  # of a run or a sweep that was stopped
+        begun = (
+            "hydra.sweep.dir=outputs/sweeps/NAME lr=0.01,0.1" if "-m" in command else "hydra.run.dir=outputs/runs/NAME"
+        )
+        assert run(f"python train.py {'-m ' * ('-m' in command)}{begun}", tmp_path).returncode == 0
+        for last in ("result.json", "selection.json"):
+            for path in tmp_path.rglob(last):
+                path.unlink()
     done = run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -73,11 +81,22 @@ def test_a_refusal_is_as_shown(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, shown)
 
 
-def test_every_link_resolves() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_every_link_resolves(page: Path) -> None:
+    text = page.read_text()
+    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
+    for link in (link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link):
+        target, _, heading = link.partition("#")
+        assert (page.parent / target).exists(), link
+        assert not heading or heading in headings, link
+
+
+def test_the_promises_name_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+    assert len(named) >= 12
+    for file, test in named:
+        assert f"def {test}" in (ROOT / "tests" / file).read_text(), (file, test)
 
 
 def test_the_folder_map_names_what_is_there() -> None:

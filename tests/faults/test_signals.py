@@ -24,7 +24,9 @@ LONG = {
         "python train.py -m resume=there",
     ),
 }
-MOMENTS = {"importing": 0.4, "beginning": 2.2, "training": 4.0, "later": 5.5}
+ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
+MOMENTS = {"training": 4.0} if not ALL else {"importing": 0.8, "beginning": 2.2, "training": 4.0, "later": 5.5}
+PAIRS = 20 if ALL else 3
 
 
 @pytest.mark.parametrize("kind", LONG)
@@ -75,17 +77,17 @@ def test_what_a_signal_stopped_goes_on(kind: str, tmp_path: Path) -> None:
         assert 0 < reached < epochs
 
 
-def test_twenty_pairs_of_starts_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_pairs_of_starts_get_folders_of_their_own(tmp_path: Path) -> None:
     def start(number: int) -> tuple[int, str]:
         command = [*TRAIN, "epochs=1", "batch_size=full", "logger=none"]
         done = subprocess.run(command, cwd=tmp_path / str(number // 2), capture_output=True, text=True)
         return done.returncode, done.stderr
 
-    for pair in range(20):
+    for pair in range(PAIRS):
         (tmp_path / str(pair)).mkdir()
     with ThreadPoolExecutor(2) as pool:
-        assert set(pool.map(start, range(40))) == {(0, "")}
-    for pair in range(20):
+        assert set(pool.map(start, range(2 * PAIRS))) == {(0, "")}
+    for pair in range(PAIRS):
         folders = list((tmp_path / str(pair) / "outputs" / "runs").iterdir())
         assert len(folders) == 2
         assert all(RunFolder(folder).read() for folder in folders)
@@ -93,7 +95,8 @@ def test_twenty_pairs_of_starts_get_folders_of_their_own(tmp_path: Path) -> None
 
 def test_the_second_in_a_folder_is_told_who_holds_it(tmp_path: Path) -> None:
     words, _ = LONG["stacked"]
-    process = subprocess.Popen([*TRAIN, *words], cwd=tmp_path, stdout=-1, stderr=-1)
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen([*TRAIN, *words], cwd=tmp_path, stdout=nowhere, stderr=nowhere)
     while not (tmp_path / "there" / "sweep.json").exists():
         assert process.poll() is None
         time.sleep(0.1)

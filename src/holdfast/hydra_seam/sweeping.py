@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from holdfast import console
 from holdfast.claims import claim, held
 from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, Stopped, in_a_line
-from holdfast.files import write_json
+from holdfast.files import sweep_leftovers, write_json
 from holdfast.hydra_seam.loader import Loader
 from holdfast.hydra_seam.resuming import asked, command, own
 from holdfast.hydra_seam.words import product
@@ -100,6 +100,7 @@ class Sweep:
         resume.hold_against(folder, told, self.jobs, self._hashes, self._data)
         self._done = resume.finished(folder, self._hashes, retry_failed=self._asked["retry_failed"])
         for number in range(len(self.jobs)):
+            sweep_leftovers(folder.job(number).path)
             if number not in self._done and folder.job(number).result.exists():
                 shutil.rmtree(folder.job(number).path)  # it failed, or its files are no longer those it was left with
         for first, jobs in batches if self._stacking else ():
