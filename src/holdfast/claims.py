@@ -38,7 +38,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
                 candidate.mkdir()
                 return candidate
             except FileExistsError:
-                if chosen and (not path.is_dir() or any(path.iterdir())):
+                if chosen and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
                     begun = RunFolder(path).begun.exists() and key == "hydra.run.dir"
                     remedy = f"To go on with the run in it: python train.py resume={path}\n" if begun else ""
                     raise FolderError(

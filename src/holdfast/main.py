@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import HoldfastError, Stopped, StorageError, in_a_line
+from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError, in_a_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +33,8 @@ def main(words: list[str] | None = None) -> None:
     Args:
         words: what follows the program's name; None takes it from `sys.argv`.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    with suppress(ValueError):  # not in the main thread: whoever started that one is told
+        signal.signal(signal.SIGTERM, _stop)
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
     words = sys.argv[1:] if words is None else words
@@ -135,21 +137,18 @@ def task(config: DictConfig) -> Any:
 
 def report(words: list[str]) -> int:
     """`holdfast report FOLDER`: draw the report of a finished run or sweep, from its files alone."""
-    from holdfast.errors import ConfigError, Problem
     from holdfast.hydra_seam.recall import Recall
     from holdfast.runs import Result, RunFolder, SweepFolder
 
-    folders = [word for place, word in enumerate(words) if word[:1] != "-" and words[place - 1 : place] != _CONFIG_DIR]
-    if len(folders) != 1:
-        lesson = "names one folder, as in holdfast report outputs/sweeps/NAME; --config-dir FOLDER may follow"
-        raise ConfigError([Problem(" ".join(["report", *words]), lesson)])
-    path = Path(folders[0])
-    sweep, run = SweepFolder(path), RunFolder(path)
+    parser = argparse.ArgumentParser(prog="holdfast report", description=report.__doc__)
+    parser.add_argument("folder", type=Path, help="such as outputs/sweeps/NAME or outputs/runs/NAME")
+    parser.add_argument("--config-dir", help="your own groups, as when it was trained")
+    asked = parser.parse_args(words)
+    sweep, run = SweepFolder(asked.folder), RunFolder(asked.folder)
     result = run.read()
     if not sweep.sweep.is_file() and result is None:
-        lesson = "holds neither a sweep (sweep.json) nor a finished run (result.json)"
-        raise ConfigError([Problem(f"report {path}", lesson)])
-    recall = Recall(CONF, [word for word in words if word != folders[0]])
+        raise FolderError(f"{asked.folder} holds neither a sweep (sweep.json) nor a finished run (result.json).")
+    recall = Recall(CONF, ["--config-dir", asked.config_dir] if asked.config_dir else [])
     import_training()
     from holdfast.report.reading import jobs_of
     from holdfast.report.write import report_run, report_sweep
@@ -168,9 +167,6 @@ def report(words: list[str]) -> int:
     for problem in recall.problems:
         print(f"figures that need rows or models are left out: {problem}")
     return 0
-
-
-_CONFIG_DIR = ["--config-dir"]
 
 
 @contextmanager

@@ -99,15 +99,16 @@ def _run(
         )
     checked, values, origin = settings(config)
     digest = config_hash(values, origin)
+    # a second process of the same run, started by Lightning, joins the folder that the first one claimed
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        prepare(checked)
+        return _train(hydra, name, config, task)
     if begun is not None:
         with held(begun):
             code = _is_over(RunFolder(begun), digest, checked)
         if code is not None:
             return code
     prepare(checked)
-    # a second process of the same run, started by Lightning, joins the folder that the first one claimed
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        return _train(hydra, name, config, task)
     if begun is None:
         chosen = any(item.lstrip("+").startswith("hydra.run.dir=") for item in config.hydra.overrides.hydra)
         with read_write(config.hydra.run):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig
 
 from holdfast import console
-from holdfast.errors import HoldfastError, Stopped, in_a_line
+from holdfast.errors import HoldfastError, in_a_line
 from holdfast.hydra_seam.loader import Composed, Loader
 from holdfast.hydra_seam.records import Records, as_job
 from holdfast.runs import Result, SweepFolder
@@ -101,14 +99,13 @@ class Stacking:
             if self.done.keys() >= set(stack):
                 continue
             mine = [(number, jobs[number - first], composed[number - first]) for number in stack]
-            with _stoppable():
-                try:
-                    trained = self._train(mine)
-                except Exception as error:  # say, memory: a job by itself may still find enough
-                    print(f"{len(stack)} jobs could not be trained together, and are run alone: {in_a_line(error)}")
-                    alone += stack
-                    continue
-                self._write(mine, trained, folder)
+            try:
+                trained = self._train(mine)
+            except Exception as error:  # say, memory: a job by itself may still find enough
+                print(f"{len(stack)} jobs could not be trained together, and are run alone: {in_a_line(error)}")
+                alone += stack
+                continue
+            self._write(mine, trained, folder)
             returns |= {number: self._ended(number, words) for number, words, _ in mine if number not in self.done}
         for number in sorted(set(alone).difference(self.done)):
             (returns[number],) = self._launcher.launch_each([jobs[number - first]], number)
@@ -167,21 +164,3 @@ class Stacking:
         if self.view:
             self.view.ended(number, result)
         return returned
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let a SIGTERM end the sweep as Ctrl-C does; Lightning does that where a Trainer trains."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped(signal.Signals(number))
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: whoever started it is told
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

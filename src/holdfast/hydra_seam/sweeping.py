@@ -117,6 +117,8 @@ class Sweep:
         ended = Finished(rank(jobs, self._configs[0].mode), selections)
         print(console.leaderboard(folder, ended))
         print("this sweep is finished; nothing was done")
+        if self._configs[0].report is not False and not folder.page.exists():
+            self._report(folder, jobs)
         return ended.exit_code
 
     def _launch_all(

@@ -46,8 +46,6 @@ def train_one(
     Raises:
         Stopped: a signal ended the run.
     """
-    if is_leader():
-        sweep_leftovers(folder.path)
     found = find(folder, config_hash)
     trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
     writer = Writer(
@@ -62,9 +60,11 @@ def train_one(
     def finish(status: Status, **told: Any) -> Result:
         return writer.finish(trace, status, overrides=overrides, **told)
 
-    if found is None:
-        folder.clear()
-    else:
+    if is_leader():
+        sweep_leftovers(folder.path)
+        if found is None:
+            folder.clear()
+    if found is not None:
         trace = restore(found, folder)
         writer.go_on(found, trace)
 
