@@ -47,9 +47,10 @@ def test_a_kill_at_any_write_loses_nothing(kind: str, tmp_path: Path) -> None:
     assert [outcome for outcome in outcomes if not outcome["same"]] == []
     assert [outcome for outcome in outcomes if outcome["rerun"]] == []
     assert [outcome for outcome in outcomes if outcome["left"]] == []
-    assert sum(outcome["killed"] for outcome in outcomes) >= 0.7 * len(outcomes)
-    # the test rows count as opened from the moment that was written down
-    assert sum(outcome["opened_twice"] for outcome in outcomes) <= 0.2 * len(outcomes)
+    at_writes = [outcome for outcome in outcomes if isinstance(outcome["at"], int)]
+    assert all(outcome["killed"] for outcome in at_writes)
+    # the test rows count as opened from the moment that was written down until what they said is
+    assert sum(outcome["opened_twice"] for outcome in at_writes) <= max(1, 0.2 * len(at_writes))
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from hydra import version
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 
 OURS = "hydra/sweeper=holdfast"
@@ -27,3 +30,12 @@ class TestIntegrationUnderOurSweeper(IntegrationTestSuite):
 @pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", OURS, "hydra/launcher=stacked"])])
 class TestIntegrationOfOurLauncher(IntegrationTestSuite):
     pass
+
+
+@pytest.fixture(autouse=True)
+def _as_hydras_own_tests_expect() -> Iterator[None]:
+    """Jobs that change into their folders: Hydra's behaviour before 1.2, which the suites were written for."""
+    before = version.VersionBase.instance().version_base
+    version.setbase("1.1")
+    yield
+    version.VersionBase.instance().version_base = before
