@@ -119,6 +119,11 @@ class RunFolder:
         except (OSError, ValueError, TypeError):
             return None
 
+    def sealed(self, file: Path) -> str | None:
+        """The digest that a file of the run was left with, if the run has ended."""
+        result = self.read()
+        return None if result is None else result.sha256.get(file.name)
+
     def is_finished(self, config_hash: str) -> bool:
         """Whether the result parses, belongs to this configuration, and every file matches its digest."""
         result = self.read()

@@ -147,7 +147,7 @@ def fitted(config: Config, folder: RunFolder) -> torch.nn.Module:
     """The model of a run with its best weights, ready to predict."""
     with isolated():
         module = build_module(config)
-        module.load_state_dict(load(folder.weights))
+        module.load_state_dict(load(folder.weights, folder.sealed(folder.weights)))
         return module.eval()
 
 

@@ -33,8 +33,8 @@ def train_one(
     """Train one configuration and leave a finished folder behind.
 
     A run that was stopped goes on from its last checkpoint, as if it had never been. `result.json` tells how the run
-    ended; an exception is told there and then raised again. A run that a signal ends
-    has no `result.json`: it is not finished.
+    ended; an exception is told there and then raised again. A run that a signal ends has no `result.json`: it is not
+    finished.
 
     Args:
         config: what to train.
@@ -146,7 +146,7 @@ def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -
         module, data = build(config)
         if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
-        module.load_state_dict(load(folder.best)["state_dict"])
+        module.load_state_dict(load(folder.best, folder.sealed(folder.best))["state_dict"])
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,
