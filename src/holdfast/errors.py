@@ -121,8 +121,11 @@ class StorageError(HoldfastError):
     @classmethod
     def of(cls, error: BaseException) -> StorageError | None:
         """What an operating system says of its disks, as one of these; None of any other error."""
-        if isinstance(error, OSError) and error.errno in _DISKS and error.filename is not None:
-            return cls(f"{error.filename} cannot be written: {error.strerror}.")
+        cause: BaseException | None = error
+        while cause is not None:  # logging, for one, raises an error of its own instead
+            if isinstance(cause, OSError) and cause.errno in _DISKS and cause.filename is not None:
+                return cls(f"{cause.filename} cannot be written: {cause.strerror}.")
+            cause = cause.__cause__
         return None
 
 

@@ -55,7 +55,7 @@ def main(words: list[str] | None = None) -> None:
     except HoldfastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:
+    except Exception as error:
         if (lesson := StorageError.of(error)) is None:
             raise
         print(lesson, file=sys.stderr)
