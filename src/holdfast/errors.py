@@ -70,6 +70,7 @@ def in_a_line(error: BaseException) -> str:
     """
     if isinstance(error, ConfigError):
         return "; ".join(f"{problem.word}: {problem.lesson}" for problem in error.problems)
+    error = StorageError.of(error) or error
     name = "" if isinstance(error, HoldfastError) else f"{type(error).__name__}: "
     return name + " ".join(str(error).split())
 
