@@ -59,7 +59,7 @@ def test_the_two_commands_install_and_run_what_they_say() -> None:
     chained = [item.split(" && ") for item in COMMANDS if "&&" in item]
     assert chained == [
         ["python -m pip install -c constraints.txt -e .", "python train.py lr=0.01"],
-        ['python -m pip install -c constraints.txt -e ".[dev]"', "python -m pytest"],
+        ['python -m pip install -c constraints.txt -e ".[dev]"', "python -m pytest -n auto"],
     ]
 
 
