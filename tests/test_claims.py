@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.claims import LOCK, claim, held
+from holdfast.claims import claim, held
 from holdfast.errors import FolderError
+from holdfast.runs import RunFolder
 
 HOLD = "import sys, time; from pathlib import Path; from holdfast.claims import held\n" + (
     "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -30,9 +31,9 @@ def test_a_folder_is_held_by_one_process_and_released_by_its_death(tmp_path: Pat
         with pytest.raises(FolderError, match=f"process {process.pid} on {socket.gethostname()}"), held(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
-    assert (tmp_path / LOCK).exists()
+    assert (tmp_path / RunFolder.LOCK).exists()
     with held(tmp_path):
-        assert (tmp_path / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+        assert (tmp_path / RunFolder.LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     assert list(tmp_path.iterdir()) == []
 
 

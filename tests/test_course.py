@@ -62,8 +62,8 @@ def test_every_command_draws_its_pictures(command: str, pictures: list[str], hol
 
 def results(folder: SweepFolder) -> dict[str, Result]:
     """The results of a sweep over one key, by its value."""
-    jobs, _, told = reading.jobs_of(folder)
-    key = next(iter(dict(word.split("=", 1) for word in told["jobs"][0]["overrides"])))
+    jobs = reading.jobs_of(folder)
+    key = next(iter(jobs[0].given))
     return {job.given[key]: job.result for job in jobs}
 
 

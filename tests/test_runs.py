@@ -66,8 +66,8 @@ def finished(path: Path) -> RunFolder:
 
 def test_finished_means_parsed_same_config_and_every_digest(tmp_path: Path) -> None:
     folder = finished(tmp_path)
-    assert folder.is_finished("abc")
-    assert not folder.is_finished("abd")
+    assert folder.finished("abc")
+    assert not folder.finished("abd")
     result = folder.read()
     assert result is not None
     assert set(result.sha256) == {"best.ckpt", "last.ckpt"}
@@ -80,9 +80,9 @@ def test_a_missing_or_cut_file_is_not_finished(name: str, tmp_path: Path) -> Non
     whole = (tmp_path / name).read_bytes()
     for content in (b"", whole[:-2]):
         (tmp_path / name).write_bytes(content)
-        assert not RunFolder(tmp_path).is_finished("abc")
+        assert not RunFolder(tmp_path).finished("abc")
     (tmp_path / name).unlink()
-    assert not RunFolder(tmp_path).is_finished("abc")
+    assert not RunFolder(tmp_path).finished("abc")
 
 
 def test_every_flipped_bit_of_a_file_is_found(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_every_flipped_bit_of_a_file_is_found(tmp_path: Path) -> None:
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << place % 8
         folder.best.write_bytes(flipped)
-        assert not folder.is_finished("abc")
+        assert not folder.finished("abc")
 
 
 def test_the_hash_of_a_configuration_ignores_order_and_folder() -> None:

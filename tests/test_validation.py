@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from holdfast.errors import ConfigError
 from holdfast.hydra_seam import compose
 from holdfast.main import CONF
-from holdfast.validation import did_you_mean, word
+from holdfast.validation import did_you_mean, key_of, word
 
 BAD = {
     "lr=abc": "number above 0",
@@ -116,7 +116,7 @@ def test_words_that_are_wrong_together(words: list[str], lesson: str) -> None:
 def test_all_problems_at_once_and_each_only_once() -> None:
     with pytest.raises(ConfigError) as error:
         compose(["lrr=1", "lr=abc", "epochs=0", "optimizer=adma", "optimizer.momentun=1", "++foo.bar=2"], CONF)
-    keys = sorted(problem.word.lstrip("+").partition("=")[0] for problem in error.value.problems)
+    keys = sorted(key_of(problem.word) for problem in error.value.problems)
     # optimizer.lr and data's batch_size follow top-level keys: the mistake in lr is told once
     assert keys == ["epochs", "foo", "lr", "lrr", "optimizer", "optimizer.momentun"]
 

@@ -14,8 +14,6 @@ from holdfast.errors import FolderError
 from holdfast.files import sweep_leftovers
 from holdfast.runs import RunFolder
 
-LOCK = ".lock"
-
 
 def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
     """Make a folder that no other run has.
@@ -24,7 +22,6 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
         path: the folder wanted.
         chosen: whether the user named it. A name of ours that is taken gets _2, _3 and so on, so that two
             starts in the same second never share a folder; a name the user chose is never changed.
-
         key: the key that names it.
 
     Raises:
@@ -38,7 +35,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
                 candidate.mkdir()
                 return candidate
             except FileExistsError:
-                if chosen and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
+                if chosen and (not path.is_dir() or any(item.name != RunFolder.LOCK for item in path.iterdir())):
                     begun = RunFolder(path).begun.exists() and key == "hydra.run.dir"
                     remedy = f"To go on with the run in it: python train.py resume={path}\n" if begun else ""
                     raise FolderError(
@@ -62,14 +59,14 @@ def held(path: Path) -> Iterator[None]:
         FolderError: another process works there; the message says which.
     """
     while True:
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = os.open(path / RunFolder.LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
             os.close(lock)
             raise FolderError(f"{path} is in use by {holder}; nothing was run. Wait for it, or stop it.") from None
-        if _is_still(path / LOCK, lock):
+        if _is_still(path / RunFolder.LOCK, lock):
             break
         os.close(lock)  # the one before removed it right after we had opened it
     try:
@@ -78,7 +75,7 @@ def held(path: Path) -> Iterator[None]:
         sweep_leftovers(path)
         yield
     finally:
-        (path / LOCK).unlink(missing_ok=True)
+        (path / RunFolder.LOCK).unlink(missing_ok=True)
         os.close(lock)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import os
@@ -123,10 +122,12 @@ def task(config: DictConfig) -> Any:
         raise HoldfastError(in_a_line(error)) from None
     if is_leader() and not job:
         if checked.report is True:
-            from holdfast.report.write import report_run
-            from holdfast.sweep.select import Job
+            try:
+                from holdfast.report.write import report_run
 
-            report_run(folder, Job(0, result.overrides, "", result), checked)
+                report_run(folder, result, checked)
+            except Exception as error:  # takes nothing away from a run that is finished
+                print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {folder.path} tries again")
         elif checked.logger.tensorboard:
             from holdfast.report.tensorboard import write_config
 
@@ -137,6 +138,8 @@ def task(config: DictConfig) -> Any:
 
 def report(words: list[str]) -> int:
     """`holdfast report FOLDER`: draw the report of a finished run or sweep, from its files alone."""
+    import argparse
+
     from holdfast.hydra_seam.recall import Recall
     from holdfast.runs import Result, RunFolder, SweepFolder
 
@@ -152,18 +155,17 @@ def report(words: list[str]) -> int:
     import_training()
     from holdfast.report.reading import jobs_of
     from holdfast.report.write import report_run, report_sweep
-    from holdfast.sweep.select import Job
 
     def config_of(ended: Result) -> Config | None:
         composed = recall(ended.overrides, ended.config_hash)
         return composed.config if composed else None
 
     if sweep.sweep.is_file():
-        jobs, mode, told = jobs_of(sweep)
-        report_sweep(sweep, jobs, mode, told, lambda number: config_of(jobs[number].result))
+        jobs = jobs_of(sweep)
+        report_sweep(sweep, jobs, lambda number: config_of(jobs[number].result))
         print(sweep.page)
     elif result is not None:
-        print("\n".join(report_run(run, Job(0, result.overrides, "", result), config_of(result))))
+        print("\n".join(report_run(run, result, config_of(result))))
     for problem in recall.problems:
         print(f"figures that need rows or models are left out: {problem}")
     return 0

@@ -1,4 +1,4 @@
-"""The folders of runs and sweeps: the names in them, claiming, writing, and when a run counts as finished."""
+"""The folders of runs and sweeps: the names in them, what is written there, and when a run counts as finished."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ class RunFolder:
     """
 
     BEST, LAST, WEIGHTS, DESCENT, RESULT = "best.ckpt", "last.ckpt", "model.pth", "descent.npy", "result.json"
+    LOCK = ".lock"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,14 +125,12 @@ class RunFolder:
         result = self.read()
         return None if result is None else result.sha256.get(file.name)
 
-    def is_finished(self, config_hash: str) -> bool:
-        """Whether the result parses, belongs to this configuration, and every file matches its digest."""
+    def finished(self, config_hash: str) -> Result | None:
+        """The result, if it parses, belongs to this configuration, and every file matches its digest."""
         result = self.read()
-        return (
-            result is not None
-            and result.config_hash == config_hash
-            and all(_matches(self.path / name, sha256) for name, sha256 in result.sha256.items())
-        )
+        if result is None or result.config_hash != config_hash:
+            return None
+        return result if all(_matches(self.path / name, sha256) for name, sha256 in result.sha256.items()) else None
 
 
 class SweepFolder:

@@ -79,6 +79,15 @@ def word(key: str, value: Any) -> str:
     return f"{key}={shown}"
 
 
+def key_of(typed: str) -> str:
+    """The key of a word as the user typed it.
+
+    >>> key_of("++optimizer.momentum=0.9"), key_of("~scheduler")
+    ('optimizer.momentum', 'scheduler')
+    """
+    return typed.lstrip("+~").partition("=")[0]
+
+
 def did_you_mean(given: str, known: Iterable[str], path: str = "") -> str:
     """The nearest known name, as the end of a sentence, or all of them where none is near.
 

@@ -78,7 +78,7 @@ def test_a_disk_that_is_too_small(kilobytes: int, tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert "Traceback" not in done.stdout + done.stderr
         ended = [RunFolder(path.parent) for path in disk.glob("sweep/*/result.json")]
-        whole = [run for run in ended if run.is_finished(hash_of(run))]
+        whole = [run for run in ended if run.finished(hash_of(run))]
         assert len(whole) == len(ended)
         if done.returncode == 0:
             assert len(whole) == 6

@@ -95,7 +95,7 @@ def finished(folder: Path) -> dict[str, dict[str, int]]:
     found = {}
     for name, run in runs(folder).items():
         result = run.read()
-        if result is not None and run.is_finished(result.config_hash):
+        if result is not None and run.finished(result.config_hash):
             files = [run.result, *(run.path / file for file in result.sha256)]
             found[name] = {file.name: file.stat().st_mtime_ns for file in files}
     return found
@@ -188,7 +188,7 @@ def starved(kind: str, root: Path, number: int, boundary: int, whole: dict[str, 
     torn = [
         job
         for job, run in runs(folder).items()
-        if run.result.exists() and not ((result := run.read()) and run.is_finished(result.config_hash))
+        if run.result.exists() and not ((result := run.read()) and run.finished(result.config_hash))
     ]
     outcome = {
         "what": told.read_text() if told.exists() else "",

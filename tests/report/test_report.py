@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -35,14 +36,14 @@ def swept(holdfast: Run, folder: Path, *words: str) -> SweepFolder:
 
 
 def pictures(folder: SweepFolder) -> dict[str, Picture]:
-    jobs, mode, _ = reading.jobs_of(folder)
+    jobs = reading.jobs_of(folder)
     recall = Recall(CONF)
 
     def config_of(number: int) -> Any:
         composed = recall(jobs[number].result.overrides, jobs[number].result.config_hash)
         return composed.config if composed else None
 
-    (ranking,) = rank(jobs, mode)
+    (ranking,) = rank(jobs, "min")
     made = Pictures(ranking, folder.job, config_of)
     found = {picture.name: picture for picture in made.all()}
     assert not made.missing
@@ -249,6 +250,22 @@ def test_a_run_is_drawn_when_asked(holdfast: Run) -> None:
     assert {path.name for path in plain.folder.figures.iterdir()} == names
     never = holdfast("lr=0.01", "report=false")
     assert not never.folder.descent.exists()
+
+
+@pytest.mark.parametrize("words", [("report=true",), ("-m", "lr=0.01,0.1", "hydra.sweep.dir=swept")])
+def test_a_report_that_cannot_be_written_takes_nothing_away(
+    words: tuple[str, ...], holdfast: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("holdfast.report.write.png", full)
+    ran = holdfast(*words)
+    folder = Path("swept") if "-m" in words else ran.folder.path
+    assert (ran.code, ran.err) == (0, "")
+    assert f"No space left on device; holdfast report {folder} tries again" in ran.out
+    monkeypatch.undo()
+    assert command_line("report", str(ran.folder.path.parents[1] / folder))[0] == 0
 
 
 def test_tensorboard_has_images_and_texts(holdfast: Run, tmp_path: Path) -> None:

@@ -180,6 +180,16 @@ def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[.
     assert json.loads(selection.read_text()) == {**before, "test_opened": 2}
 
 
+def test_openings_that_cannot_be_read_are_not_taken_for_none(holdfast: Callable[..., Any]) -> None:
+    holdfast("-m", "lr=0.01,0.1", "report=false", "hydra.sweep.dir=s")
+    Path("s/selection.json").unlink()
+    Path("s/test.json").write_text("{")
+    ran = holdfast("-m", "resume=s")
+    assert ran.code == 2
+    assert "s/test.json cannot be read" in ran.err
+    assert not Path("s/selection.json").exists()
+
+
 def test_a_changed_conf_or_word_is_refused_with_both_values(holdfast: Callable[..., Any]) -> None:
     import json
 

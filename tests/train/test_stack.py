@@ -141,7 +141,7 @@ def test_stack_equals_alone(words: tuple[str, ...], tmp_path: Path) -> None:
     for number, job in enumerate(jobs):
         folder = alone(job, tmp_path / f"alone{number}")
         assert_folders_alike(sweep.job(number).path, folder.path, rtol=1e-9, atol=1e-12)
-        assert sweep.job(number).is_finished("h")
+        assert sweep.job(number).finished("h")
 
 
 @pytest.mark.parametrize("words", ["batch_size=1", "batch_size=20 model=mlp", "batch_size=full optimizer=adam"])

@@ -32,6 +32,7 @@ from holdfast.hydra_seam.resuming import command, flags, own, resumed
 from holdfast.runs import RunFolder
 from holdfast.schema import Config
 from holdfast.sweep.grid import spell_out, unlisted
+from holdfast.validation import key_of
 from holdfast.versions import versions
 
 log = logging.getLogger(__name__)
@@ -103,19 +104,18 @@ def _run(
     if int(os.environ.get("LOCAL_RANK", "0")) > 0:
         prepare(checked)
         return _train(hydra, name, config, task)
-    if begun is not None:
-        with held(begun):
-            code = _is_over(RunFolder(begun), digest, checked)
-        if code is not None:
-            return code
-    prepare(checked)
     if begun is None:
-        chosen = any(item.lstrip("+").startswith("hydra.run.dir=") for item in config.hydra.overrides.hydra)
+        prepare(checked)
+        chosen = "hydra.run.dir" in map(key_of, config.hydra.overrides.hydra)
         with read_write(config.hydra.run):
             config.hydra.run.dir = str(claim(Path(config.hydra.run.dir), chosen=chosen))
     folder = RunFolder(Path(config.hydra.run.dir))
     with held(folder.path):
-        if begun is None:
+        if begun is not None:
+            if (code := _is_over(folder, digest, checked)) is not None:
+                return code
+            prepare(checked)
+        else:
             overrides = own(config.hydra.overrides.task)
             told = {"overrides": overrides, "config_hash": digest, "config": origin, "versions": versions()}
             write_json(folder.begun, told)
@@ -127,7 +127,7 @@ def _run(
 
 def _is_over(folder: RunFolder, digest: str, config: Config) -> int | None:
     """The exit code of a run that has nothing left to do, after that was said; None if it has."""
-    result = folder.read() if folder.is_finished(digest) else None
+    result = folder.finished(digest)
     if result is None or (config.test_again and config.test):
         return None
     if result.status == "failed":

@@ -16,7 +16,7 @@ from holdfast.hashing import CONTROLS, differences
 from holdfast.hydra_seam import words
 from holdfast.hydra_seam.recall import Recall, refuse
 from holdfast.runs import RunFolder, SweepFolder
-from holdfast.validation import word
+from holdfast.validation import key_of, word
 from holdfast.versions import changed
 
 ABOUT_RESUMING = CONTROLS - {"report"}
@@ -52,7 +52,7 @@ def flags() -> list[str]:
 
 def own(typed: Sequence[str]) -> list[str]:
     """Words without those that are about resuming."""
-    return [item for item in typed if item.lstrip("+").partition("=")[0] not in ABOUT_RESUMING]
+    return [item for item in typed if key_of(item) not in ABOUT_RESUMING]
 
 
 def asked(typed: Sequence[str]) -> dict[str, bool]:
@@ -91,15 +91,15 @@ def resumed(typed: list[str], recall: Any, *, sweep: bool) -> Resumed | None:
     refuse(told["overrides"])
     for line in changed(told.get("versions", {})):
         print(f"{line}: the numbers may differ from here on", file=sys.stderr)
-    recorded = {item.lstrip("+").partition("=")[0]: item for item in told["overrides"]}
-    controls = [item for item in typed if item.lstrip("+").partition("=")[0] in ABOUT_RESUMING - {"resume"}]
-    rest = [item for item in own(typed) if item.lstrip("+").partition("=")[0] not in ("report", _key(sweep))]
+    recorded = {key_of(item): item for item in told["overrides"]}
+    controls = [item for item in typed if key_of(item) in ABOUT_RESUMING - {"resume"}]
+    rest = [item for item in own(typed) if key_of(item) not in ("report", _key(sweep))]
     hydras = [item for item in rest if re.match(r"\+*hydra[./]", item)]  # what is typed today is trusted
     others = [item for item in rest if item not in hydras]
     problems = [
         Problem(item, f"this {_kind(sweep)} was started with {recorded[key]}; {_ANEW}")
         for item in others
-        if (key := item.lstrip("+").partition("=")[0]) in recorded and recorded[key] != item
+        if (key := key_of(item)) in recorded and recorded[key] != item
     ]
     if problems:
         raise ConfigError(problems)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from holdfast.sweep import resume
 from holdfast.sweep.grid import words_of
 from holdfast.sweep.plan import Plan
 from holdfast.sweep.select import Job, job_name, rank
+from holdfast.validation import key_of
 from holdfast.versions import versions
 
 MOST_PROBLEMS = 20
@@ -110,8 +110,10 @@ class Sweep:
         """The exit code of a sweep that has nothing left to do, after that was said; None if it has."""
         from holdfast.sweep.finish import Finished
 
-        selections = resume.selected(folder)
-        if len(self._done) < len(self.jobs) or selections is None or self._asked["test_again"]:
+        selections = resume.selections(folder)
+        if len(self._done) < len(self.jobs) or self._asked["test_again"]:
+            return None
+        if selections is None or not resume.is_whole(folder, selections):
             return None
         jobs = [Job(number, words, self._data[number], self._done[number]) for number, words in enumerate(self.jobs)]
         ended = Finished(rank(jobs, self._configs[0].mode), selections)
@@ -180,9 +182,10 @@ class Sweep:
 
     def _claim(self) -> tuple[SweepFolder, dict[str, Any] | None]:
         """A folder of its own, or one that holds this sweep already, with what that says."""
-        chosen = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in self._config.hydra.overrides.hydra)
+        chosen = "hydra.sweep.dir" in map(key_of, self._config.hydra.overrides.hydra)
         path = Path(self._config.hydra.sweep.dir)
-        told = resume.read(SweepFolder(path)) if chosen else None
+        begun = chosen and SweepFolder(path).sweep.exists()
+        told = resume.read(SweepFolder(path)) if begun else None
         path = claim(path, chosen=chosen, key="hydra.sweep.dir") if told is None else path
         with read_write(self._config.hydra.sweep), open_dict(self._config.hydra.sweep):
             self._config.hydra.sweep.dir = str(path)
@@ -246,8 +249,7 @@ class Sweep:
         try:
             from holdfast.report.write import report_sweep
 
-            told = json.loads(folder.sweep.read_bytes())
-            report_sweep(folder, jobs, self._configs[0].mode, told, self.config_of)
+            report_sweep(folder, jobs, self.config_of)
         except Exception as error:
             print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {folder.path} tries again")
 

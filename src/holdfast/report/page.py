@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from holdfast.report.reading import LeastSquares
 from holdfast.sweep.finish import columns, row
 from holdfast.sweep.select import Job, Ranking
+from holdfast.validation import key_of
 
 LISTED = 100
 """Jobs that diverged or failed and are told one by one."""
@@ -115,7 +116,7 @@ def spread(ranking: Ranking) -> list[str]:
     groups: dict[tuple[str, ...], list[float]] = {}
     for job in ranking.jobs:
         if job.value is not None:
-            settings = tuple(word for word in job.overrides if word.lstrip("+").partition("=")[0] != "seed")
+            settings = tuple(word for word in job.overrides if key_of(word) != "seed")
             groups.setdefault(settings, []).append(job.value)
     if ranking.winner is None or max(map(len, groups.values())) < 2:
         return []

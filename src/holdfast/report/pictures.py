@@ -161,14 +161,12 @@ class Pictures:
 
     def _surface(self) -> Iterator[Picture]:
         """The cost over two parameters, and the way down it."""
-        table, chosen = (
-            self._table(),
-            self._choice.panels(lambda job: reading.descent(self._folder_of(job.number)) is not None),
-        )
+        table = self._table()
+        chosen = self._choice.panels(lambda job: self._folder_of(job.number).descent.exists())
         if table is None or not chosen or (config := self._config_of(chosen[0].number)) is None:
             return
         ways = [reading.descent(self._folder_of(job.number)) for job in chosen]
-        points = np.concatenate([way for way in ways if way is not None])
+        points = np.concatenate(ways)
         if table.x("val").shape[1] == 1:
             exact = table.least_squares()
             points = np.concatenate([points, [[exact.weight[0], exact.bias]]])
@@ -180,7 +178,7 @@ class Pictures:
         if made is not None:
             names, cost = made
             labels = [self._choice.label(job) for job in chosen]
-            figure = figures.surface(names, (first, second, cost), list(zip(labels, ways, strict=True)))  # type: ignore[arg-type]
+            figure = figures.surface(names, (first, second, cost), list(zip(labels, ways, strict=True)))
             yield Picture("surface", "The cost over all training rows, and the way of each job down it.", figure)
 
     # ---------------------------------------------------------------------------------------------- how it went

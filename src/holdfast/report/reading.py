@@ -6,11 +6,9 @@ trusts, and only if it is the one that the job was trained with.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +21,7 @@ from holdfast.errors import FolderError
 from holdfast.model import Module
 from holdfast.runs import Result, RunFolder, SweepFolder
 from holdfast.schema import Config
+from holdfast.sweep import resume
 from holdfast.sweep.select import Job
 from holdfast.train import events
 from holdfast.train.assemble import build_module, make
@@ -35,14 +34,14 @@ ConfigOf = Callable[[int], "Config | None"]
 Numbers = NDArray[np.float64]
 
 
-def jobs_of(folder: SweepFolder) -> tuple[list[Job], Literal["min", "max"], dict[str, Any]]:
-    """The jobs of a sweep as its files tell them, whether less is better, and all of `sweep.json`.
+def jobs_of(folder: SweepFolder) -> list[Job]:
+    """The jobs of a sweep as its files tell them.
 
     Raises:
         FolderError: there is no `sweep.json` that can be read.
     """
+    told = resume.read(folder)
     try:
-        told = json.loads(folder.sweep.read_bytes())
         dropped, jobs = folder.read_dropped(), []
         for number, entry in enumerate(told["jobs"]):
             words = [str(word) for word in entry["overrides"]]
@@ -51,9 +50,9 @@ def jobs_of(folder: SweepFolder) -> tuple[list[Job], Literal["min", "max"], dict
                 told_of = "it left no result: it was not finished"
                 result = Result("failed", words, entry["config_hash"], str(told["metric"]), error=told_of)
             jobs.append(Job(number, words, str(entry["data"]), result))
-        return jobs, told["mode"], told
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise FolderError(f"{folder.sweep} cannot be read: {error}. Without it a sweep cannot be told.") from error
+        return jobs
+    except (TypeError, KeyError) as error:
+        raise FolderError(f"{folder.sweep} cannot be read: {error!r} is not what a sweep writes there.") from error
 
 
 def curves(folder: RunFolder, tags: Sequence[str]) -> dict[str, tuple[Numbers, Numbers]]:
@@ -65,13 +64,16 @@ def curves(folder: RunFolder, tags: Sequence[str]) -> dict[str, tuple[Numbers, N
     return {tag: tuple(np.array(points, dtype=np.float64).T) for tag, points in found.items()}
 
 
-def descent(folder: RunFolder) -> Numbers | None:
-    """The two parameters of a run on their way, shape `(points, 2)`, if it kept them."""
-    try:
-        points = np.load(folder.descent, allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return points.astype(np.float64) if points.ndim == 2 and points.shape[1:] == (2,) and len(points) else None
+def descent(folder: RunFolder) -> Numbers:
+    """The two parameters of a run on their way, shape `(points, 2)`.
+
+    Raises:
+        FolderError: the file is not what a run keeps.
+    """
+    points = np.load(folder.descent, allow_pickle=False)
+    if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
+        raise FolderError(f"{folder.descent} holds no way of two parameters.")
+    return np.asarray(points, dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from holdfast.files import replacing
 from holdfast.report import tensorboard
@@ -12,8 +11,10 @@ from holdfast.report.page import Page, Section, command
 from holdfast.report.pictures import Pictures
 from holdfast.report.reading import ConfigOf
 from holdfast.report.style import png
-from holdfast.runs import RunFolder, SweepFolder
+from holdfast.runs import Result, RunFolder, SweepFolder
 from holdfast.schema import Config
+from holdfast.sweep import resume
+from holdfast.sweep.openings import opened
 from holdfast.sweep.select import Job, Ranking, rank
 
 MOST_SETS = 4
@@ -22,14 +23,15 @@ MOST_SETS = 4
 Images = list[tuple[str, str, bytes]]
 
 
-def report_run(folder: RunFolder, job: Job, config: Config | None) -> list[str]:
+def report_run(folder: RunFolder, result: Result, config: Config | None) -> list[str]:
     """Draw the figures of a run; returns their names, and why others are missing.
 
     Args:
         folder: the run's.
-        job: the run as a job by itself.
+        result: how it ended.
         config: what it was trained with, if that is known.
     """
+    job = Job(0, result.overrides, "", result)
     pictures = Pictures(Ranking("", (job,), job, None), lambda number: folder, lambda number: config)
     images = _images(pictures, folder.figures)
     if folder.curves():
@@ -38,20 +40,17 @@ def report_run(folder: RunFolder, job: Job, config: Config | None) -> list[str]:
     return [*(f"figures/{name}.png" for name, _, _ in images), *pictures.missing]
 
 
-def report_sweep(
-    folder: SweepFolder, jobs: Sequence[Job], mode: Literal["min", "max"], told: dict[str, Any], config_of: ConfigOf
-) -> None:
+def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) -> None:
     """Draw the figures of a sweep and write its page.
 
     Args:
         folder: the sweep's.
         jobs: every job and how it ended.
-        mode: whether a lower ("min") or a higher ("max") metric is better.
-        told: what `sweep.json` says.
         config_of: the configuration of a job, if that is known.
     """
-    selected, opened = _selected(folder)
-    rankings = rank(jobs, mode)
+    told = resume.read(folder)
+    selections = resume.selections(folder) or []
+    rankings = rank(jobs, told["mode"])
     sections, images = [], Images()
     for place, ranking in enumerate(rankings):
         pictures = Pictures(ranking, folder.job, config_of)
@@ -59,7 +58,7 @@ def report_sweep(
         drawn = _images(pictures, folder.figures, prefix) if place < MOST_SETS else []
         images += drawn
         number = ranking.winner.number if ranking.winner else None
-        selection = next((entry for entry in selected if entry.get("winner") == number), None)
+        selection = next((entry for entry in selections if entry.get("winner") == number), None)
         sections.append(Section(ranking, selection, pictures.least_squares(), drawn, pictures.missing))
     winner = next((ranking.winner for ranking in rankings if ranking.winner), None)
     config = folder.job(winner.number).told() if winner else ""
@@ -67,7 +66,7 @@ def report_sweep(
         name=folder.path.absolute().name,
         command=command(told.get("overrides", [])),
         sections=sections,
-        opened=opened,
+        opened=opened(folder),
         why=_why(folder, rankings),
         versions=told.get("versions", {}),
         plan=_plan(told.get("plan", {})),
@@ -90,21 +89,6 @@ def _images(pictures: Pictures, folder: Any, prefix: str = "") -> Images:
         with replacing(folder / f"{name}.png") as stream:
             stream.write(data)
     return images
-
-
-def _selected(folder: SweepFolder) -> tuple[list[dict[str, Any]], int]:
-    """What `selection.json` says of each winner, and how often test rows were opened in all."""
-    try:
-        selection = json.loads(folder.selection.read_bytes())
-        entries = [selection] if selection.get("winner") is not None else selection["data_sets"]
-    except (OSError, ValueError, KeyError):
-        entries = []
-    try:
-        openings = json.loads(folder.opening.read_bytes())
-        counts = [entry["count"] for entry in (openings if isinstance(openings, list) else [openings])]
-    except (OSError, ValueError, KeyError):
-        counts = []
-    return entries, sum(counts)
 
 
 def _why(folder: SweepFolder, rankings: Sequence[Ranking]) -> str | None:

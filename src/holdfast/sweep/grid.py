@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.errors import ConfigError, Problem
+from holdfast.validation import key_of
 
 _SPACED = re.compile(r"(?P<kind>log|lin)space\((?P<arguments>[^()]*)\)")
 
@@ -59,8 +60,8 @@ def unlisted(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str
     >>> unlisted({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
     ['seed']
     """
-    again = {_key(word) for word in typed}
-    return [key for key in params or {} if _key(key) not in again]
+    again = {key_of(word) for word in typed}
+    return [key for key in params or {} if key_of(key) not in again]
 
 
 def _spaced(first: float, last: float, count: int, *, logarithmic: bool) -> list[float]:
@@ -71,10 +72,6 @@ def _spaced(first: float, last: float, count: int, *, logarithmic: bool) -> list
         values = [first * (1 - share) + last * share for share in shares]
     # twelve digits: 0.001, not 0.0010000000000000002
     return [first, *(float(f"{value:.12g}") for value in values[1:-1]), last]
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
 
 
 def _written(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from holdfast.errors import HoldfastError
+from holdfast.errors import FolderError, HoldfastError
 from holdfast.files import digest, write_json
 from holdfast.runs import RunFolder, SweepFolder
 from holdfast.schema import Config
@@ -27,11 +27,7 @@ class Openings:
 
     def __init__(self, folder: SweepFolder, *, several: bool, again: bool) -> None:
         self._file, self._several, self._again = folder.opening, several, again
-        try:
-            found = json.loads(self._file.read_bytes())
-        except FileNotFoundError:
-            found = []
-        self._entries: list[dict[str, Any]] = found if isinstance(found, list) else [found]
+        self._entries = _entries(folder)
 
     def count(self, winner: int) -> int:
         """How often the rows of a winner's data set were opened."""
@@ -71,3 +67,20 @@ class Openings:
 
     def _write(self) -> None:
         write_json(self._file, self._entries if self._several or len(self._entries) > 1 else self._entries[0])
+
+
+def opened(folder: SweepFolder) -> int:
+    """How often test rows were opened in a sweep."""
+    return sum(int(entry["count"]) for entry in _entries(folder))
+
+
+def _entries(folder: SweepFolder) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(folder.opening.read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise FolderError(
+            f"{folder.opening} cannot be read: {error}. Whether test rows were opened is not known without it."
+        ) from None
+    return found if isinstance(found, list) else [found]

@@ -13,17 +13,17 @@ Batch = tuple[int, list[list[str]]]
 """Jobs that a launcher is given together, with the number of the first."""
 
 
-def read(folder: SweepFolder) -> dict[str, Any] | None:
-    """What `sweep.json` says; None if the folder holds no sweep.
+def read(folder: SweepFolder) -> dict[str, Any]:
+    """What `sweep.json` says.
 
     Raises:
         FolderError: it cannot be read.
     """
     try:
         told: dict[str, Any] = json.loads(folder.sweep.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
+        if told["mode"] not in ("min", "max") or not isinstance(told["jobs"], list):
+            raise ValueError("it holds something else")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise FolderError(f"{folder.sweep} cannot be read: {error}. Choose another folder.") from None
     return told
 
@@ -57,7 +57,7 @@ def finished(folder: SweepFolder, hashes: Sequence[str], *, retry_failed: bool) 
     found = {number: result for number, result in folder.read_dropped().items() if _counts(result, hashes, number)}
     for number, config_hash in enumerate(hashes):
         run = folder.job(number)
-        if number not in found and run.is_finished(config_hash) and (result := run.read()) is not None:
+        if number not in found and (result := run.finished(config_hash)) is not None:
             found[number] = result
     return {number: result for number, result in found.items() if not (retry_failed and result.status == "failed")}
 
@@ -74,16 +74,21 @@ def missing(first: int, jobs: Sequence[list[str]], done: Mapping[int, Result]) -
     return found
 
 
-def selected(folder: SweepFolder) -> list[dict[str, Any]] | None:
-    """What `selection.json` says of every data set, if a sweep has got so far and its own files are there."""
+def selections(folder: SweepFolder) -> list[dict[str, Any]] | None:
+    """What `selection.json` says of every data set that has a winner; None if a sweep has not got so far."""
     try:
         selection = json.loads(folder.selection.read_bytes())
-        if selection["winner"] is None:
-            return list(selection["data_sets"])
-        whole = folder.digests() == selection["sha256"]
-        return [selection] if whole else None
+        return list(selection["data_sets"]) if selection["winner"] is None else [selection]
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def is_whole(folder: SweepFolder, selected: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the winner's weights, kept as the sweep's own, are those that were selected."""
+    try:
+        return all(folder.digests() == entry["sha256"] for entry in selected if "sha256" in entry)
+    except OSError:
+        return False
 
 
 def _counts(result: Result, hashes: Sequence[str], number: int) -> bool:

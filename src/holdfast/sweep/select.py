@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Literal
 
 from holdfast.runs import Result
+from holdfast.validation import key_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Job:
     @cached_property
     def given(self) -> dict[str, str]:
         """The values of its words, as they were typed, by their keys."""
-        pairs = (word.lstrip("+").partition("=") for word in self.overrides)
-        return {key: value for key, _, value in pairs}
+        return {key_of(word): word.partition("=")[2] for word in self.overrides}
 
     @property
     def command(self) -> str:

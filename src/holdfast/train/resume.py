@@ -47,7 +47,7 @@ def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[
         "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= losses], dtype=torch.float64),
         "epochs": [vars(epoch) for epoch in trace.epochs],
         "standing": {name: np.asarray(value).item() for name, value in vars(trace.standing).items()},
-        "descent": trace.descent[:points],
+        "descent": [point.cpu() for point in trace.descent[:points]],
         "place": vars(place),
     }
 

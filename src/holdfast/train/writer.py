@@ -20,6 +20,7 @@ from holdfast.train.checkpoint import save
 from holdfast.train.descent import as_file
 from holdfast.train.resume import KEY, Place, state
 from holdfast.train.trace import Rules, Snapshot, Trace
+from holdfast.validation import key_of
 from holdfast.versions import versions
 
 SECONDS_BETWEEN_WRITES = 5.0
@@ -135,7 +136,7 @@ class Writer:
             save(trace.best.checkpoint["state_dict"], self._folder.weights)
         if trace.descent and self._leader:
             with replacing(self._folder.descent) as stream:
-                stream.write(as_file(torch.stack(trace.descent)))
+                stream.write(as_file(torch.stack([point.cpu() for point in trace.descent])))
         now = time.time()
         tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
         epochs = [entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(trace.epochs)]
@@ -210,7 +211,7 @@ def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
     for word in overrides:
         if word.startswith("~"):
             continue
-        key, _, typed = word.lstrip("+").partition("=")
+        key, typed = key_of(word), word.partition("=")[2]
         node: Any = config
         for part in key.split("."):
             # what the schema does not know, such as a group of the user's own, is shown as it was typed
