@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from holdfast.errors import StorageError
 from holdfast.train import events
 
 
@@ -115,3 +117,16 @@ def test_a_file_cut_short_still_shows_what_is_whole(cut: int, tmp_path: Path) ->
     begun(path, 0.0).append(events.scalars("a", range(3), [1.0, 2.0, 3.0], [0.0] * 3))
     path.write_bytes(path.read_bytes()[:-cut])
     assert [event.value for event in read(tmp_path).Scalars("a")] == [1.0, 2.0]
+
+
+def test_of_a_write_that_fails_half_way_nothing_stays(tmp_path: Path) -> None:
+    file = begun(tmp_path / "events", 1.0)
+    before = file.path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))  # a disk with room for a part of it
+    try:
+        with pytest.raises(StorageError, match="events cannot be written"):
+            file.append(events.scalars("x", range(1000), [0.0] * 1000, [1.0] * 1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.path.read_bytes() == before

@@ -200,11 +200,15 @@ class EventFile:
         os.truncate(self.path, size)
 
     def append(self, *records: bytes) -> None:
-        """Add records, in one write."""
+        """Add records, in one write; of one that fails half-way, as on a full disk, nothing stays."""
+        before = None
         try:
             with self.path.open("ab") as stream:
+                before = stream.tell()
                 stream.write(b"".join(records))
         except OSError as error:
+            if before is not None:
+                self.cut(before)
             raise StorageError(f"{self.path} cannot be written: {error.strerror}.") from error
 
 
