@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,14 +29,6 @@ LONG = {
 ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
 MOMENTS = {"training": 4.0} if not ALL else {"importing": 0.8, "beginning": 2.2, "training": 4.0, "later": 5.5}
 PAIRS = 20 if ALL else 3
-
-
-@pytest.fixture(autouse=True)
-def _heard() -> Iterator[None]:
-    """Start children that hear SIGINT: one that is started in the background of a script is told to ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("kind", LONG)
