@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -76,6 +79,7 @@ CASES: dict[str, tuple[list[str], Sequence[int]]] = {
         ["optimizer.momentum=0.9", "trainer.accumulate_grad_batches=3", "data.num_workers=2", "epochs=5"],
         (100, 110),
     ),
+    "ending inside an epoch": (["trainer.max_steps=150", "trainer.accumulate_grad_batches=2", "epochs=6"], (130, 65)),
     "diverging": (["lr=0.35", "batch_size=full", "epochs=60"], (20, 10)),
     "the user's own loader": (
         ["data._target_=tests.train.test_resume.Shuffled", "epochs=6", "batch_size=7"],
@@ -103,6 +107,55 @@ def test_the_end_is_that_of_a_run_that_was_never_stopped(case: str, tmp_path: Pa
     assert_folders_alike(whole.path, cut.path, 0, 0)
     assert whole.weights.read_bytes() == cut.weights.read_bytes()
     assert KEY not in load(cut.last)
+
+
+Line = tuple[str, int]
+
+
+@contextmanager
+def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
+    """Stop at a line of ours at the end of epoch 2, as a signal may; tells the lines there are, as they are reached."""
+    seen: list[Line] = []
+    source, original = Path(writer.__file__).parent, Recorder.on_train_epoch_end
+
+    def local(frame: FrameType, event: str, _: Any) -> Any:
+        at = (Path(frame.f_code.co_filename).name, frame.f_lineno)
+        if event == "line" and at not in seen:
+            seen.append(at)
+            if at == line:
+                raise KeyboardInterrupt
+        return local
+
+    def called(frame: FrameType, event: str, _: Any) -> Any:
+        return local if Path(frame.f_code.co_filename).parent == source else None
+
+    def watched(self: Recorder, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        sys.settrace(called if trainer.current_epoch == 2 else None)
+        try:
+            original(self, trainer, module)
+        finally:
+            sys.settrace(None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "on_train_epoch_end", watched)
+        yield seen
+
+
+def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
+    config, whole = compose(["batch_size=full", "epochs=4", "lr=0.1"], CONF), RunFolder(tmp_path / "whole")
+    whole.path.mkdir()
+    with interrupted_at(None) as lines:
+        trained(config, whole)
+    judged = [line for line in lines if line[0] in ("callbacks.py", "trace.py")]
+    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume.py")]
+    assert min(len(judged), len(written)) > 20
+    for line in judged[::2] + written[::5]:
+        cut = RunFolder(tmp_path / f"{line[0]}{line[1]}")
+        cut.path.mkdir()
+        with interrupted_at(line), pytest.raises(Stopped):
+            trained(config, cut)
+        trained(config, cut)
+        assert_folders_alike(whole.path, cut.path, 0, 0)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ class Recorder(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where a run goes on, Lightning asks for the first batch before the epoch begins, and else after that."""
-        if self.trace.epochs:
-            reseed(derive(self._seed, "epoch", len(self.trace.epochs)))
-            self._seeded = len(self.trace.epochs)
+        if (epochs := self.trace.reached.epochs) > 0:
+            reseed(derive(self._seed, "epoch", epochs))
+            self._seeded = epochs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -124,19 +124,15 @@ class Recorder(Checkpoint):
                 f"metric={self._rules.metric} is not logged by {type(pl_module).__name__}: "
                 f"{did_you_mean(self._rules.metric, logged)}"
             )
-        trace = self.trace
         # what a user's own module logs may differ between processes, but they have to end together
-        trace.standing = trainer.strategy.broadcast(judge(trace.standing, number, metrics, lost, self._rules))
-        trace.epochs.append(Epoch(metrics, trainer.global_step, time.time()))
+        standing = trainer.strategy.broadcast(judge(self.trace.reached.standing, number, metrics, lost, self._rules))
         for logger in _foreign(trainer):
             logger.log_metrics({"epoch": number, **metrics}, step=trainer.global_step)
-        trace.last = Snapshot(number, self.checkpoint_io.snapshot(trainer))
-        if trace.standing.best_epoch == number:
-            trace.best = trace.last
-        if trace.standing.end:
+        snapshot = Snapshot(number, self.checkpoint_io.snapshot(trainer))
+        self.trace.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
+        if standing.end:
             trainer.should_stop = True
-        trace.marks = (len(trace.losses), len(trace.descent))
-        self._update(trace)
+        self._update(self.trace)
 
     def _follow(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin to keep the parameters, if that was asked for and they are two."""

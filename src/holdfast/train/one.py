@@ -92,15 +92,18 @@ def train_one(
                 callbacks=[recorder, *bar, *extras(config.callbacks.extras)],
                 logger=[EventLogger(writer, folder), *extras(config.logger.extras)],
             )
-            if not trace.standing.end:  # it may have been stopped when all was over but the writing
+            if found:
+                # Lightning takes a run with max_steps for one that was stopped inside an epoch; ours end with one
+                trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+            if not trace.reached.standing.end:  # it may have been stopped when all was over but the writing
                 trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
-            if trace.standing.end == "diverged":
-                return finish("diverged", error=divergence(len(trace.epochs) - 1, rules))
-            if not (config.test and trace.best):
+            if trace.reached.standing.end == "diverged":
+                return finish("diverged", error=divergence(trace.reached.epochs - 1, rules))
+            if not (config.test and trace.reached.best):
                 return finish("completed")
             writer.flush(trace)
             _announce(folder, opened, again=config.test_again)
-            tested = _test(trainer, module, data, trace.best)
+            tested = _test(trainer, module, data, trace.reached.best)
             return finish("completed", test=tested, test_opened=opened + recorder.test_opened)
         except Exception as error:
             finish("failed", error=in_a_line(error), test_opened=opened + recorder.test_opened)

@@ -15,7 +15,7 @@ import torch
 from holdfast.errors import CheckpointError
 from holdfast.runs import RunFolder
 from holdfast.train.checkpoint import load
-from holdfast.train.trace import Epoch, Snapshot, Standing, Trace
+from holdfast.train.trace import Epoch, Reached, Snapshot, Standing, Trace
 
 KEY = "holdfast"
 """What is ours in a checkpoint of Lightning's."""
@@ -39,15 +39,15 @@ class Place:
 
 def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[str, Any]:
     """What a checkpoint of the last epoch has to hold beside Lightning's state, in plain containers and tensors."""
-    losses, points = trace.marks
+    reached = trace.reached
     return {
         "config_hash": config_hash,
         "seconds": seconds,
-        "losses": torch.tensor(trace.losses[:losses], dtype=torch.float64),
-        "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= losses], dtype=torch.float64),
+        "losses": torch.tensor(trace.losses[: reached.losses], dtype=torch.float64),
+        "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= reached.losses], dtype=torch.float64),
         "epochs": [vars(epoch) for epoch in trace.epochs],
-        "standing": {name: np.asarray(value).item() for name, value in vars(trace.standing).items()},
-        "descent": [point.cpu() for point in trace.descent[:points]],
+        "standing": {name: np.asarray(value).item() for name, value in vars(reached.standing).items()},
+        "descent": [point.cpu() for point in trace.descent[: reached.points]],
         "place": vars(place),
     }
 
@@ -72,17 +72,16 @@ def restore(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
     """The trace as it was at the end of the last epoch."""
     found = checkpoint[KEY]
     standing, epochs = Standing(**found["standing"]), [Epoch(**epoch) for epoch in found["epochs"]]
-    trace = Trace(
-        losses=found["losses"].tolist(),
-        clock=[(int(count), time) for count, time in found["clock"].tolist()],
-        epochs=epochs,
-        standing=standing,
-        descent=list(found["descent"]),
-        last=Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY}),
-        marks=(len(found["losses"]), len(found["descent"])),
-    )
+    best = None
     if standing.best_epoch >= 0:
         # if the process was killed between the two files, the best is already that of a later epoch; it comes again
-        best = load(folder.best)
-        trace.best = Snapshot(standing.best_epoch, best if best.get("epoch") == standing.best_epoch else {})
-    return trace
+        kept = load(folder.best)
+        best = Snapshot(standing.best_epoch, kept if kept.get("epoch") == standing.best_epoch else {})
+    last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY})
+    return Trace(
+        losses=found["losses"].tolist(),
+        clock=[(int(count), time) for count, time in found["clock"].tolist()],
+        descent=list(found["descent"]),
+        begun=epochs,
+        reached=Reached(len(epochs), len(found["losses"]), len(found["descent"]), standing, best, last),
+    )

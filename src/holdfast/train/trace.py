@@ -151,6 +151,26 @@ class Snapshot:
     checkpoint: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Reached:
+    """How far a run was at the end of its last epoch, all of it of the same epoch.
+
+    Attributes:
+        epochs: how many.
+        losses: how many.
+        points: of the descent, how many.
+        standing: where the run stands.
+        best, last: the best and the last epoch; best is None while no epoch was finite.
+    """
+
+    epochs: int = 0
+    losses: int = 0
+    points: int = 0
+    standing: Standing = field(default_factory=Standing)
+    best: Snapshot | None = None
+    last: Snapshot | None = None
+
+
 @dataclass
 class Trace:
     """All that an engine tells of a run.
@@ -158,21 +178,27 @@ class Trace:
     Attributes:
         losses: of every batch, in order.
         clock: numbers of losses, each with the time it was reached, in seconds since 1970.
-        epochs: every epoch, in order.
-        standing: where the run stands.
-        best, last: the best and the last epoch; best is None while no epoch was finite.
         descent: of a model with two parameters, these before the first and after every `stride` iterations.
-        marks: how many losses, and points of the descent, there were at the end of the last epoch.
+        begun: every epoch, in order; of the last there may be no more than this.
+        reached: the end of the last epoch.
     """
 
     losses: list[float] = field(default_factory=list)
     clock: list[tuple[int, float]] = field(default_factory=list)
-    epochs: list[Epoch] = field(default_factory=list)
-    standing: Standing = field(default_factory=Standing)
-    best: Snapshot | None = None
-    last: Snapshot | None = None
     descent: list[Tensor] = field(default_factory=list)
-    marks: tuple[int, int] = (0, 0)
+    begun: list[Epoch] = field(default_factory=list)
+    reached: Reached = field(default_factory=Reached)
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """Every epoch that ended, in order."""
+        return self.begun[: self.reached.epochs]
+
+    def end_epoch(self, epoch: Epoch, standing: Standing, last: Snapshot) -> None:
+        """Add an epoch; one assignment makes it count, since a signal may stop the run between any two."""
+        self.begun.append(epoch)
+        best = last if standing.best_epoch == last.epoch else self.reached.best
+        self.reached = Reached(last.epoch + 1, len(self.losses), len(self.descent), standing, best, last)
 
 
 @dataclass

@@ -64,10 +64,11 @@ class Writer:
         self._place = Place(**found["place"])
         self._began -= found["seconds"]
         self._steps, self._epochs = self._place.steps, self._place.epochs
-        if trace.last is not None:
-            self._saved[self._folder.last.name] = (trace.last, False)
-        if trace.best is not None and trace.best.checkpoint:
-            self._saved[self._folder.best.name] = (trace.best, True)
+        best, last = trace.reached.best, trace.reached.last
+        if last is not None:
+            self._saved[self._folder.last.name] = (last, False)
+        if best is not None and best.checkpoint:
+            self._saved[self._folder.best.name] = (best, True)
         if not self._leader:
             return
         for file in self._folder.curves():
@@ -85,7 +86,7 @@ class Writer:
 
     def update(self, trace: Trace) -> None:
         """Bring the folder up to date, if that was not done just now."""
-        if trace.marks[0] == len(trace.losses) and self._events:  # an epoch has ended
+        if trace.reached.losses == len(trace.losses) and self._events:  # an epoch has ended
             name = self._events.path.name
             self._place = Place(name, self._events.size, self._steps, self._epochs)
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
@@ -102,7 +103,8 @@ class Writer:
             return
         self._append(*self._curves(trace))
         # best before last: whoever resumes from the last checkpoint finds the best one that belongs to it, or a later
-        for path, snapshot in ((self._folder.best, trace.best), (self._folder.last, trace.last)):
+        reached = trace.reached
+        for path, snapshot in ((self._folder.best, reached.best), (self._folder.last, reached.last)):
             whole = final or path == self._folder.best
             if snapshot is not None and self._saved.get(path.name) != (snapshot, whole):
                 if not snapshot.checkpoint:
@@ -132,26 +134,27 @@ class Writer:
         """Complete the folder; `result.json` is written last."""
         seconds = self.seconds
         self.flush(trace, final=True)
-        if trace.best is not None and self._leader:
-            save(trace.best.checkpoint["state_dict"], self._folder.weights)
+        best = trace.reached.best
+        if best is not None and self._leader:
+            save(best.checkpoint["state_dict"], self._folder.weights)
         if trace.descent and self._leader:
             with replacing(self._folder.descent) as stream:
                 stream.write(as_file(torch.stack([point.cpu() for point in trace.descent])))
         now = time.time()
-        tested = [events.scalars(tag, [len(trace.epochs)], [value], [now]) for tag, value in (test or {}).items()]
+        tested = [events.scalars(tag, [trace.reached.epochs], [value], [now]) for tag, value in (test or {}).items()]
         epochs = [entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(trace.epochs)]
-        found = bests(epochs[trace.best.epoch] if trace.best else {}, self._rules.metric)
-        best = [events.scalars(tag, [0], [value], [now]) for tag, value in found.items()]
-        self._append(*best, *tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
+        found = bests(epochs[best.epoch] if best else {}, self._rules.metric)
+        curves = [events.scalars(tag, [0], [value], [now]) for tag, value in found.items()]
+        self._append(*curves, *tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
         result = Result(
             status=status,
             overrides=overrides,
             config_hash=self._config_hash,
             metric=self._rules.metric,
-            best=epochs[trace.best.epoch] if trace.best else None,
+            best=epochs[best.epoch] if best else None,
             last=epochs[-1] if epochs else None,
-            epochs=len(trace.epochs),
-            iterations=trace.epochs[-1].iterations if trace.epochs else 0,
+            epochs=len(epochs),
+            iterations=trace.epochs[-1].iterations if epochs else 0,
             seconds=seconds,
             error=error,
             test=dict(test) if test else None,
@@ -167,11 +170,12 @@ class Writer:
         times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
         records = [events.scalars("train/loss_step", steps, trace.losses[self._steps :], times)]
         points: dict[str, list[tuple[int, float, float]]] = {}
-        for number, epoch in enumerate(trace.epochs[self._epochs :], start=self._epochs):
+        epochs = trace.reached.epochs
+        for number, epoch in enumerate(trace.begun[self._epochs : epochs], start=self._epochs):
             for tag in epoch.metrics.keys() - self._logged:
                 points.setdefault(tag, []).append((number, epoch.metrics[tag], epoch.ended))
         records += [events.scalars(tag, *zip(*points[tag], strict=True)) for tag in sorted(points)]
-        self._steps, self._epochs = len(trace.losses), len(trace.epochs)
+        self._steps, self._epochs = len(trace.losses), epochs
         return records
 
     def _append(self, *records: bytes) -> None:
