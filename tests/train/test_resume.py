@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -167,8 +170,6 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_sweep_goes_on_with_what_is_missing(holdfast: Callable[..., Any]) -> None:
-    import shutil
-
     for launcher in ("stacked", "basic"):
         words = ["-m", "lr=0.01,0.1,10", "batch_size=5,full", f"hydra/launcher={launcher}", "report=false"]
         sweep = Path(launcher)
@@ -214,8 +215,6 @@ def test_failed_jobs_run_again_when_asked(holdfast: Callable[..., Any], tmp_path
 
 
 def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[..., Any]) -> None:
-    import json
-
     assert holdfast("-m", "lr=0.01,0.1", "hydra.sweep.dir=s", "report=false").code == 0
     selection = Path("s/selection.json")
     before = json.loads(selection.read_text())
@@ -233,6 +232,61 @@ def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[.
     assert json.loads(selection.read_text()) == {**before, "test_opened": 2}
 
 
+def test_a_finished_run_is_tested_again_and_nothing_else(
+    holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = holdfast("lr=0.1", "batch_size=5", "test=true")
+    result, kept = first.result, {path: path.stat().st_mtime_ns for path in first.folder.path.glob("*.[cp]*t*")}
+    assert len(kept) == 3
+    again = [f"resume={first.folder.path}", "test_again=true"]
+    with monkeypatch.context() as patch:  # killed while the rows are open
+        patch.setattr(pl.Trainer, "test", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command_line(*again)[0] == 130
+    assert first.folder.finished(result.config_hash) == result
+    assert command_line(*again)[0] == 0
+    assert first.result == dataclasses.replace(result, test_opened=3)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_another_winner_of_a_data_set_is_not_a_first_opening(holdfast: Callable[..., Any]) -> None:
+    assert holdfast("-m", "data.seed=0,1", "lr=0.01,0.1", "report=false", "hydra.sweep.dir=s").code == 0
+    opened = json.loads(Path("s/test.json").read_text())
+    assert [entry["winner"] for entry in opened] == [1, 3]
+    Path("s/test.json").write_text(
+        json.dumps([{**entry, "winner": entry["winner"] - 1, "sha256": "0"} for entry in opened])
+    )
+    Path("s/selection.json").unlink()
+    assert holdfast("-m", "resume=s").code == 1
+    told = json.loads(Path("s/selection.json").read_text())["data_sets"]
+    assert [(entry["winner"], entry["test"], entry["test_opened"]) for entry in told] == [(1, None, 1), (3, None, 1)]
+    assert holdfast("-m", "resume=s", "test_again=true").code == 0
+    told = json.loads(Path("s/selection.json").read_text())["data_sets"]
+    assert [entry["test_opened"] for entry in told] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("hydra/launcher=basic", "hydra/launcher=stacked"),
+        ("hydra/launcher=stacked", "hydra/launcher=basic"),
+        ("hydra/launcher=stacked", "hydra.sweeper.max_batch_size=2"),
+    ],
+)
+def test_a_sweep_goes_on_with_another_launcher_too(before: str, after: str, holdfast: Callable[..., Any]) -> None:
+    words = ["-m", "lr=0.001,0.01,0.1,10", "batch_size=5", "report=false", "hydra.sweep.dir=s"]
+    assert holdfast(*words, before).code == 0
+    whole = json.loads(Path("s/selection.json").read_text())
+    for name in ("selection.json", "test.json"):
+        Path("s", name).unlink()
+    for name in ("1", "2"):  # the winner among them
+        shutil.rmtree(Path("s", name))
+    ran = holdfast("-m", "resume=s", after)
+    assert (ran.code, ran.err) == (0, "")
+    now = json.loads(Path("s/selection.json").read_text())
+    assert (now["winner"], now["why"].partition(",")[0]) == (whole["winner"], whole["why"].partition(",")[0])
+    assert now["value"] == pytest.approx(whole["value"], rel=1e-4)
+
+
 def test_openings_that_cannot_be_read_are_not_taken_for_none(holdfast: Callable[..., Any]) -> None:
     holdfast("-m", "lr=0.01,0.1", "report=false", "hydra.sweep.dir=s")
     Path("s/selection.json").unlink()
@@ -244,8 +298,6 @@ def test_openings_that_cannot_be_read_are_not_taken_for_none(holdfast: Callable[
 
 
 def test_a_changed_conf_or_word_is_refused_with_both_values(holdfast: Callable[..., Any]) -> None:
-    import json
-
     ran = holdfast("lr=0.02", "epochs=2")
     folder = ran.folder
     told = json.loads(folder.begun.read_text())

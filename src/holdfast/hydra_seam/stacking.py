@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,11 +79,15 @@ class Stacking:
         return self._plans[key]
 
     def take_up(self, first: int, jobs: Sequence[Sequence[str]], told: Mapping[str, Any]) -> None:
-        """Plan some jobs as `sweep.json` says they were: rows of a stack come out alike only beside the same others."""
-        mine = range(first, first + len(jobs))
-        stacks = tuple(tuple(stack) for stack in told["stacks"] if stack[0] in mine)
+        """Plan some jobs as `sweep.json` says they were: rows of a stack come out alike only beside the same others.
+
+        Jobs that were not planned so, since another launcher had them, or others with them, are planned anew.
+        """
+        mine = set(range(first, first + len(jobs)))
+        stacks = tuple(tuple(stack) for stack in told["stacks"] if not mine.isdisjoint(stack))
         alone = {int(number): why for number, why in told["alone"].items() if int(number) in mine}
-        self._plans[(first, *map(tuple, jobs))] = Plan(stacks, alone)
+        if sorted([*alone, *chain(*stacks)]) == sorted(mine):
+            self._plans[(first, *map(tuple, jobs))] = Plan(stacks, alone)
 
     def launch(self, jobs: Sequence[list[str]], first: int) -> list[JobReturn]:
         """Train all jobs; how each ended, in their order."""

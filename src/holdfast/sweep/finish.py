@@ -62,17 +62,18 @@ def finish(
             }
         )
     sync(folder.path)
-    openings = Openings(folder, several=len(rankings) > 1, again=again)
+    openings = Openings(folder, again=again)
     told = []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
             continue
         entry = {**_selected(ranking, winner), "test": None}
         try:
-            entry["test"] = openings.test(winner.number, folder.job(winner.number), config_of(winner.number))
+            run = folder.job(winner.number)
+            entry["test"] = openings.test(winner.number, ranking.data, run, config_of(winner.number))
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
-        told.append({**entry, "test_opened": openings.count(winner.number)})
+        told.append({**entry, "test_opened": openings.count(ranking.data)})
     if len(rankings) == 1 and told:
         folder.adopt(folder.job(told[0]["winner"]))
         told[0]["sha256"] = folder.digests()

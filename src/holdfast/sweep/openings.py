@@ -21,20 +21,25 @@ class Openings:
 
     Args:
         folder: the sweep's.
-        several: whether there are several data sets, each with a winner of its own.
         again: whether rows that were opened before may be opened again.
     """
 
-    def __init__(self, folder: SweepFolder, *, several: bool, again: bool) -> None:
-        self._file, self._several, self._again = folder.opening, several, again
+    def __init__(self, folder: SweepFolder, *, again: bool) -> None:
+        self._file, self._again = folder.opening, again
         self._entries = _entries(folder)
 
-    def count(self, winner: int) -> int:
-        """How often the rows of a winner's data set were opened."""
-        return sum(int(entry["count"]) for entry in self._entries if not self._several or entry["winner"] == winner)
+    def count(self, data: str) -> int:
+        """How often the test rows of a data set were opened, for whichever winner."""
+        return sum(int(entry["count"]) for entry in self._entries if entry["data"] == data)
 
-    def test(self, winner: int, run: RunFolder, config: Config) -> dict[str, float] | None:
+    def test(self, winner: int, data: str, run: RunFolder, config: Config) -> dict[str, float] | None:
         """What the test rows say of a winner: read, or taken from the one time they were read.
+
+        Args:
+            winner: its number.
+            data: digest of its validation rows, which tells one data set from another.
+            run: its folder.
+            config: its configuration.
 
         Raises:
             HoldfastError: they were opened before, and what they said is lost, or was said of another winner.
@@ -42,7 +47,7 @@ class Openings:
         from holdfast.train.one import test_best
 
         weights = digest(run.best)
-        before = [entry for entry in self._entries if not self._several or entry["winner"] == winner]
+        before = [entry for entry in self._entries if entry["data"] == data]
         entry: dict[str, Any] | None = next((item for item in before if item["sha256"] == weights), None)
         if before and not self._again:
             if entry is not None and entry.get("test") is not None:
@@ -50,7 +55,7 @@ class Openings:
                 return known
             raise HoldfastError(OPENED.format(winner=before[-1]["winner"]))
         if entry is None:
-            entry = {"winner": winner, "sha256": weights, "count": 0, "test": None}
+            entry = {"winner": winner, "data": data, "sha256": weights, "count": 0, "test": None}
         opened = entry
 
         def announce() -> None:
@@ -66,7 +71,7 @@ class Openings:
         return metrics
 
     def _write(self) -> None:
-        write_json(self._file, self._entries if self._several or len(self._entries) > 1 else self._entries[0])
+        write_json(self._file, self._entries if len(self._entries) > 1 else self._entries[0])
 
 
 def opened(folder: SweepFolder) -> int:
@@ -79,7 +84,7 @@ def _entries(folder: SweepFolder) -> list[dict[str, Any]]:
         found = json.loads(folder.opening.read_bytes())
     except FileNotFoundError:
         return []
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise FolderError(
             f"{folder.opening} cannot be read: {error}. Whether test rows were opened is not known without it."
         ) from None

@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -46,6 +47,9 @@ def train_one(
     Raises:
         Stopped: a signal ended the run.
     """
+    ended = folder.finished(config_hash) if config.test and config.test_again else None
+    if ended is not None and ended.status == "completed":
+        return _test_again(config, folder, ended)
     found = find(folder, config_hash)
     trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
     writer = Writer(
@@ -132,6 +136,13 @@ def _announce(folder: RunFolder, before: int, *, again: bool) -> None:
         raise HoldfastError(OPENED)
     if is_leader():
         write_json(folder.opening, {"sha256": digest(folder.best), "count": before + 1})
+
+
+def _test_again(config: Config, folder: RunFolder, ended: Result) -> Result:
+    """Open the test rows of a finished run once more; nothing else of it changes."""
+    opened = _opened(folder)
+    tested = test_best(config, folder, lambda: _announce(folder, opened, again=True))
+    return folder.commit(replace(ended, test=tested, test_opened=opened + 1))
 
 
 def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -> dict[str, float] | None:
