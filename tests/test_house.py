@@ -17,6 +17,7 @@ FLOORS = {
     **dict.fromkeys(
         (
             "errors",
+            "signals",
             "seeding",
             "rules",
             "conversion",

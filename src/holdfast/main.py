@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError, in_a_line
+from holdfast.signals import deferred, listen
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,8 +32,7 @@ def main(words: list[str] | None = None) -> None:
     Args:
         words: what follows the program's name; None takes it from `sys.argv`.
     """
-    with suppress(ValueError):  # not in the main thread: whoever started that one is told
-        signal.signal(signal.SIGTERM, _stop)
+    listen()
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
     words = sys.argv[1:] if words is None else words
@@ -48,7 +47,8 @@ def main(words: list[str] | None = None) -> None:
     try:
         if words[:1] == ["report"]:
             sys.exit(report(words[1:]))
-        from holdfast.hydra_seam import launch
+        with deferred():
+            from holdfast.hydra_seam import launch
 
         sys.exit(launch(words, CONF, task, prepare))
     except HoldfastError as error:
@@ -65,10 +65,6 @@ def main(words: list[str] | None = None) -> None:
         sys.exit(stopped.exit_code)
 
 
-def _stop(number: int, frame: Any) -> None:
-    raise Stopped(number)
-
-
 def prepare(config: Config) -> None:
     """Import what trains, and find out whether this machine has what the configuration asks for."""
     import_training()
@@ -79,7 +75,7 @@ def prepare(config: Config) -> None:
 
 def import_training() -> None:
     """Import torch, Lightning and the engine, once it is known that they will be needed."""
-    with _matplotlib_hidden():
+    with deferred(), _matplotlib_hidden():
         from holdfast.train import one  # noqa: F401  (who trains imports it again, for nothing)
 
     gc.freeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -159,6 +160,28 @@ def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
             trained(config, cut)
         trained(config, cut)
         assert_folders_alike(whole.path, cut.path, 0, 0)
+
+
+@pytest.mark.parametrize("stop", [30, 60, 61, 125, 180])
+def test_the_table_of_a_csv_logger_goes_on_too(stop: int, tmp_path: Path) -> None:
+    tables = []
+    for name, stops in (("whole", ()), ("cut", (stop, 30))):
+        folder = RunFolder(tmp_path / name)
+        folder.path.mkdir()
+        config = compose(["logger=csv", f"logger.csv.save_dir={folder.path}", "epochs=4"], CONF)
+        for moment in stops:
+            with pytest.raises(Stopped):
+                trained(config, folder, moment)
+        trained(config, folder)
+        with (folder.path / "metrics.csv").open() as stream:
+            tables.append([{key: value for key, value in row.items() if value} for row in csv.DictReader(stream)])
+    # the end of the epoch that was gone on from Lightning tells once more, in a row that holds what ours holds
+    assert [row for row in tables[0] if "train/loss" not in row] == [
+        row for row in tables[1] if "train/loss" not in row
+    ]
+    assert {(row["epoch"], row["train/loss"]) for row in tables[0] if "train/loss" in row} == {
+        (row["epoch"], row["train/loss"]) for row in tables[1] if "train/loss" in row
+    }
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ class Recorder(Checkpoint):
         standing = trainer.strategy.broadcast(judge(self.trace.reached.standing, number, metrics, lost, self._rules))
         for logger in _foreign(trainer):
             logger.log_metrics({"epoch": number, **metrics}, step=trainer.global_step)
+            logger.save()  # what was logged may not be missing where the run goes on from this epoch
         snapshot = Snapshot(number, self.checkpoint_io.snapshot(trainer))
         self.trace.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
         if standing.end:

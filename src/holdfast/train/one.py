@@ -23,7 +23,7 @@ from holdfast.train.checkpoint import CheckpointIO, load
 from holdfast.train.isolation import isolated
 from holdfast.train.machine import check, is_leader
 from holdfast.train.progress import Progress
-from holdfast.train.resume import find, restore
+from holdfast.train.resume import find, go_on, restore
 from holdfast.train.trace import Rules, Snapshot, Trace, divergence
 from holdfast.train.writer import Writer, hparams, write_tested
 
@@ -97,8 +97,7 @@ def train_one(
                 logger=[EventLogger(writer, folder), *extras(config.logger.extras)],
             )
             if found:
-                # Lightning takes a run with max_steps for one that was stopped inside an epoch; ours end with one
-                trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+                go_on(trainer, trace.reached)
             if not trace.reached.standing.end:  # it may have been stopped when all was over but the writing
                 trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
             if trace.reached.standing.end == "diverged":

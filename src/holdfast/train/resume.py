@@ -6,11 +6,16 @@ epoch. Row order and random numbers are functions of seed and epoch, so nothing 
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.loggers.csv_logs import CSVLogger, ExperimentWriter
 
 from holdfast.errors import CheckpointError
 from holdfast.runs import RunFolder
@@ -29,12 +34,14 @@ class Place:
         name: of the file; "" if there was none.
         size: in bytes.
         steps, epochs: how many were written.
+        logged: tags that were written as they came, and not from the trace.
     """
 
     name: str = ""
     size: int = 0
     steps: int = 0
     epochs: int = 0
+    logged: Sequence[str] = ()
 
 
 def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[str, Any]:
@@ -85,3 +92,28 @@ def restore(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
         begun=epochs,
         reached=Reached(len(epochs), len(found["losses"]), len(found["descent"]), standing, best, last),
     )
+
+
+def go_on(trainer: pl.Trainer, reached: Reached) -> None:
+    """Make a Trainer ready to go on from the end of an epoch."""
+    # it takes a run with max_steps for one that was stopped inside an epoch
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    for logger in trainer.loggers:
+        if isinstance(logger, CSVLogger):
+            _keep_rows(logger, reached)
+
+
+def _keep_rows(logger: CSVLogger, reached: Reached) -> None:
+    """Hand a logger the rows that it wrote before an epoch ended: by itself it would begin its table anew."""
+    try:
+        text = (Path(logger.log_dir) / ExperimentWriter.NAME_METRICS_FILE).read_text()
+    except FileNotFoundError:
+        return
+    rows = [row for row in csv.DictReader(text.splitlines()) if _is_before(row, reached)]
+    logger.experiment.metrics += [{key: value for key, value in row.items() if value} for row in rows]
+    logger.save()
+
+
+def _is_before(row: Mapping[str, str], reached: Reached) -> bool:
+    """Whether a row was written before an epoch ended; those of single iterations name no epoch."""
+    return int(row["epoch"]) < reached.epochs if row.get("epoch") else int(row["step"]) < reached.losses

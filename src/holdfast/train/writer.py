@@ -64,6 +64,7 @@ class Writer:
         self._place = Place(**found["place"])
         self._began -= found["seconds"]
         self._steps, self._epochs = self._place.steps, self._place.epochs
+        self._logged = set(self._place.logged)
         best, last = trace.reached.best, trace.reached.last
         if last is not None:
             self._saved[self._folder.last.name] = (last, False)
@@ -88,7 +89,7 @@ class Writer:
         """Bring the folder up to date, if that was not done just now."""
         if trace.reached.losses == len(trace.losses) and self._events:  # an epoch has ended
             name = self._events.path.name
-            self._place = Place(name, self._events.size, self._steps, self._epochs)
+            self._place = Place(name, self._events.size, self._steps, self._epochs, sorted(self._logged))
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.flush(trace)
 
