@@ -73,6 +73,7 @@ def held(path: Path) -> Iterator[None]:
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         sweep_leftovers(path)
+        sweep_leftovers(RunFolder(path).figures)
         yield
     finally:
         (path / RunFolder.LOCK).unlink(missing_ok=True)

@@ -65,12 +65,13 @@ def summary(result: Result, folder: RunFolder) -> str:
     return "\n".join(lines)
 
 
-def leaderboard(folder: SweepFolder, finished: Finished) -> str:
+def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = ()) -> str:
     """The end of a sweep: a table with the winner marked, why it won, what it does on test rows, what failed.
 
     Args:
         folder: the sweep's.
         finished: its rankings, and what `selection.json` says of them.
+        flags: what the command line said of where configurations lie.
     """
     jobs = sorted((job for ranking in finished.rankings for job in ranking.jobs), key=lambda job: job.number)
     lines = ["", *_table(finished.rankings, jobs), ""]
@@ -81,7 +82,7 @@ def leaderboard(folder: SweepFolder, finished: Finished) -> str:
             lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
         if "test_error" in entry:
             lines.append(f"its test failed: {entry['test_error']}")
-        lines.append(f"alone:  {jobs[number].command}")
+        lines.append(f"alone:  {jobs[number].command(flags)}")
     if not finished.selections:
         lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
     for job in jobs:

@@ -37,13 +37,15 @@ def main(words: list[str] | None = None) -> None:
     gc.disable()
     words = sys.argv[1:] if words is None else words
     sys.argv[1:] = words  # who starts processes for more devices, or says how to go on, looks there
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # so that the user's own modules are found, whichever way we were started
     if "--help" in words or "-h" in words:
         from holdfast.help import help_text
 
         print(help_text(CONF))
         sys.exit(0)
+    from holdfast.runs import is_left_behind
+
+    if os.getcwd() not in sys.path and not is_left_behind(Path.cwd()):
+        sys.path.append(os.getcwd())  # so that the user's own modules are found, but none in the place of a library's
     try:
         if words[:1] == ["report"]:
             sys.exit(report(words[1:]))

@@ -116,9 +116,11 @@ class RunFolder:
     def read(self) -> Result | None:
         """The result, if there is one that parses."""
         try:
-            return Result(**json.loads(self.result.read_bytes()))
+            result = Result(**json.loads(self.result.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
+        whole = isinstance(result.sha256, dict) and isinstance(result.best, (dict, type(None)))
+        return result if whole and isinstance(result.overrides, list) else None
 
     def sealed(self, file: Path) -> str | None:
         """The digest that a file of the run was left with, if the run has ended."""
@@ -214,6 +216,12 @@ class SweepFolder:
     def digests(self) -> dict[str, str]:
         """Of the winner's checkpoint and weights, which are the sweep's own."""
         return {file.name: digest(file) for file in (self.path / RunFolder.BEST, self.path / RunFolder.WEIGHTS)}
+
+
+def is_left_behind(path: Path) -> bool:
+    """Whether a folder is that of a run or a sweep, where nothing may be executed."""
+    run, sweep = RunFolder(path), SweepFolder(path)
+    return any(file.exists() for file in (run.begun, run.result, sweep.sweep, sweep.selection))
 
 
 def _matches(path: Path, sha256: str) -> bool:

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +211,15 @@ def test_a_run_with_a_broken_checkpoint_says_so(how: str, holdfast: Run) -> None
     assert (code, "Traceback" in said) == (1, False)
     assert "last.ckpt cannot be read" in said
     assert not RunFolder(ran.folder.path).result.exists()
+
+
+@pytest.mark.parametrize("words", [["report", "."], ["report", "0"]])
+def test_modules_in_a_folder_that_was_left_behind_are_not_imported(words: list[str], tmp_path: Path) -> None:
+    swept = command_line("-m", "lr=0.01", "report=false", f"hydra.sweep.dir={tmp_path}/s")
+    assert swept[0] == 0, swept
+    for name in ("lightning", "torch", "jinja2", "matplotlib", "tensorflow"):
+        (tmp_path / "s" / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    command = [str(Path(sys.executable).with_name("holdfast")), *words]
+    done = subprocess.run(command, cwd=tmp_path / "s", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "executed").exists()

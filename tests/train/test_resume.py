@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -338,3 +339,29 @@ def test_a_changed_conf_or_word_is_refused_with_both_values(holdfast: Callable[.
     assert "torch was 1.0 and is" in command_line(f"resume={folder.path}")[1]
     assert command_line("resume=nowhere")[0] == 2
     assert command_line("-m", f"resume={folder.path}")[1].endswith("is a single run: leave -m out.\n")
+
+
+def test_the_command_that_is_told_goes_on(holdfast: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    text = (CONF / "config.yaml").read_text()
+    assert "\nlr: 0.01" in text
+    (tmp_path / "mine" / "other.yaml").write_text(text.replace("\nlr: 0.01", "\nlr: 0.05"))
+    flags = ["--config-dir", "mine", "--config-name", "other"]
+    words = [*flags, "batch_size=5", "hydra.run.dir='it is here (1)'"]
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "on_train_epoch_start", stop)
+        patch.setattr(sys, "argv", ["train.py", *words])
+        code, said = command_line(*words)
+    assert code == 130
+    told = said.partition("to go on: ")[2].strip()
+    program, script, *typed = shlex.split(told)
+    assert (program, script, typed[:4]) == ("python", "train.py", flags)
+    assert command_line(*typed)[0] == 0
+    result = RunFolder(Path("it is here (1)")).read()
+    assert result is not None
+    assert result.last is not None
+    assert result.last["train/lr"] == 0.05

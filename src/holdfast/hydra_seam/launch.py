@@ -180,10 +180,7 @@ def as_single_run(hydra: Any) -> Iterator[None]:
         hydra: the job's `HydraConfig.get()`.
     """
     before = sys.argv
-    arguments, _ = get_args_parser().parse_known_args(before[1:])
-    flags = {"--config-dir": arguments.config_dir, "--config-name": arguments.config_name}
-    kept = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
-    sys.argv = [before[0], *kept, *hydra.overrides.task]
+    sys.argv = [before[0], *flags(), *hydra.overrides.task]
     with read_write(hydra.run):
         hydra.run.dir = hydra.runtime.output_dir
     try:

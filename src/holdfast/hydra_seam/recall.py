@@ -34,10 +34,11 @@ class Recall:
 
     def __init__(self, conf: Path, flags: Sequence[str] = ()) -> None:
         version.setbase("1.3")
-        path = search_path(get_args_parser().parse_args(list(flags)), conf)
-        self._loader = Loader(path)
+        arguments = get_args_parser().parse_args(list(flags))
+        self._loader = Loader(search_path(arguments, conf))
         Hydra("train", self._loader)  # makes Hydra's resolvers known
-        self._master = self._loader.load_configuration(CONFIG_NAME, ["hydra.mode=RUN"], RunMode.RUN)
+        name = arguments.config_name or CONFIG_NAME
+        self._master = self._loader.load_configuration(name, ["hydra.mode=RUN"], RunMode.RUN)
         self.problems: dict[str, None] = {}
 
     def __call__(self, recorded: Sequence[str], config_hash: str) -> Composed | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,13 +41,19 @@ class Resumed(NamedTuple):
 
 def command(key: str, path: Path) -> str:
     """The command that goes on with the work in a folder, with the flags of the present one."""
-    return " ".join(["python train.py", *flags(), *(["-m"] if key == "hydra.sweep.dir" else []), f"resume={path}"])
+    many = ["-m"] if key == "hydra.sweep.dir" else []
+    place = str(path) if re.fullmatch(r"[\w./+@-]+", str(path)) else _quoted(path)
+    return shlex.join(["python", "train.py", *flags(), *many, f"resume={place}"])
 
 
 def flags() -> list[str]:
     """What today's command line says of where configurations lie."""
     arguments, _ = get_args_parser().parse_known_args(sys.argv[1:])
-    given = {"--config-dir": arguments.config_dir, "--config-name": arguments.config_name}
+    given = {
+        "--config-path": arguments.config_path,
+        "--config-dir": arguments.config_dir,
+        "--config-name": arguments.config_name,
+    }
     return [part for flag, value in given.items() if value is not None for part in (flag, value)]
 
 
@@ -81,7 +88,11 @@ def resumed(typed: list[str], recall: Any, *, sweep: bool) -> Resumed | None:
         FolderError: the folder holds nothing to go on with.
         ConfigError: a typed word, or what lies in conf/ today, gives another value than was recorded.
     """
-    places = [item.value() for item in words.parse(typed, []) if item.key_or_group == "resume" and item.value()]
+    given = [item for item in words.parse(typed, []) if item.key_or_group == "resume"]
+    if wrong := [item for item in given if item.is_sweep_override() or item.value() == ""]:
+        lesson = "must name one folder, such as outputs/runs/NAME"
+        raise ConfigError([Problem(words.text(item), lesson) for item in wrong])
+    places = [item.value() for item in given if item.value() is not None]
     if not places:
         return None
     path = Path(str(places[-1]))
@@ -108,8 +119,7 @@ def resumed(typed: list[str], recall: Any, *, sweep: bool) -> Resumed | None:
     launcher = [f"hydra/launcher={told['plan']['launcher']}"] if sweep else []
     if not all(item.partition("=")[2].isidentifier() for item in launcher):
         raise FolderError(f"{path} names a launcher that cannot be one; it was not made by Holdfast.")
-    place = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return Resumed(path, [*told["overrides"], *controls, *launcher, *hydras, f"{_key(sweep)}='{place}'"])
+    return Resumed(path, [*told["overrides"], *controls, *launcher, *hydras, f"{_key(sweep)}={_quoted(path)}"])
 
 
 _ANEW = "leave it out, or start anew, without resume, for other values"
@@ -158,6 +168,12 @@ def _told(path: Path, *, sweep: bool) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise FolderError(f"{file} cannot be read: {error}. Start anew, without resume.") from None
     return told
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra's grammar reads any text."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
 
 
 def _kind(sweep: bool) -> str:

@@ -17,7 +17,7 @@ from holdfast.claims import claim, held
 from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, Stopped, in_a_line
 from holdfast.files import sweep_leftovers, write_json
 from holdfast.hydra_seam.loader import Loader
-from holdfast.hydra_seam.resuming import asked, command, own
+from holdfast.hydra_seam.resuming import asked, command, flags, own
 from holdfast.hydra_seam.words import product
 from holdfast.options import source
 from holdfast.runs import Result, SweepFolder
@@ -117,7 +117,7 @@ class Sweep:
             return None
         jobs = [Job(number, words, self._data[number], self._done[number]) for number, words in enumerate(self.jobs)]
         ended = Finished(rank(jobs, self._configs[0].mode), selections)
-        print(console.leaderboard(folder, ended))
+        print(console.leaderboard(folder, ended, flags()))
         print("this sweep is finished; nothing was done")
         if self._configs[0].report is not False and not folder.page.exists():
             self._report(folder, jobs)
@@ -158,6 +158,9 @@ class Sweep:
             self._origin = self._origin or dict(composed.origin)
             configs.append(composed.config)
             hashes.append(composed.config_hash)
+        for key in ("metric", "mode", "report", "sweep") if configs else ():
+            if any(getattr(config, key) != getattr(configs[0], key) for config in configs):
+                problems[Problem(key, "the jobs of a sweep are compared, and kept, by one rule: give one value")] = None
         if problems:
             raise ConfigError(list(problems))
         return configs, hashes
@@ -241,7 +244,7 @@ class Sweep:
         finished = finish(folder, jobs, self.config_of, again=self._asked["test_again"])
         if self.config_of(0).report is not False:
             self._report(folder, jobs)
-        print(console.leaderboard(folder, finished))
+        print(console.leaderboard(folder, finished, flags()))
         return finished.exit_code
 
     def _report(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:

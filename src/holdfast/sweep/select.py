@@ -39,10 +39,9 @@ class Job:
         """The values of its words, as they were typed, by their keys."""
         return {key_of(word): word.partition("=")[2] for word in self.overrides}
 
-    @property
-    def command(self) -> str:
-        """The command that runs it alone."""
-        return shlex.join(["python", "train.py", *self.overrides])
+    def command(self, flags: Sequence[str] = ()) -> str:
+        """The command that runs it alone, with flags such as `--config-dir`."""
+        return shlex.join(["python", "train.py", *flags, *self.overrides])
 
     @property
     def value(self) -> float | None:
