@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -55,3 +57,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
         io.save_checkpoint({"epoch": 2, "bad": lambda: None}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+class Keeps(pl.Callback):
+    """A user's own that keeps what cannot be read back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": Path("here")}
+
+
+def test_a_callback_that_keeps_what_cannot_be_read_back_is_told_after_the_first_epoch(holdfast: Any) -> None:
+    ran = holdfast("+callbacks.keeps._target_=tests.train.test_checkpoint.Keeps")
+    assert ran.code == 1
+    assert "The state of the callback Keeps holds pathlib" in ran.err
+    assert ran.result.epochs == 0

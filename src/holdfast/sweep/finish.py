@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.errors import in_a_line
+from holdfast.errors import HoldfastError, in_a_line
 from holdfast.files import replacing, sync, write_json
 from holdfast.runs import SweepFolder
 from holdfast.schema import Config
@@ -67,6 +67,11 @@ def finish(
     for ranking in rankings:
         if (winner := ranking.winner) is None:
             continue
+        if not folder.job(winner.number).best.exists():
+            raise HoldfastError(
+                f"{winner.name} won, but its files could not be kept; no test rows were opened for it.\n"
+                f"To train it again: python train.py -m resume={folder.path}"
+            )
         entry = {**_selected(ranking, winner), "test": None}
         try:
             run = folder.job(winner.number)

@@ -27,6 +27,7 @@ class CheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self._taken: dict[str, Any] = {}
+        self._first = True
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write a checkpoint, or keep it."""
@@ -44,6 +45,9 @@ class CheckpointIO(TorchCheckpointIO):
         """The checkpoint that Lightning would write now, independent of what is trained on."""
         trainer.save_checkpoint(_SNAPSHOT)
         taken, self._taken = self._taken, {}
+        for name, state in taken.get("callbacks", {}).items() if self._first else ():
+            _check_state(name, state)
+        self._first = False
         taken = {**taken, **{key: plain(taken[key]) for key in _HYPERPARAMETERS if key in taken}}
         independent: dict[str, Any] = _independent(taken)
         return independent
@@ -96,6 +100,21 @@ def load(path: Any, sha256: str | None = None) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise refused(f"it holds a {type(loaded).__name__}, no checkpoint")
     return loaded
+
+
+def _check_state(name: str, state: Any) -> None:
+    """Make sure that what a callback keeps can be read back, before all is trained and cannot be."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    saved = stream.getvalue()
+    try:
+        torch.load(io.BytesIO(saved), weights_only=True)
+    except Exception:
+        unsafe = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(saved)))
+        raise CheckpointError(
+            f"The state of the callback {name} holds {unsafe or 'what cannot be read'}, and could not be read back: "
+            "let its state_dict() return containers, numbers, text and tensors."
+        ) from None
 
 
 _HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
