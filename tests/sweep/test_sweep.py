@@ -143,7 +143,7 @@ def test_the_courses_sweep(sweep: Callable[..., Swept]) -> None:
     assert selection["test"]["test/loss"] == pytest.approx(float(expected), rel=1e-6)
     assert selection["test_opened"] == 1
     sealed = {"winner": winner, "sha256": digest(done.folder.path / "best.ckpt"), "count": 1}
-    assert opening == {**sealed, "test": selection["test"]}
+    assert opening == {**sealed, "data": selection["data"], "test": selection["test"]}
     assert all(done.result(number).test is None and done.result(number).test_opened == 0 for number in range(5))
     assert list(done.rows[0]) == [
         "rank", "job", "status", "lr", "val/loss", "train/loss", "best_epoch", "iterations", "seconds",
