@@ -75,6 +75,25 @@ def in_a_line(error: BaseException) -> str:
     return name + " ".join(str(error).split())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, of the processor or of an accelerator.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("too many values"))
+    (True, False)
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(cause, RuntimeError) and any(text in str(cause).lower() for text in _NO_MEMORY):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+
+
 class ConfigError(HoldfastError):
     """A configuration that cannot work, with all that is wrong with it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from holdfast.hydra_seam import compose
 from holdfast.main import CONF
 from holdfast.schema import Config
 from holdfast.sweep.plan import Plan, describe, plan, structure
-from holdfast.train.stackable import Fit
+from holdfast.train.stackable import Share
 
 NUMBERS = (
     "lr=0.1",
@@ -55,8 +56,8 @@ def configured(words: str) -> Config:
     return compose(words.split(), CONF)
 
 
-def fits(config: Config) -> Fit:
-    return Fit(None, most=10**6)
+def fits(configs: Sequence[Config]) -> list[Share]:
+    return [Share(tuple(range(len(configs))), None, most=10**6)]
 
 
 @pytest.mark.parametrize("words", [word for word in NUMBERS if "step" not in word])
@@ -88,11 +89,12 @@ def test_every_job_is_in_exactly_one_place(words: list[str], refused: set[str], 
     refusals = {structure(configured(word)) for word in refused}
     asked: list[Any] = []
 
-    def fit(config: Config) -> Fit:
-        asked.append(structure(config))
-        return Fit("refused" if asked[-1] in refusals else None, most)
+    def share(configs: Sequence[Config]) -> list[Share]:
+        (key,) = {structure(config) for config in configs}
+        asked.append(key)
+        return [Share(tuple(range(len(configs))), "refused" if key in refusals else None, most)]
 
-    found = plan(configs, fit)
+    found = plan(configs, share)
     assert sorted([job for stack in found.stacks for job in stack] + list(found.alone)) == list(range(len(words)))
     assert len(asked) == len(set(asked)) == len({structure(config) for config in configs})
     assert {job for job, config in enumerate(configs) if structure(config) in refusals} == set(found.alone)
@@ -119,6 +121,11 @@ def test_it_is_told_in_a_line_or_two() -> None:
         == "1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone"
     )
     configs = [configured(""), configured("model=mlp"), configured("model=mlp")]
-    found = plan(configs, lambda config: Fit("it looks odd" if "MLP" in config.model["_target_"] else None, 9))
+
+    def share(configs: Sequence[Config]) -> list[Share]:
+        odd = "it looks odd" if "MLP" in configs[0].model["_target_"] else None
+        return [Share(tuple(range(len(configs))), odd, 9)]
+
+    found = plan(configs, share)
     told = describe(found, dict(enumerate(configs)))
     assert told == "3 jobs: 1 stack; 2 alone\nalone: jobs 1, 2: it looks odd"

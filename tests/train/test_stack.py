@@ -28,7 +28,7 @@ from holdfast.train.grid import Grid
 from holdfast.train.members import Members
 from holdfast.train.one import train_one
 from holdfast.train.stack import Stack
-from holdfast.train.stackable import fit
+from holdfast.train.stackable import share
 
 NETWORKS = ("model=linear", "model=mlp model.hidden=[4]", "model=mlp model.hidden=[3,4] model.activation=relu")
 OPTIMIZERS = (
@@ -274,8 +274,8 @@ def test_the_formula_is_the_gradient(streams: int, jobs: int, batch: int, featur
     torch.testing.assert_close(formula.losses([outcome]), general.losses([losses]))
     rows = (x[0, 0], y[0, 0])
     torch.testing.assert_close(
-        formula.statistics(parameters[:, 0], formula.prepare(rows)),
-        general.statistics(parameters[:, 0], general.prepare(rows)),
+        formula.statistics(parameters[:, 0], formula.prepare(rows), np.arange(jobs)),
+        general.statistics(parameters[:, 0], general.prepare(rows), np.arange(jobs)),
     )
 
 
@@ -380,7 +380,7 @@ HERE = "tests.train.test_stack"
     ],
 )
 def test_what_needs_the_trainer_says_what_for(words: str, reason: str) -> None:
-    found = fit(own(*words.format(here=HERE).split()))
+    (found,) = share([own(*words.format(here=HERE).split())])
     assert found.reason is not None
     assert reason in found.reason
 
@@ -407,7 +407,7 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
         "optimizer.momentum=0.9",
     )
     configs = [own(*words, f"seed={seed}") for seed in (0, 1)]
-    assert fit(configs[0]).reason is None
+    assert [found.reason for found in share(configs)] == [None]
     trained = train_stack(configs, [[], []], ["h", "h"])
     for number, files in trained.files([0, 1]):
         folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]

@@ -14,6 +14,7 @@ from holdfast.data import synthetic
 from holdfast.data.loading import Batch, Batches, Rows, evaluation_loader, loader
 from holdfast.data.split import Split
 from holdfast.errors import SealedError
+from holdfast.seeding import derive, seeded
 
 
 class DataModule(pl.LightningDataModule):
@@ -33,8 +34,8 @@ class DataModule(pl.LightningDataModule):
     """
 
     stackable: frozenset[str] = frozenset()
-    """Arguments of a subclass that jobs of one stack may differ in: there are as many rows and columns whatever they
-    are."""
+    """Arguments of a subclass in which the jobs of one stack may differ: they leave the number of rows and columns
+    alone. Each job still gets the rows that its own arguments make."""
 
     train: Rows
     val: Rows
@@ -52,7 +53,10 @@ class DataModule(pl.LightningDataModule):
         self.test_opened = 0
 
     def draw(self, split: Split) -> Rows:
-        """Make the rows of a split anew, as a pure function of the module's arguments; a subclass says how."""
+        """Make the rows of a split anew, as a pure function of the module's arguments; a subclass says how.
+
+        The global generators are seeded alike for every call, so that a subclass that draws from them is pure too.
+        """
         raise NotImplementedError
 
     def rows(self, split: Split) -> Rows:
@@ -68,7 +72,8 @@ class DataModule(pl.LightningDataModule):
                     "To test the best weights once, after the fit, add test=true."
                 )
             self.test_opened += 1
-        return self.draw(split)
+        with seeded(derive(0, "rows", split)):
+            return self.draw(split)
 
     def digest(self) -> str:
         """The sha256 of the validation rows: jobs are compared only where it is the same."""

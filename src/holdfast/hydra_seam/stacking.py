@@ -14,11 +14,12 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig
 
 from holdfast import console
-from holdfast.errors import HoldfastError, in_a_line
+from holdfast.errors import HoldfastError, in_a_line, is_out_of_memory
 from holdfast.hydra_seam.loader import Composed, Loader
 from holdfast.hydra_seam.records import Records, as_job
 from holdfast.runs import Result, SweepFolder
-from holdfast.sweep.plan import Plan, describe, plan
+from holdfast.schema import Config
+from holdfast.sweep.plan import Plan, Share, describe, plan
 
 if TYPE_CHECKING:
     from holdfast.train.bulk import Jobs
@@ -57,6 +58,8 @@ class Stacking:
         assert isinstance(loader, Loader)
         self._loader, self._callbacks = loader, launcher.hydra_context.callbacks
         self._plans: dict[Any, Plan] = {}
+        self._forms: dict[str, Any] = {}  # of checkpoints, which the stacks of a sweep share
+        self._started: set[int] = set()  # jobs of which Hydra's callbacks have been told
         self.results: dict[int, Result] = {}
         self.done: Mapping[int, Result] = {}
         self.view: console.View | None = None
@@ -68,15 +71,20 @@ class Stacking:
             from holdfast.main import import_training
 
             import_training()
-            from holdfast.train.stackable import Fit, fit
-
-            job = self._master.hydra.job
-            reason = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
-            asked = (lambda config: Fit(f"{reason} is for a job by itself")) if reason else fit
-            found = plan([composed.config for composed in self._composed(jobs)], asked)
+            found = plan([composed.config for composed in self._composed(jobs)], self._share)
             stacks = tuple(tuple(first + number for number in stack) for stack in found.stacks)
-            self._plans[key] = Plan(stacks, {first + number: why for number, why in found.alone.items()})
+            self._plans[key] = Plan(stacks, {first + number: why for number, why in found.alone.items()}, found.notes)
         return self._plans[key]
+
+    def _share(self, configs: Sequence[Config]) -> Sequence[Share]:
+        """Which jobs of one structure can be one program."""
+        from holdfast.train.stackable import Share, share
+
+        job = self._master.hydra.job
+        reason = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
+        if reason is not None:
+            return [Share(tuple(range(len(configs))), f"{reason} is for a job by itself")]
+        return share(configs)
 
     def take_up(self, first: int, jobs: Sequence[Sequence[str]], told: Mapping[str, Any]) -> None:
         """Plan some jobs as `sweep.json` says they were: rows of a stack come out alike only beside the same others.
@@ -87,7 +95,19 @@ class Stacking:
         stacks = tuple(tuple(stack) for stack in told["stacks"] if not mine.isdisjoint(stack))
         alone = {int(number): why for number, why in told["alone"].items() if int(number) in mine}
         if sorted([*alone, *chain(*stacks)]) == sorted(mine):
-            self._plans[(first, *map(tuple, jobs))] = Plan(stacks, alone)
+            configs = [composed.config for composed in self._composed(jobs)]
+            kept = []
+            for stack in stacks:
+                finished = self.done.keys() >= set(stack)
+                # the user's code may be another than when the plan was made
+                for part in () if finished else self._share([configs[number - first] for number in stack]):
+                    numbers = tuple(stack[index] for index in part.jobs)
+                    if part.reason is None:
+                        kept.append(numbers)
+                    else:
+                        alone |= dict.fromkeys(numbers, part.reason)
+                kept += [stack] if finished else []
+            self._plans[(first, *map(tuple, jobs))] = Plan(tuple(sorted(kept)), dict(sorted(alone.items())))
 
     def launch(self, jobs: Sequence[list[str]], first: int) -> list[JobReturn]:
         """Train all jobs; how each ended, in their order."""
@@ -100,13 +120,20 @@ class Stacking:
         self._records = Records(self._loader, self._master)
         returns: dict[int, JobReturn] = {}
         alone = list(planned.alone)
-        for stack in planned.stacks:
+        waiting = list(reversed(planned.stacks))
+        while waiting:
+            stack = waiting.pop()
             if self.done.keys() >= set(stack):
                 continue
             mine = [(number, jobs[number - first], composed[number - first]) for number in stack]
             try:
                 trained = self._train(mine)
-            except Exception as error:  # say, memory: a job by itself may still find enough
+            except Exception as error:
+                if len(stack) > 1 and is_out_of_memory(error):
+                    half = len(stack) // 2
+                    print(f"{len(stack)} jobs do not fit into memory together, and are trained in two halves")
+                    waiting += (stack[half:], stack[:half])
+                    continue
                 print(f"{len(stack)} jobs could not be trained together, and are run alone: {in_a_line(error)}")
                 alone += stack
                 continue
@@ -126,6 +153,9 @@ class Stacking:
         from holdfast.train.bulk import train_stack
 
         for number, words, _ in jobs if self._callbacks.callbacks else ():
+            if number in self._started:
+                continue
+            self._started.add(number)
             config = self._records.job(number, words)
             with as_job(config):
                 self._callbacks.on_job_start(config=config, task_function=self._launcher.task_function)
@@ -133,6 +163,7 @@ class Stacking:
             [job.config for _, _, job in jobs],
             [words for _, words, _ in jobs],
             [job.config_hash for _, _, job in jobs],
+            self._forms,
             *([partial(self.view.epoch, len(jobs), jobs[0][2].config.epochs)] if self.view else []),
         )
 

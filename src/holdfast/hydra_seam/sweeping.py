@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from holdfast.files import sweep_leftovers, write_json
 from holdfast.hydra_seam.loader import Loader
 from holdfast.hydra_seam.resuming import asked, command, flags, own
 from holdfast.hydra_seam.words import product
-from holdfast.options import source
 from holdfast.runs import Result, SweepFolder
 from holdfast.schema import Config
 from holdfast.sweep import resume
@@ -75,7 +73,9 @@ class Sweep:
 
         import_training()
         self._foresee()
-        self._data = self._digests()
+        from holdfast.train.digests import data_digests
+
+        self._data = data_digests([config.data for config in self._configs])
         size = batch_size or len(self.jobs)
         batches = [(first, self.jobs[first : first + size]) for first in range(0, len(self.jobs), size)]
         # our own launcher knows its plan, and tells how jobs end; of any other the folders are watched
@@ -103,6 +103,8 @@ class Sweep:
             sweep_leftovers(folder.job(number).path)
             if number not in self._done and folder.job(number).result.exists():
                 shutil.rmtree(folder.job(number).path)  # it failed, or its files are no longer those it was left with
+        if self._stacking:
+            self._stacking.done = self._done
         for first, jobs in batches if self._stacking else ():
             self._stacking.take_up(first, jobs, told["plan"])
 
@@ -194,21 +196,6 @@ class Sweep:
             self._config.hydra.sweep.dir = str(path)
         return SweepFolder(path), told
 
-    def _digests(self) -> list[str]:
-        """The digest of every job's validation rows, made once for each source of rows."""
-        from holdfast.train.one import data_digest
-
-        digests: dict[str, str] = {}
-        sources = {id(config.data): source(config.data) for config in self._configs}
-        found = []
-        for data in (config.data for config in self._configs):
-            rows = sources[id(data)]
-            if rows not in digests:
-                # without a digest of its own, the same keys and values are taken for the same rows
-                digests[rows] = data_digest(data) or hashlib.sha256(rows.encode()).hexdigest()
-            found.append(digests[rows])
-        return found
-
     def _told(self, plans: Sequence[Plan]) -> dict[str, Any]:
         """What `sweep.json` says before the first job starts."""
         jobs = zip(self.jobs, self._hashes, self._data, strict=True)
@@ -222,6 +209,7 @@ class Sweep:
                 "launcher": str(self._config.hydra.runtime.choices["hydra/launcher"]),
                 "stacks": [stack for plan in plans for stack in plan.stacks],
                 "alone": {number: why for plan in plans for number, why in plan.alone.items()},
+                "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
             },
             "versions": versions(),
         }

@@ -30,7 +30,9 @@ class Module(LeanModule):
     """
 
     stackable: frozenset[str] = frozenset()
-    """Arguments that jobs of one stack may differ in: they set initial values, and neither shapes nor the loss."""
+    """Arguments in which the jobs of one stack may differ: they leave the shapes of the parameters alone, such as an
+    initial value or a coefficient that `loss` reads. Whether each job then trains as it would alone is tried; where it
+    does not, each value gets a stack of its own."""
 
     _optimizer: OptimizerFactory | None = None
     _scheduler: SchedulerFactory | None = None

@@ -20,16 +20,24 @@ MOST_TOLD = 8
 """Values of a key, or jobs, that are named in a line."""
 
 
-class Fit(Protocol):
-    """What one job tells about all of its structure: why they train alone, and how many fit into a stack."""
+class Share(Protocol):
+    """Jobs that are trained in the same way: together, or alone for a reason."""
+
+    @property
+    def jobs(self) -> tuple[int, ...]:
+        """Their indexes among the jobs that were asked about."""
 
     @property
     def reason(self) -> str | None:
-        """None where they can be stacked."""
+        """Why they train alone; None where they are one program."""
 
     @property
     def most(self) -> int:
         """Jobs that memory has room for."""
+
+    @property
+    def note(self) -> str:
+        """Why they are not together with others of the same structure."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +47,15 @@ class Plan:
     Attributes:
         stacks: the jobs of each program, in order.
         alone: why a job has the Trainer to itself, by its number.
+        notes: why jobs of the same structure are in several stacks.
     """
 
     stacks: tuple[tuple[int, ...], ...]
     alone: Mapping[int, str]
+    notes: tuple[str, ...] = ()
 
 
-def plan(configs: Sequence[Config], fit: Callable[[Config], Fit]) -> Plan:
+def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence[Share]]) -> Plan:
     """Put jobs of the same structure together.
 
     They run the same operations on tensors of the same shapes: they may differ in `lr`, `seed`, the numbers of the
@@ -53,26 +63,30 @@ def plan(configs: Sequence[Config], fit: Callable[[Config], Fit]) -> Plan:
 
     Args:
         configs: of all jobs, in order.
-        fit: asked once a structure. Too large a stack is cut into several of nearly the same size.
+        share: says which jobs of one structure can be one program. Too large a stack is cut into several of nearly the
+            same size.
 
     Returns:
-        Every job in exactly one place.
+        Every job in exactly one stack, or alone.
     """
     groups: dict[Hashable, list[int]] = {}
     parts: dict[int, Hashable] = {}
     for number, config in enumerate(configs):
         groups.setdefault(structure(config, parts), []).append(number)
     stacks: list[tuple[int, ...]] = []
-    alone = {}
-    for jobs in groups.values():
-        found = fit(configs[jobs[0]])
-        if found.reason is not None:
-            alone.update(dict.fromkeys(jobs, found.reason))
-            continue
-        most = configs[jobs[0]].sweep.max_stack or found.most
-        pieces = -(-len(jobs) // most)
-        stacks += (tuple(jobs[len(jobs) * i // pieces : len(jobs) * (i + 1) // pieces]) for i in range(pieces))
-    return Plan(tuple(sorted(stacks)), dict(sorted(alone.items())))
+    alone, notes = {}, dict[str, None]()
+    for group in groups.values():
+        for found in share([configs[number] for number in group]):
+            jobs = [group[index] for index in found.jobs]
+            if found.reason is not None:
+                alone.update(dict.fromkeys(jobs, found.reason))
+                continue
+            if found.note:
+                notes[found.note] = None
+            most = configs[jobs[0]].sweep.max_stack or found.most
+            pieces = -(-len(jobs) // most)
+            stacks += (tuple(jobs[len(jobs) * i // pieces : len(jobs) * (i + 1) // pieces]) for i in range(pieces))
+    return Plan(tuple(sorted(stacks)), dict(sorted(alone.items())), tuple(notes))
 
 
 def structure(config: Config, known: dict[int, Hashable] | None = None) -> Hashable:
@@ -108,7 +122,7 @@ def describe(plan: Plan, configs: Mapping[int, Config]) -> str:
     for reason in dict.fromkeys(plan.alone.values()):
         jobs = [number for number, why in plan.alone.items() if why == reason]
         text += f"\nalone: {'job' if len(jobs) == 1 else 'jobs'} {_listed(list(map(str, jobs)))}: {reason}"
-    return text
+    return "\n".join([text, *plan.notes])
 
 
 def _group(key: str, value: Any) -> Hashable:

@@ -20,7 +20,7 @@ class Job:
     Attributes:
         number: its place in the sweep, from 0.
         overrides: its words.
-        data: digest of its validation rows.
+        data: digest of its validation rows; "" where they could not be made.
         result: how it ended.
     """
 
@@ -93,8 +93,11 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
         return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
 
     by_data: dict[str, list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: job.number):
-        by_data.setdefault(job.data, []).append(job)
+    failed = [job for job in jobs if not job.data and job.result.status == "failed"]  # their rows could not be made
+    for job in sorted((job for job in jobs if job not in failed), key=lambda job: job.number):
+        by_data.setdefault(job.data or f"unknown rows of job {job.number}", []).append(job)
+    if failed:
+        by_data.setdefault(next(iter(by_data), ""), []).extend(failed)
     rankings = []
     for data, alike in by_data.items():
         ordered = tuple(sorted(alike, key=place))

@@ -9,16 +9,20 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.profilers import Profiler
 
 from holdfast.data import DataModule
 from holdfast.model import Module
 from holdfast.schema import Config
-from holdfast.seeding import derive, reseed
+from holdfast.seeding import derive, reseed, seeded
+from holdfast.train.isolation import load
 
 BARE: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 """What no Trainer here needs."""
+
+ROWS = derive(0, "rows")
+"""Seed of the global generators while a data module is built and makes its rows."""
 
 OURS = frozenset({"full_train_loss"})
 """Keys of the trainer group that Lightning's Trainer does not know."""
@@ -26,7 +30,7 @@ OURS = frozenset({"full_train_loss"})
 
 def build(config: Config) -> tuple[pl.LightningModule, pl.LightningDataModule]:
     """The module, its weights drawn from the seed, and the data module of a configuration."""
-    return build_module(config), make(config.data)
+    return build_module(config), build_data(config.data)
 
 
 def build_module(config: Config) -> pl.LightningModule:
@@ -39,13 +43,36 @@ def build_module(config: Config) -> pl.LightningModule:
     return module
 
 
+def build_data(group: Mapping[str, Any]) -> pl.LightningDataModule:
+    """The data module of a configuration; see `seed_rows`."""
+    with seeded(ROWS):
+        data: pl.LightningDataModule = make(group)
+    return data
+
+
+def set_up(data: pl.LightningDataModule) -> None:
+    """Let a data module make its training and validation rows, as a Trainer would."""
+    with seeded(ROWS):
+        data.prepare_data()
+        data.setup("fit")
+
+
+def seed_rows() -> None:
+    """Seed the generators right before a Trainer lets a data module make its rows.
+
+    Rows are a function of the keys of the data group alone, so that jobs are compared on the same rows: a data module
+    that draws from a global generator, as `random_split` does, gives the same rows to every job and at every launch.
+    """
+    reseed(ROWS)
+
+
 def make(group: Mapping[str, Any], *args: Any) -> Any:
     """What a group's `_target_` names, with the group's keys as its arguments."""
+    cls = load(group["_target_"])
     keys = {key: value for key, value in group.items() if key != "_target_"}
     if any(key.startswith("_") for key in keys) or any(map(_has_target, keys.values())):
         return instantiate(group, *args, _convert_="all")
-    # Hydra takes 8 ms to look for what may be nested; here nothing is
-    return get_object(group["_target_"])(*args, **keys)
+    return cls(*args, **keys)  # Hydra takes 8 ms to look for what may be nested; here nothing is
 
 
 def _has_target(value: Any) -> bool:

@@ -27,7 +27,11 @@ _RECORD = 60  # bytes of a scalar, about
 
 
 def train_stack(
-    configs: Sequence[Config], overrides: Sequence[list[str]], hashes: Sequence[str], tell: Tell = no_one
+    configs: Sequence[Config],
+    overrides: Sequence[list[str]],
+    hashes: Sequence[str],
+    forms: dict[str, Any] | None = None,
+    tell: Tell = no_one,
 ) -> Jobs:
     """Train jobs as one program.
 
@@ -35,11 +39,12 @@ def train_stack(
         configs: of jobs that `sweep.plan` has put together.
         overrides: the words of each, for the record.
         hashes: the digest of each one's configuration, for the record.
+        forms: of checkpoints that stacks before have made; filled here.
         tell: called after every epoch.
     """
     with isolated():
         members = Members(configs)
-        return Jobs(members, Stack(members).train(tell), overrides, hashes)
+        return Jobs(members, Stack(members).train(tell), overrides, hashes, {} if forms is None else forms)
 
 
 class Jobs:
@@ -50,6 +55,7 @@ class Jobs:
         traces: how they went.
         overrides: the words of each.
         hashes: the digest of each one's configuration.
+        forms: of checkpoints that stacks before have made; filled here.
     """
 
     def __init__(
@@ -58,7 +64,9 @@ class Jobs:
         traces: Traces,
         overrides: Sequence[list[str]],
         hashes: Sequence[str],
+        forms: dict[str, Any],
     ) -> None:
+        self._forms = forms
         self._members, self._traces, self._configs = members, traces, members.configs
         self._overrides, self._hashes = overrides, hashes
         self._rules = Rules.of(members.first)
@@ -74,7 +82,7 @@ class Jobs:
 
     def files(self, jobs: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
         """Some jobs, each with its files by name; `result.json` is not among them."""
-        snapshots, traces = Snapshots(self._members), self._traces
+        snapshots, traces = Snapshots(self._members, self._forms), self._traces
         size = max(1, _BYTES // (_RECORD * max(1, len(traces.losses))))
         for first in range(0, len(jobs), size):
             part = list(jobs[first : first + size])

@@ -65,6 +65,11 @@ class Recorder(Checkpoint):
         self.test_opened = 0
         self._learning_rate = float("nan")
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Seed what the module draws while it is set up; its data module was set up right before, by another seed."""
+        if stage == "fit":
+            reseed(derive(self._seed, "setup"))
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where a run goes on, Lightning asks for the first batch before the epoch begins, and else after that."""
         if (epochs := self.trace.reached.epochs) > 0:

@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import lightning.pytorch as pl
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from holdfast.model import Module, Regression
 from holdfast.model.module import exact
+from holdfast.train.numbers import JobNumbers, replaced
 
 Batch = tuple[Tensor, ...]
 
@@ -49,8 +53,20 @@ class Gradients(Protocol):
     def losses(self, outcomes: Sequence[Tensor]) -> Tensor:
         """The losses of some iterations, shape `(iterations, streams, jobs)`."""
 
-    def statistics(self, parameters: Tensor, prepared: Batch) -> Tensor:
-        """Sums over rows for jobs that share them, parameters of shape `(parameters, jobs)`; `(jobs, sums)`."""
+    def place(self, jobs: NDArray[np.int64]) -> None:
+        """Say which job lies where; numbers of the jobs, shape `(streams, jobs)`."""
+
+    def statistics(self, parameters: Tensor, prepared: Batch, jobs: NDArray[np.int64]) -> Tensor:
+        """Sums over rows for jobs that share them, given their parameters and their numbers.
+
+        Args:
+            parameters: shape `(parameters, jobs)`.
+            prepared: the rows.
+            jobs: shape `(jobs,)`.
+
+        Returns:
+            Shape `(jobs, sums)`.
+        """
 
 
 class LeastSquares:
@@ -121,7 +137,10 @@ class LeastSquares:
         """The mean of the squared errors."""
         return torch.stack(list(outcomes)).square_().mean(2)
 
-    def statistics(self, parameters: Tensor, prepared: Batch) -> Tensor:
+    def place(self, jobs: NDArray[np.int64]) -> None:
+        """The formula has no numbers but the parameters."""
+
+    def statistics(self, parameters: Tensor, prepared: Batch, jobs: NDArray[np.int64]) -> Tensor:
         """Rows, squared error, absolute error, y and y squared, as `Regression.statistics`."""
         x, minus_y = prepared
         wide = exact(x)
@@ -137,22 +156,29 @@ class Mapped:
     """Any loss that torch.func can take the gradient of, for all jobs at once.
 
     Args:
-        module: any of the jobs' modules; what is no parameter is the same in all.
+        module: any of the jobs' modules; what is neither a parameter nor among `numbers` is the same in all.
         context: in which a loss is computed, as the precision asks.
+        numbers: the numbers in which the jobs differ, beside their parameters.
     """
 
-    def __init__(self, module: Module, context: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(
+        self,
+        module: Module,
+        context: Callable[[], AbstractContextManager[Any]],
+        numbers: Sequence[JobNumbers] = (),
+    ) -> None:
         self._loss, self._statistics = _Method(module, "loss"), _Method(module, "statistics")
         parameters = [value for value in module.parameters() if value.requires_grad]
         self._shapes = [value.shape for value in parameters]
         self._places = [_places(module, value) for value in parameters]
         self._module, self._context = module, context
-        one = grad_and_value(lambda parameters, *batch: self._call(self._loss, parameters, batch))
+        self._numbers, self._placed = numbers, [number.values for number in numbers]
+        one = grad_and_value(lambda parameters, x, y, *own: self._call(self._loss, parameters, (x, y), own))
         # targets are repeated, since torch's losses go wrong where only the prediction is mapped over
-        jobs = vmap(one, in_dims=(0, None, 0))
-        self._gradient = _Repeated(vmap(jobs, in_dims=(0, 0, 0)), context)
-        measure = vmap(lambda parameters, *rows: self._call(self._statistics, parameters, rows), in_dims=(0, None, 0))
-        self._measure = _Repeated(measure, context)
+        dims = (0, None, 0, *(0 for _ in numbers))
+        self._gradient = _Repeated(vmap(vmap(one, in_dims=dims), in_dims=0), context)
+        measure = lambda parameters, x, y, *own: self._call(self._statistics, parameters, (x, y), own)  # noqa: E731
+        self._measure = _Repeated(vmap(measure, in_dims=dims), context)
 
     def prepare(self, rows: Batch) -> Batch:
         """The rows as they are."""
@@ -166,31 +192,50 @@ class Mapped:
         """Losses and gradient."""
         x, y = batch
         y = y.unsqueeze(1).expand(-1, parameters.shape[2], *y.shape[1:])
-        gradient, losses = self._gradient(parameters.permute(1, 2, 0).contiguous(), x, y)
+        gradient, losses = self._gradient(parameters.permute(1, 2, 0).contiguous(), x, y, *self._placed)
         return losses, gradient.permute(2, 0, 1)
 
     def losses(self, outcomes: Sequence[Tensor]) -> Tensor:
         """The losses as they are."""
         return torch.stack(list(outcomes))
 
-    def statistics(self, parameters: Tensor, prepared: Batch) -> Tensor:
+    def place(self, jobs: NDArray[np.int64]) -> None:
+        """Put the numbers of each job where its parameters lie, shape `(streams, jobs, ...)`."""
+        self._placed = [number.of(jobs) for number in self._numbers]
+
+    def statistics(self, parameters: Tensor, prepared: Batch, jobs: NDArray[np.int64]) -> Tensor:
         """What the module's own `statistics` says for each job."""
         self._module.eval()
         x, y = prepared
-        sums: Tensor = self._measure(parameters.T.contiguous(), x, y.expand(parameters.shape[1], *y.shape))
+        own = [number.of(jobs) for number in self._numbers]
+        sums: Tensor = self._measure(parameters.T.contiguous(), x, y.expand(parameters.shape[1], *y.shape), *own)
         self._module.train()
         return sums
 
-    def _call(self, method: nn.Module, parameters: Tensor, batch: Batch) -> Tensor:
-        """A method of the module with other parameters, given as one vector."""
+    def _call(self, method: nn.Module, parameters: Tensor, batch: Batch, own: Sequence[Tensor]) -> Tensor:
+        """A method of the module with the parameters of one job, given as one vector, and its own numbers."""
         parts: Sequence[Tensor] = torch.split(parameters, [shape.numel() for shape in self._shapes])
         named = {
             place: part.view(shape)
             for places, part, shape in zip(self._places, parts, self._shapes, strict=True)
             for place in places
         }
-        result: Tensor = functional_call(method, named, (batch,), tie_weights=False)
+        with replaced(self._numbers, own):
+            result: Tensor = functional_call(method, named, (batch,), tie_weights=False)
         return result
+
+
+def engine(module: Module, trainer: pl.Trainer, numbers: Sequence[JobNumbers] = ()) -> Gradients:
+    """The quickest way to the gradient of a module."""
+    precision = trainer.precision_plugin
+    fits = not numbers and LeastSquares.fits(module, str(precision.precision))
+    return LeastSquares() if fits else Mapped(module, precision.forward_context, numbers)
+
+
+def on_device(trainer: pl.Trainer, rows: Any) -> Batch:
+    """Rows where the Trainer computes, in the type that its precision asks for."""
+    batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input((rows.x, rows.y)))
+    return tuple(batch)
 
 
 def _places(module: nn.Module, parameter: Tensor) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from holdfast.errors import ConfigError, DeviceError, Problem, in_a_line
 from holdfast.schema import Config
+from holdfast.train.isolation import load, switches_restored
 from holdfast.validation import did_you_mean
 
 
@@ -83,7 +83,8 @@ def _check_target(group: str, node: dict[str, Any]) -> list[Problem]:
         return []
     word = f"{group}._target_={target}"
     try:
-        found = resolve_name(target)
+        with switches_restored():
+            found = load(target)
     except Exception as error:  # whatever the user's module raises while it is imported
         return [Problem(word, f"cannot be imported: {in_a_line(error)}")]
     given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}

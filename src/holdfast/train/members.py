@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,34 @@ from torch import Tensor
 
 from holdfast.data import DataModule, Rows
 from holdfast.model import Module
-from holdfast.options import source
+from holdfast.options import OPTIONS, source
 from holdfast.schema import Config
-from holdfast.train.assemble import assemble, build_module, make
+from holdfast.train.assemble import assemble, build_data, build_module, set_up
+from holdfast.train.numbers import JobNumbers, differing
 from holdfast.train.schedule import rates
-from holdfast.train.stackable import UnstackableError
+from holdfast.train.state import State, read
+from holdfast.train.watch import UnstackableError
+
+
+def is_shipped(config: Config) -> bool:
+    """Whether model and data of a job ship with Holdfast: the tests of the stack vouch for these."""
+    return config.model["_target_"] in OPTIONS and config.data["_target_"] in OPTIONS
+
+
+def shorten(data: DataModule) -> None:
+    """Keep as many rows as a trial needs: two full batches and a short one, and some to validate on."""
+    size = len(data.train) if data.batch_size == "full" else data.batch_size
+    data.train = _head(data.train, 2 * size + (size + 1) // 2)
+    data.val = _head(data.val, TRIAL_ROWS)
+
+
+def _head(rows: Rows, number: int) -> Rows:
+    # copies: a loss that changes its rows in place must not reach the user's
+    return Rows(rows.x[:number].clone(), rows.y[:number].clone())
+
+
+TRIAL_ROWS = 100
+"""Validation rows of a trial."""
 
 
 class Members:
@@ -22,6 +47,7 @@ class Members:
 
     Args:
         configs: of jobs that `sweep.plan` has put together.
+        short: keep few rows, for a trial.
 
     Raises:
         UnstackableError: they cannot be trained together after all.
@@ -38,17 +64,21 @@ class Members:
         start: their initial parameters, shape `(parameters, jobs)`.
         rates: their learning rates in every epoch, and after the last, shape `(epochs + 1, jobs)`.
         schedules: what each one's scheduler remembers after every epoch.
+        numbers: the numbers in which the jobs differ beside their parameters.
         hparams: the hyperparameters of every different module; `hparams_of` says which are a job's.
+        data_hparams: the hyperparameters of the data module of each job.
     """
 
-    def __init__(self, configs: Sequence[Config]) -> None:
-        self.configs, self.first = configs, configs[0]
+    def __init__(self, configs: Sequence[Config], *, short: bool = False) -> None:
+        self.configs, self.first, self._short = configs, configs[0], short
+        self.shipped = is_shipped(self.first)
         self.train: list[Rows] = []
         self.val: list[Rows] = []
+        self.data_hparams: list[dict[str, Any]] = []
         self.data = self._read()
         self.trainer = assemble(self.first, self.data, logger=False, enable_checkpointing=False)
         self.rates, self.schedules = rates(configs)
-        self.module, self.start = self._initial()
+        self.module, self.start, self.numbers = self._initial()
 
     @property
     def batch_size(self) -> int:
@@ -64,54 +94,98 @@ class Members:
     def _read(self) -> DataModule:
         """The rows of every job, and the order in which it visits them."""
         modules: dict[str, DataModule] = {}
+        hparams: dict[str, dict[str, Any]] = {}
         sources: dict[str, int] = {}
+        of_data: dict[str, int] = {}
         streams: dict[tuple[int, int, bool], int] = {}
         stream_of, source_of = [], []
         for config in self.configs:
             key = repr(config.data)
             if key not in modules:
-                modules[key] = make(config.data)
-            data, origin = modules[key], source(config.data)
-            if origin not in sources:
-                sources[origin] = len(sources)
-                data.setup("fit")
-                self.train.append(data.train)
-                self.val.append(data.val)
-            stream = (sources[origin], data.order_seed, data.shuffle)
+                data = modules[key] = _build_data(config)
+                hparams[key] = dict(data.hparams)
+                origin = source(config.data) if self.shipped else ""
+                if origin not in sources:
+                    set_up(data)
+                    if self._short:
+                        shorten(data)
+                    # what the rows of the user's own are made from is not known: those that are equal are held once
+                    origin = origin or _rows_digest(data)
+                if origin not in sources:
+                    sources[origin] = len(sources)
+                    self.train.append(data.train)
+                    self.val.append(data.val)
+                of_data[key] = sources[origin]
+            data = modules[key]
+            stream = (of_data[key], data.order_seed, data.shuffle)
             stream_of.append(streams.setdefault(stream, len(streams)))
-            source_of.append(sources[origin])
+            source_of.append(of_data[key])
+            self.data_hparams.append(hparams[key])
         self.streams = list(streams)
         self.stream_of, self.source_of = np.array(stream_of), np.array(source_of)
-        for rows in (self.train, self.val):
-            shapes = {(part.x.shape, part.y.shape) for part in rows}
-            if len(shapes) > 1:
-                raise UnstackableError(f"their rows have different shapes: {sorted(map(str, shapes))}")
+        self._check_rows(list(modules.values()))
         return modules[repr(self.first.data)]
 
-    def _initial(self) -> tuple[Module, Tensor]:
-        """A module, and the initial parameters of all jobs, shape `(parameters, jobs)`."""
-        places: dict[tuple[str, int], int] = {}
-        vectors, of_job, kept = [], [], None
+    def _check_rows(self, modules: Sequence[DataModule]) -> None:
+        for rows in (self.train, self.val):
+            shapes = {(part.x.shape, part.y.shape, part.x.dtype, part.y.dtype) for part in rows}
+            if len(shapes) > 1:
+                raise UnstackableError(f"their rows have different shapes: {sorted(map(str, shapes))}")
+        if len({data.batch_size for data in modules}) > 1:
+            raise UnstackableError("their data modules set different batch sizes")
+
+    def _initial(self) -> tuple[Module, Tensor, list[JobNumbers]]:
+        """A module, the initial parameters of all jobs, shape `(parameters, jobs)`, and their numbers."""
+        indexes: dict[tuple[str, int], int] = {}
+        vectors, of_job, states = [], [], list[State]()
+        shared: Module | None = None
         self.hparams = []
         for config in self.configs:
             key = (repr(config.model), config.seed)
-            if key not in places:
-                places[key] = len(places)
+            if key not in indexes:
+                indexes[key] = len(indexes)
                 module = build_module(config)
                 assert isinstance(module, Module)
                 self.trainer.precision_plugin.convert_module(module)
                 parts = [value.detach().flatten() for value in module.parameters() if value.requires_grad]
                 vectors.append(torch.cat(parts))
-                constants = {
-                    **dict(module.named_buffers()),
-                    **{name: value for name, value in module.named_parameters() if not value.requires_grad},
-                }
-                kept = kept or (module, constants)
-                if any(not torch.equal(value, kept[1][name]) for name, value in constants.items()):
-                    raise UnstackableError(f"{type(module).__name__} has buffers that differ from job to job")
+                shared = shared or module
+                _check_constants(shared, module)
+                if not self.shipped:
+                    states.append(read(module))
                 self.hparams.append(dict(module.hparams.items()))
-            of_job.append(places[key])
-        assert kept is not None
+            of_job.append(indexes[key])
+        assert shared is not None
         self.hparams_of = np.array(of_job)
-        device = self.trainer.strategy.root_device
-        return kept[0].to(device), torch.stack(vectors, dim=1)[:, of_job].to(device)
+        start = torch.stack(vectors, dim=1)[:, of_job].to(self.trainer.strategy.root_device)
+        if len({state.structure() for state in states}) > 1:
+            raise UnstackableError(f"the modules {type(shared).__name__} of these jobs differ in more than numbers")
+        numbers = differing(states[0], [states[index] for index in of_job], start) if states else []
+        return shared.to(self.trainer.strategy.root_device), start, numbers
+
+
+def _build_data(config: Config) -> DataModule:
+    data = build_data(config.data)
+    assert isinstance(data, DataModule)
+    return data
+
+
+def _check_constants(shared: Module, module: Module) -> None:
+    """Make sure that what is neither trained nor a number is the same in two modules."""
+    kept = [_constants(each) for each in (shared, module)]
+    if any(not torch.equal(value, kept[0][name]) for name, value in kept[1].items()):
+        raise UnstackableError(f"{type(module).__name__} has buffers that differ from job to job")
+
+
+def _constants(module: Module) -> dict[str, Tensor]:
+    frozen = {name: value for name, value in module.named_parameters() if not value.requires_grad}
+    return {**dict(module.named_buffers()), **frozen}
+
+
+def _rows_digest(data: DataModule) -> str:
+    digest = hashlib.sha256()
+    for rows in (data.train, data.val):
+        for part in (rows.x, rows.y):
+            digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

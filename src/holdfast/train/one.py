@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.files import digest, sweep_leftovers, write_json
 from holdfast.runs import Result, RunFolder, Status
 from holdfast.schema import Config
-from holdfast.train.assemble import BARE, assemble, build, extras, make
+from holdfast.train.assemble import BARE, assemble, build, extras, seed_rows
 from holdfast.train.callbacks import EventLogger, Recorder
 from holdfast.train.checkpoint import CheckpointIO, load
 from holdfast.train.isolation import isolated
@@ -99,6 +99,7 @@ def train_one(
             if found:
                 go_on(trainer, trace.reached)
             if not trace.reached.standing.end:  # it may have been stopped when all was over but the writing
+                seed_rows()
                 trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
             if trace.reached.standing.end == "diverged":
                 return finish("diverged", error=divergence(trace.reached.epochs - 1, rules))
@@ -170,22 +171,12 @@ def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -
             **BARE,
         )
         announce()
+        seed_rows()
         trainer.test(module, datamodule=data, verbose=False)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if config.logger.tensorboard:
             write_tested(folder, metrics)
         return metrics
-
-
-def data_digest(source: Mapping[str, Any]) -> str | None:
-    """What tells whether two jobs have the same validation rows.
-
-    Returns:
-        What the data module's `digest()` says, as ours do; None for one of the user's own without it.
-    """
-    with isolated():
-        data = make(source)
-        return str(data.digest()) if hasattr(data, "digest") else None
 
 
 def _test(
@@ -194,5 +185,6 @@ def _test(
     """Open the test rows, once, with the best weights."""
     weights: Any = trainer.strategy.broadcast(best.checkpoint.get("state_dict"))  # only the leader keeps snapshots
     module.load_state_dict(weights)
+    seed_rows()
     trainer.test(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}

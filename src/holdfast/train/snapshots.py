@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +27,13 @@ class Snapshots:
 
     Args:
         members: the jobs.
+        forms: of checkpoints, by their structure; filled here.
     """
 
-    _dry: ClassVar[dict[str, dict[str, Any]]] = {}  # the stacks of a sweep share most
-
-    def __init__(self, members: Members) -> None:
-        self._members, self._configs = members, members.configs
+    def __init__(self, members: Members, forms: dict[str, dict[str, Any]]) -> None:
+        self._members, self._configs, self._forms = members, members.configs, forms
         self._hparams = [plain(hparams) for hparams in members.hparams]
+        self._data_hparams = {id(hparams): plain(hparams) for hparams in members.data_hparams}
         named = {name: value for name, value in members.module.named_parameters() if value.requires_grad}
         self._shapes = {name: value.shape for name, value in named.items()}
         ends = np.cumsum([value.numel() for value in named.values()]).tolist()
@@ -69,6 +69,7 @@ class Snapshots:
             self._options(job),
             _outline(remembered[kept.epoch[job]] if remembered else None),
             _outline(self._hparams_of(job)),
+            _outline(self._data_hparams_of(job)),
         )
 
     def _alike(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
@@ -88,6 +89,7 @@ class Snapshots:
                 "optimizer_states": [form.optimizer(dry["optimizer_states"][0], iterations, list(self._shapes))],
                 "lr_schedulers": schedulers,
                 "hyper_parameters": form.numbered("hparams", self._hparams_of),
+                "datamodule_hyper_parameters": form.numbered("data_hparams", self._data_hparams_of),
             }
             return {key: changed.get(key, value) for key, value in dry.items()}
 
@@ -116,12 +118,16 @@ class Snapshots:
         hparams: dict[str, Any] = self._hparams[self._members.hparams_of[job]]
         return hparams
 
+    def _data_hparams_of(self, job: int) -> dict[str, Any]:
+        hparams: dict[str, Any] = self._data_hparams[id(self._members.data_hparams[job])]
+        return hparams
+
     def _dry_run(self, job: int) -> dict[str, Any]:
         """A checkpoint of Lightning's own after one batch: its numbers mean nothing, its form is right."""
         config = self._configs[job]
         groups = (config.model, config.scheduler, config.trainer, config.precision, config.data["_target_"])
         key = repr((self._options(job), config.optimizer["_target_"], *groups))
-        if key not in self._dry:
+        if key not in self._forms:
             taker, short = (
                 CheckpointIO(),
                 dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1),
@@ -133,8 +139,8 @@ class Snapshots:
                 trainer = assemble(config, data, plugins=[taker], logger=False, enable_checkpointing=False)
                 trainer.fit_loop.max_epochs = 1
                 trainer.fit(module, datamodule=data)
-                self._dry[key] = taker.snapshot(trainer)
-        return self._dry[key]
+                self._forms[key] = taker.snapshot(trainer)
+        return self._forms[key]
 
     def _counted(self, loops: dict[str, Any], epoch: int, iterations: int) -> dict[str, Any]:
         """Lightning's counters at the end of an epoch."""

@@ -17,11 +17,12 @@ from holdfast.data import row_order
 from holdfast.data.loading import EVALUATION_ROWS
 from holdfast.model.module import measure_jobs
 from holdfast.train.descent import Descents
+from holdfast.train.gradients import engine, on_device
 from holdfast.train.grid import Grid, Numbers
 from holdfast.train.members import Members
-from holdfast.train.stackable import UnstackableError, engine, on_device
 from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Tell, Traces, judge, no_one, worst
 from holdfast.train.updates import RULES, clip
+from holdfast.train.watch import UnstackableError, Watch
 
 _GATHERED = 1 << 20  # numbers gathered at a time: enough to be quick, few enough to stay in the cache
 _EVALUATED = 1 << 22  # numbers of a prediction at a time
@@ -38,7 +39,8 @@ class Stack:
     def __init__(self, members: Members) -> None:
         self._members, self._config = members, members.first
         self._rules = Rules.of(members.first)
-        self._engine = engine(members.module, members.trainer)
+        self._engine = engine(members.module, members.trainer, members.numbers)
+        self._watch = None if members.shipped else Watch(members.module)
         self._train = [self._prepared(rows) for rows in members.train]
         self._val = [self._prepared(rows) for rows in members.val]
         parts = zip(*self._train, strict=True)
@@ -60,6 +62,8 @@ class Stack:
             for epoch in range(self._config.epochs):
                 self._train_epoch(epoch)
                 self._judge(epoch)
+                if self._watch:
+                    self._watch.check()
                 running = self._standing.end[self._grid.live] == ""
                 tell(epoch, self._best_value())
                 if not running.any():
@@ -96,7 +100,7 @@ class Stack:
     def _begin(self) -> None:
         self._grid = Grid.of(np.arange(self._jobs), self._members.stream_of)
         self._parameters = self._members.start[:, self._grid.jobs]  # (parameters, streams, jobs)
-        self._update.place(self._grid.jobs, self._parameters)
+        self._place()
         total = self._config.epochs * self._iterations
         kind = np.float64 if self._members.start.dtype == torch.float64 else np.float32
         self._losses = np.full((total, self._jobs), np.nan, dtype=kind)
@@ -233,17 +237,21 @@ class Stack:
     def _measured(self, prepared: list[tuple[Tensor, ...]], split: str) -> dict[str, NDArray[np.float64]]:
         """The metrics of the live jobs over all rows of a split, each of shape `(live jobs,)`."""
         # of all places of the grid, those of jobs that are over too: a product of another width rounds otherwise
-        flat, sources = self._parameters.flatten(1), self._members.source_of[self._grid.jobs.flatten()]
+        flat, jobs = self._parameters.flatten(1), self._grid.jobs.flatten()
+        sources = self._members.source_of[jobs]
         found: dict[str, NDArray[np.float64]] = {}
         for number in np.unique(sources):
-            mine = sources == number
-            parameters = flat if mine.all() else flat[:, np.flatnonzero(mine)]
-            size = min(EVALUATION_ROWS, max(1, _EVALUATED // parameters.shape[1]))
-            parts = zip(*(part.split(size) for part in prepared[number]), strict=True)
-            sums = torch.stack([self._engine.statistics(parameters, part) for part in parts])
-            metrics = measure_jobs(self._members.module, sums.to("cpu", torch.float64).sum(0), split)
-            for name, values in metrics.items():
-                found.setdefault(name, np.empty(len(sources)))[mine] = values
+            rows = prepared[number]
+            # rows in the portions that a Trainer gets them in: the statistics of a user's module need not add up
+            portions = list(zip(*(part.split(EVALUATION_ROWS) for part in rows), strict=True))
+            width = max(1, _EVALUATED // min(EVALUATION_ROWS, len(rows[0])))
+            mine = np.flatnonzero(sources == number)
+            for some in np.split(mine, range(width, len(mine), width)):
+                parameters = flat if len(some) == len(jobs) else flat[:, some]
+                sums = torch.stack([self._engine.statistics(parameters, part, jobs[some]) for part in portions])
+                metrics = measure_jobs(self._members.module, sums.to("cpu", torch.float64).sum(0), split)
+                for name, values in metrics.items():
+                    found.setdefault(name, np.empty(len(sources)))[some] = values
         return {name: values[self._grid.at] for name, values in found.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -276,4 +284,9 @@ class Stack:
         at = place[self._grid.jobs]
         self._parameters = self._parameters.flatten(1)[:, at]
         self._update.state = {name: tensor.flatten(1)[:, at] for name, tensor in self._update.state.items()}
+        self._place()
+
+    def _place(self) -> None:
+        """Say where each job lies, after the grid has changed."""
         self._update.place(self._grid.jobs, self._parameters)
+        self._engine.place(self._grid.jobs)

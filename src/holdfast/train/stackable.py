@@ -1,27 +1,35 @@
-"""Whether a job can share a program with others, and if not, why it has the Trainer to itself."""
+"""Which jobs can be trained as one program, and why the others are trained alone.
+
+What is known to be right in a stack is listed here; what is not on the list runs alone. Models and data of the user's
+own are tried besides, as `holdfast.train.trial` says.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from inspect import getattr_static
 from typing import Any
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from holdfast.data import DataModule
+from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.schema import Config
-from holdfast.train.assemble import assemble, build_module, make
+from holdfast.train.assemble import assemble, build_data, build_module, set_up
 from holdfast.train.descent import MOST_POINTS
-from holdfast.train.gradients import Gradients, LeastSquares, Mapped
-from holdfast.train.isolation import isolated
+from holdfast.train.gradients import engine, on_device
+from holdfast.train.isolation import GLOBAL_HOOKS, isolated
+from holdfast.train.members import is_shipped
 from holdfast.train.schedule import SCHEDULERS
+from holdfast.train.state import read
+from holdfast.train.trial import try_together
 from holdfast.train.updates import RULES
+from holdfast.train.watch import NoTrainer, UnstackableError, Watch
 
 _PLAIN: dict[str, Any] = {
     "strategy": "auto",
@@ -37,51 +45,154 @@ _PLAIN: dict[str, Any] = {
 """Keys of the trainer group that only a Trainer knows what to do with, and the values at which it does nothing."""
 
 _FREE = frozenset({"loss", "statistics", "metrics", "forward", "draw", "digest", "stackable"})
-"""What a subclass may define without giving the Trainer more to do than the stack knows of."""
+"""What a subclass of our module or data module may define; whatever else it overrides, a Trainer would call."""
+
+_CALLED = frozenset({"__call__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__"})
+"""Special methods by which a class can change what any other line of code means."""
+
+_TWO_JOBS = np.arange(2)
 
 _COPIES = 8  # of a job's parameters: they, gradient, the optimizer's memory, and the best and the last epoch
 
 
-class UnstackableError(Exception):
-    """A job needs the Trainer to itself; the message says what for."""
-
-
 @dataclass(frozen=True)
-class Fit:
-    """What a job tells about those of its structure.
+class Share:
+    """Jobs that are trained in the same way.
 
     Attributes:
-        reason: why they train alone, or None.
+        jobs: their indexes among the jobs that were asked about.
+        reason: why they train alone; None where they are one program.
         most: how many of them fit into half of the free memory.
+        note: why they are not together with others of the same structure; "" where they are.
     """
 
+    jobs: tuple[int, ...]
     reason: str | None
     most: int = 0
+    note: str = ""
 
 
-def fit(config: Config) -> Fit:
-    """Try whether a job can be stacked, on one batch."""
+def share(configs: Sequence[Config]) -> list[Share]:
+    """Which of some jobs can be one program.
+
+    Args:
+        configs: of jobs that have the same structure, as `holdfast.sweep.plan.structure` tells.
+
+    Returns:
+        Every job in exactly one share.
+    """
+    everyone = tuple(range(len(configs)))
     with isolated():
         try:
-            _check_settings(config)
-            return Fit(None, _try(config))
+            _check_settings(configs[0])
+            if is_shipped(configs[0]):
+                return [Share(everyone, None, _try_one(configs[0]))]
+            return _share_users_code(configs)
         except UnstackableError as error:
-            return Fit(str(error))
-        except Exception as error:  # whatever it is, alone it will be told in the job's own result
-            return Fit(f"it could not be tried: {in_a_line(error)}")
+            return [Share(everyone, str(error))]
+        except Exception as error:  # whatever it is, each job will report it in its own result
+            return [Share(everyone, f"it could not be tried: {in_a_line(error)}")]
 
 
-def engine(module: Module, trainer: pl.Trainer) -> Gradients:
-    """The quickest way to the gradient of a module."""
-    precision = trainer.precision_plugin
-    fits = LeastSquares.fits(module, str(precision.precision))
-    return LeastSquares() if fits else Mapped(module, precision.forward_context)
+def _share_users_code(configs: Sequence[Config]) -> list[Share]:
+    """Put jobs together whose modules differ in numbers only, and try them."""
+    groups: dict[Hashable, list[int]] = {}
+    refused: dict[str, list[int]] = {}
+    known: dict[Hashable, tuple[str | None, Hashable]] = {}
+    for index, config in enumerate(configs):
+        parts = ((_look_at_module, (repr(config.model), config.seed)), (_look_at_data, repr(config.data)))
+        looks = []
+        for look, key in parts:
+            if (look, key) not in known:
+                known[look, key] = _safely(look, config)
+            looks.append(known[look, key])
+        reason = next((reason for reason, _ in looks if reason is not None), None)
+        if reason is not None:
+            refused.setdefault(reason, []).append(index)
+        else:
+            groups.setdefault(tuple(structure for _, structure in looks), []).append(index)
+    alone = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
+    note = "" if len(groups) < 2 else "their modules differ in more than numbers"
+    return [found for jobs in groups.values() for found in _divided(configs, jobs, _DIVISIONS, note)] + alone
 
 
-def on_device(trainer: pl.Trainer, rows: Any) -> tuple[Tensor, ...]:
-    """Rows where the Trainer computes, in the type that its precision asks for."""
-    batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input((rows.x, rows.y)))
-    return tuple(batch)
+def _safely(look: Callable[[Config], Hashable], config: Config) -> tuple[str | None, Hashable]:
+    """Why a job cannot be stacked, or what it must have in common with the others of its stack."""
+    with isolated():
+        try:
+            return None, look(config)
+        except UnstackableError as error:
+            return str(error), None
+        except Exception as error:
+            return f"it could not be built: {in_a_line(error)}", None
+
+
+def _look_at_module(config: Config) -> Hashable:
+    module = build_module(config)
+    _check_class(module, Module, "holdfast.model.Module")
+    assert isinstance(module, Module)
+    if not module.automatic_optimization:
+        raise UnstackableError(f"{type(module).__name__} optimizes by itself")
+    _check_hooks(module)
+    return read(module).structure()
+
+
+def _look_at_data(config: Config) -> Hashable:
+    data = build_data(config.data)
+    _check_class(data, DataModule, "holdfast.data.DataModule")
+    assert isinstance(data, DataModule)
+    data.trainer = trainer = NoTrainer()  # type: ignore[assignment]
+    try:
+        set_up(data)
+    finally:
+        if trainer.reads:
+            raise UnstackableError(f"{type(data).__name__} reads the Trainer (trainer.{trainer.reads[0]})")
+    name = type(data).__name__
+    for key in ("train", "val", "batch_size", "order_seed", "shuffle"):
+        if key not in vars(data):
+            raise UnstackableError(f"{name}.{key} is computed anew each time it is read")
+    for rows in (data.train, data.val):
+        if type(rows) is not Rows or any(type(part) is not Tensor for part in (rows.x, rows.y)):
+            raise UnstackableError(f"{name} has rows of a class of its own, which a Trainer reads one batch at a time")
+    # jobs of a stack take their batches from one tensor
+    return data.batch_size, *((part.dtype, part.shape) for rows in (data.train, data.val) for part in (rows.x, rows.y))
+
+
+_Division = Callable[[Config], Hashable]
+
+_DIVISIONS: tuple[tuple[str, _Division], ...] = (
+    ("arguments of model and data", lambda config: (repr(config.model), repr(config.data))),
+    ("seed and arguments of model and data", lambda config: (repr(config.model), repr(config.data), config.seed)),
+)
+"""By what jobs are divided, coarse first, where a stack of all of them is not right."""
+
+
+def _divided(
+    configs: Sequence[Config], jobs: Sequence[int], divisions: Sequence[tuple[str, _Division]], note: str
+) -> list[Share]:
+    """Try jobs together; where that is not right, those with the same values."""
+    try:
+        most = _try_one(configs[jobs[0]])
+        try_together([configs[job] for job in jobs])
+        return [Share(tuple(jobs), None, most, note)]
+    except UnstackableError as error:
+        reason = str(error)
+    for number, (what, key) in enumerate(divisions):
+        parts: dict[Hashable, list[int]] = {}
+        for job in jobs:
+            parts.setdefault(key(configs[job]), []).append(job)
+        if len(parts) == 1:
+            continue
+        rest, why = divisions[number + 1 :], f"a stack for each value of {what}, since otherwise {reason}"
+        first, *others = parts.values()
+        found = _divided(configs, first, rest, why)
+        if all(part.reason is not None for part in found):
+            break  # it is not the values: the others would only be tried in vain
+        return found + [part for some in others for part in _divided(configs, some, rest, why)]
+    return [Share(tuple(jobs), reason)]
+
+
+# ------------------------------------------------------------------------------------------- what is allowed
 
 
 def _check_settings(config: Config) -> None:
@@ -100,33 +211,60 @@ def _check_settings(config: Config) -> None:
 
 
 def _check_class(thing: Any, base: type, what: str) -> None:
-    """Refuse what does not derive from ours, or has a hook of its own that a Trainer would call."""
+    """Refuse what does not derive from ours, or overrides more than it may, in its class or in the object itself."""
     name = type(thing).__name__
     if not isinstance(thing, base):
         raise UnstackableError(f"{name} does not derive from {what}")
     for attribute in dir(base):
-        own = getattr_static(type(thing), attribute) is not getattr_static(base, attribute)
-        if own and not attribute.startswith("__") and attribute not in _FREE and callable(getattr(base, attribute)):
+        if attribute in _FREE or attribute == "_abc_impl" or (attribute.startswith("__") and attribute not in _CALLED):
+            continue
+        overridden = getattr_static(type(thing), attribute) is not getattr_static(base, attribute)
+        if overridden or (attribute in vars(thing) and callable(getattr(base, attribute))):
             raise UnstackableError(f"{name}.{attribute} is called by a Trainer")
+    if added := [attribute for attribute in _CALLED if _defines(type(thing), attribute, base)]:
+        raise UnstackableError(f"{name}.{added[0]} changes what any line of its code means")
 
 
-def _try(config: Config) -> int:
-    """Train two copies of a job for one batch; returns how many of them memory has room for."""
-    module, data = build_module(config), make(config.data)
-    _check_class(module, Module, "holdfast.model.Module")
-    _check_class(data, DataModule, "holdfast.data.DataModule")
+def _defines(cls: type, attribute: str, base: type) -> bool:
+    """Whether a class, or one that it derives from before our base, defines an attribute."""
+    return any(attribute in vars(each) for each in cls.__mro__ if not issubclass(base, each))
+
+
+def _check_hooks(module: Module) -> None:
+    """Refuse hooks on layers, parameters and gradients: a stack has other tensors and would not call them."""
+    name = type(module).__name__
+    for path, layer in module.named_modules():
+        hooks = [key for key, value in vars(layer).items() if key.endswith("_hooks") and value]
+        if hooks:
+            raise UnstackableError(f"{path or name} has hooks ({hooks[0].strip('_')})")
+    for path, value in module.named_parameters():
+        if value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None):
+            raise UnstackableError(f"{path} has a hook on its gradient")
+        if type(value) is not nn.Parameter:
+            raise UnstackableError(f"{path} is a {type(value).__name__}, not a plain parameter")
+    if any(GLOBAL_HOOKS):
+        raise UnstackableError("hooks are registered that are called for every module or optimizer")
+
+
+# ---------------------------------------------------------------------------------------------- on one batch
+
+
+def _try_one(config: Config) -> int:
+    """Compute the loss of one job on one batch in both ways; returns how many such jobs memory has room for."""
+    module, data = build_module(config), build_data(config.data)
     assert isinstance(module, Module)
-    if not module.automatic_optimization:
-        raise UnstackableError(f"{type(module).__name__} optimizes by itself")
+    assert isinstance(data, DataModule)
     trainer = assemble(config, data, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise UnstackableError(f"devices={config.devices} trains it on several devices")
-    data.setup("fit")
+    set_up(data)
     size = len(data.train) if data.batch_size == "full" else data.batch_size
     trainer.precision_plugin.convert_module(module)
     module.to(trainer.strategy.root_device)
-    rows = on_device(trainer, type(data.train)(*data.train[:size]))
+    rows = on_device(trainer, Rows(data.train.x[:size], data.train.y[:size]))
     parameters = [value for value in module.parameters() if value.requires_grad]
+    if not parameters:
+        raise UnstackableError(f"{type(module).__name__} has no parameters to train")
     _check_loss(module, trainer, rows, parameters)
     numbers = sum(value.numel() for value in parameters)
     iterations = config.epochs * -(-len(data.train) // size)
@@ -136,18 +274,17 @@ def _try(config: Config) -> int:
     return max(1, _free_memory(trainer.strategy.root_device) // 2 // needed)
 
 
-def _check_loss(module: Module, trainer: pl.Trainer, rows: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> None:
-    """Hold the loss and the gradient of two copies against the module's own."""
-    name = type(module).__name__
-    before = torch.random.get_rng_state(), {key: value.clone() for key, value in module.named_buffers()}
-    with trainer.precision_plugin.forward_context():
-        losses = [module.loss(rows) for _ in range(2)]
-        gradients = torch.autograd.grad(losses[0], parameters, allow_unused=True)
-    if not torch.equal(torch.random.get_rng_state(), before[0]):
-        raise UnstackableError(f"{name}.loss draws random numbers")
-    same = all(torch.equal(value, before[1][key]) for key, value in module.named_buffers())
-    if not same or not torch.equal(*losses):
-        raise UnstackableError(f"{name}.loss changes what it is called on")
+def _check_loss(module: Module, trainer: Any, rows: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> None:
+    """Compare the loss and the gradient of two copies with the module's own."""
+    name, watch = type(module).__name__, Watch(module)
+    try:
+        with trainer.precision_plugin.forward_context():
+            losses = [module.loss(rows) for _ in range(2)]
+            gradients = torch.autograd.grad(losses[0], parameters, allow_unused=True)
+    finally:
+        watch.check()
+    if not torch.equal(*losses):
+        raise UnstackableError(f"{name}.loss is another one each time it is computed")
     if any(gradient is None for gradient in gradients):
         raise UnstackableError(f"{name}.loss leaves out a parameter, which torch.optim then leaves alone")
     alone = torch.cat([gradient.flatten() for gradient in gradients])
@@ -158,13 +295,14 @@ def _check_loss(module: Module, trainer: pl.Trainer, rows: tuple[Tensor, ...], p
         with torch.no_grad():
             (batch,) = gradient_of.batches(tuple(part[None, None] for part in gradient_of.prepare(rows)), 2)
             outcome, gradient = gradient_of(stacked, batch)
-            found = gradient_of.losses([outcome])[0, 0]
-            gradient_of.statistics(stacked[:, 0], gradient_of.prepare(rows))
+            mapped = gradient_of.losses([outcome])[0, 0]
+            gradient_of.statistics(stacked[:, 0], gradient_of.prepare(rows), _TWO_JOBS)
     except Exception as error:
+        watch.check()
         raise UnstackableError(f"{name}.loss cannot be mapped over jobs: {in_a_line(error)}") from error
     apart = (gradient[:, 0, 1] - alone).abs().max()
     if torch.isfinite(alone).all() and not (
-        torch.allclose(found[1], losses[0].detach().to(found.dtype), rtol=1e-2, atol=1e-6)
+        torch.allclose(mapped[1], losses[0].detach().to(mapped.dtype), rtol=1e-2, atol=1e-6)
         and apart <= 1e-2 * alone.abs().max() + 1e-6
     ):
         raise UnstackableError(f"{name}.loss is another one when mapped over jobs")

@@ -1,0 +1,144 @@
+"""Modules and data of users' own, made from parts: a stack gives what a Trainer alone gives, number by number."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from holdfast.runs import SweepFolder
+from tests.conftest import command_line
+from tests.differential.parts import DATA, IMPORTS, MODELS, Part, data_source, model_source
+from tests.train.test_stack import assert_alike, curves
+
+RTOL, ATOL = 1e-9, 1e-12  # in double precision
+CLOCK = ("seconds", "sha256", "versions")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module and a data module of a user's own, and a sweep over them."""
+
+    models: tuple[Part, ...]
+    data: Part | None
+    sweep: str
+
+    def __str__(self) -> str:
+        names = [part.name for part in self.models] + ([f"data: {self.data.name}"] if self.data else [])
+        return " + ".join(names)
+
+    @property
+    def kind(self) -> str:
+        """What is expected of all parts together."""
+        kinds = {part.kind for part in (*self.models, *([self.data] if self.data else []))}
+        return "alone" if "alone" in kinds else "stack" if kinds == {"stack"} else "either"
+
+
+def cases() -> Iterator[Case]:
+    """Every part by itself, and pairs of parts drawn by a fixed seed."""
+    for part in MODELS:
+        yield Case((part,), None, part.sweep)
+    nothing = next(part for part in MODELS if part.name == "nothing of its own")
+    for part in DATA:
+        yield Case((nothing,), part, part.sweep if part.sweep != Part("").sweep else "lr=0.01,0.05")
+    dice = random.Random(20261124)
+    plain = [part for part in MODELS if not part.top]
+    for _ in range(30):
+        one, other = dice.sample(plain, 2)
+        yield Case((one, other), None, dice.choice((one.sweep, other.sweep)))
+    for _ in range(10):
+        yield Case((dice.choice(plain),), data := dice.choice(DATA), data.sweep)
+
+
+CASES = list(cases())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_stack_gives_what_a_trainer_gives(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"users_code_{CASES.index(case)}"
+    (tmp_path / f"{name}.py").write_text("\n".join([IMPORTS, data_source(case.data), model_source(list(case.models))]))
+    write_configs(tmp_path, name, case)
+    sweeps, said = {}, {}
+    for launcher in ("basic", "stacked"):
+        sys.modules.pop(name, None)
+        words = f"model=own data=own epochs=3 batch_size=7 precision=64-true report=false {case.sweep}"
+        code, said[launcher] = command_line(
+            "-m", "--config-dir", "conf", *words.split(), f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}"
+        )
+        assert code in (0, 1), said[launcher]
+        sweeps[launcher] = (SweepFolder(tmp_path / launcher), code)
+    assert_sweeps_alike(*sweeps["stacked"], *sweeps["basic"])
+    planned = json.loads((tmp_path / "stacked" / "sweep.json").read_text())["plan"]
+    if case.kind == "alone":
+        assert not planned["stacks"], said["stacked"]
+    elif case.kind == "stack":
+        assert not planned["alone"], said["stacked"]
+        assert len(planned["stacks"]) == 1, said["stacked"]
+    assert "could not be trained together" not in said["stacked"]
+
+
+def write_configs(folder: Path, module: str, case: Case) -> None:
+    line = "start: -3.0\nstop: 3.0\nstep: 0.1\nslope: -3.0\nintercept: 1.0\nnoise: 0.1\noutliers: null\nseed: 0\n"
+    order = "shuffle: true\nnum_workers: 0\nbatch_size: ${batch_size}\norder_seed: ${seed}\n"
+    keys = {"l2": "0.1", "seed": "${seed}", **{key: value for part in case.models for key, value in part.keys.items()}}
+    keys = keys if any("seed" in part.init for part in case.models) else {k: v for k, v in keys.items() if k != "seed"}
+    texts = {
+        "data": f"_target_: {module}.Data\n{line}{order}" + ("extra: 0.0\n" if case.data else ""),
+        "model": f"_target_: {module}.Model\n" + "".join(f"{key}: {value}\n" for key, value in keys.items()),
+    }
+    for group, text in texts.items():
+        (folder / "conf" / group).mkdir(parents=True)
+        (folder / "conf" / group / "own.yaml").write_text(text)
+
+
+def assert_sweeps_alike(mine: SweepFolder, code: int, yours: SweepFolder, other_code: int) -> None:
+    """Every number of every result: the jobs' files, the leaderboard, the selection."""
+    assert code == other_code
+    told = [json.loads(folder.sweep.read_text())["jobs"] for folder in (mine, yours)]
+    assert told[0] == told[1]
+    for number in range(len(told[0])):
+        assert_jobs_alike(mine.job(number).path, yours.job(number).path, number)
+    boards = [list(csv.DictReader(folder.leaderboard.read_text().splitlines())) for folder in (mine, yours)]
+    assert_alike(
+        *([{k: _number(v) for k, v in row.items() if k != "seconds"} for row in b] for b in boards), RTOL, ATOL
+    )
+    selections = [json.loads(folder.selection.read_text()) for folder in (mine, yours)]
+    for selection in selections:
+        for entry in (selection, *selection.get("data_sets", ())):
+            entry.pop("sha256", None)
+            entry["why"] = entry["why"].partition(",")[0]  # the margin is there as a number too
+    assert_alike(selections[0], selections[1], 1e-6, 1e-9, "selection")
+
+
+def assert_jobs_alike(mine: Path, yours: Path, number: int) -> None:
+    results = [json.loads((folder / "result.json").read_text()) for folder in (mine, yours)]
+    for result in results:
+        for key in CLOCK:
+            result.pop(key)
+    assert_alike(results[0], results[1], RTOL, ATOL, f"job {number}")
+    for name in ("best.ckpt", "last.ckpt", "model.pth"):
+        assert (mine / name).exists() == (yours / name).exists()
+        if (mine / name).exists():
+            loaded = [torch.load(folder / name, weights_only=True) for folder in (mine, yours)]
+            assert_alike(loaded[0], loaded[1], RTOL, ATOL, f"job {number}: {name}")
+    assert_alike(curves(mine), curves(yours), 1e-6, ATOL, f"job {number}: events")
+    if (mine / "descent.npy").exists():
+        np.testing.assert_allclose(np.load(mine / "descent.npy"), np.load(yours / "descent.npy"), rtol=1e-6, atol=1e-6)
+
+
+def _number(text: Any) -> Any:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text
