@@ -19,6 +19,7 @@ from torch.nn.modules import module as hooks_of_modules
 from torch.optim import optimizer as hooks_of_optimizers
 
 from holdfast.seeding import generators_restored
+from holdfast.train.globals import globals_restored, note_package
 
 
 class Switch(NamedTuple):
@@ -110,10 +111,10 @@ def isolated() -> Iterator[None]:
     """Restore at the end whatever a run may change outside of itself.
 
     That is: generators of random numbers, warnings, the environment, torch's and NumPy's switches, hooks that are
-    called for every module, the working folder.
+    called for every module, the working folder, and the variables of the modules that a configuration names.
     """
     environment = dict(os.environ)
-    with switches_restored(), generators_restored(), warnings.catch_warnings():
+    with switches_restored(), generators_restored(), globals_restored(), warnings.catch_warnings():
         _quiet()
         try:
             yield
@@ -139,6 +140,7 @@ def load(target: str) -> Any:
         resolve_name(target)
         changed = [(switch, switch.get()) for switch in SWITCHES]
         _effects[name] = [pair for pair, value in zip(changed, before, strict=True) if pair[1] != value]
+        note_package(name)
     for switch, value in _effects[name]:
         switch.set(value)
     return resolve_name(target)

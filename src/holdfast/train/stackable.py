@@ -317,10 +317,10 @@ def _activations(module: Module, rows: tuple[Tensor, ...]) -> int:
         if not list(layer.children())
     ]
     with torch.no_grad():
-        module.loss(tuple(part[:1] for part in rows))
+        module.loss(rows)
     for hook in hooks:
         hook.remove()
-    return sum(counted)
+    return sum(counted) // len(rows[0])
 
 
 def _free_memory(device: torch.device) -> int:
