@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.runs import Result, RunFolder, SweepFolder
-from holdfast.sweep.finish import Finished, columns, row
-from holdfast.sweep.select import Job, Ranking, job_name
+from holdfast.sweep.finish import Finished, row
+from holdfast.sweep.select import Job, Ranking, job_name, swept_keys
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,6 +26,10 @@ ALL_SHOWN = 20
 
 BEST_SHOWN = 10
 """Of more jobs, so many are."""
+
+
+GROUP_SHOWN = 5
+"""Jobs of a group that are named in a line."""
 
 
 _NOT_SHOWN = ("status", "iterations", "seconds")  # columns of the leaderboard that the table has no room for
@@ -83,6 +87,7 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
         if "test_error" in entry:
             lines.append(f"its test failed: {entry['test_error']}")
         lines.append(f"alone:  {jobs[number].command(flags)}")
+        lines += _effects(entry)
     if not finished.selections:
         lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
     for job in jobs:
@@ -90,6 +95,15 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
             lines.append(f"{job.name} failed: {job.result.error}")
     lines += _places(folder.path, sorted(path.name for path in folder.path.glob("[!.]*") if path.is_file()))
     return "\n".join(lines)
+
+
+def _effects(selection: dict[str, Any]) -> list[str]:
+    """Which swept keys changed nothing, and which jobs are therefore the same."""
+    keys, groups = selection.get("without_effect") or [], selection.get("identical") or []
+    if not keys:
+        return []
+    alike = ", ".join(map(str, groups[0][:GROUP_SHOWN])) + (" ..." if len(groups[0]) > GROUP_SHOWN else "")
+    return [f"no effect: {', '.join(keys)}: jobs that differ only there are identical, such as jobs {alike}"]
 
 
 def _places(path: Path, files: Sequence[str]) -> list[str]:
@@ -220,7 +234,7 @@ def _best(result: Result) -> str:
 
 def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
     """The jobs as aligned columns, best first, winners marked; of many jobs the best ten."""
-    keys = columns(jobs)
+    keys = swept_keys(jobs)
     shown = [(ranking, place, job) for ranking in rankings for place, job in enumerate(ranking.jobs, start=1)]
     rest = 0
     if len(shown) > ALL_SHOWN:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from holdfast.report.style import NAMED, Curve, short
 from holdfast.runs import RunFolder
-from holdfast.sweep.finish import columns
-from holdfast.sweep.select import Job, Ranking
+from holdfast.sweep.select import Job, Ranking, swept_keys
 
 MOST = 60
 """Jobs drawn as lines; of more, so many from all ranks."""
@@ -34,7 +33,7 @@ class Choice:
 
     def __init__(self, ranking: Ranking, folder_of: Callable[[int], RunFolder]) -> None:
         self._ranking, self._folder_of = ranking, folder_of
-        self.keys = columns(ranking.jobs)
+        self.keys = swept_keys(ranking.jobs)
         self.present = [job for job in ranking.jobs if folder_of(job.number).result.exists()]
 
     def axes(self) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 
 from holdfast.report.reading import LeastSquares
-from holdfast.sweep.finish import columns, row
-from holdfast.sweep.select import Job, Ranking
+from holdfast.sweep.effects import without_effect
+from holdfast.sweep.finish import row
+from holdfast.sweep.select import Job, Ranking, swept_keys
 from holdfast.validation import key_of
 
 LISTED = 100
@@ -48,7 +49,7 @@ class Section:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The leaderboard."""
-        keys = columns(self.ranking.jobs)
+        keys = swept_keys(self.ranking.jobs)
         return [
             {"rank": place if job.value is not None else None, **row(job, keys)}
             for place, job in enumerate(self.ranking.jobs, start=1)
@@ -67,7 +68,10 @@ class Section:
         if winner is None or winner.value is None:
             return []
         if margin is not None:
-            told.append(f"{margin:.6g} better than the runner-up, {self.ranking.jobs[1].name}.")
+            better = f"{margin:.6g} better than" if margin else "No better than"
+            told.append(f"{better} the runner-up, {self.ranking.jobs[1].name}.")
+        if keys := without_effect(self.ranking.jobs):
+            told.append(f"{', '.join(keys)} had no effect: jobs that differ only there are identical.")
         told += spread(self.ranking)
         if self.least_squares is not None:
             best = winner.result.best or {}

@@ -12,8 +12,9 @@ from holdfast.errors import HoldfastError, in_a_line
 from holdfast.files import replacing, sync, write_json
 from holdfast.runs import SweepFolder
 from holdfast.schema import Config
+from holdfast.sweep.effects import identical, without_effect
 from holdfast.sweep.openings import Openings
-from holdfast.sweep.select import Job, Ranking, rank
+from holdfast.sweep.select import Job, Ranking, rank, swept_keys
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ def finish(
 
 def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
     metric = winner.result.metric
-    runner_up = f", {ranking.margin:.6g} ahead of job {ranking.jobs[1].number}" if ranking.margin is not None else ""
+    runner_up = ""
+    if ranking.margin is not None:
+        ahead = f"{ranking.margin:.6g} ahead of" if ranking.margin else "the same as that of"
+        runner_up = f", {ahead} job {ranking.jobs[1].number}"
     completed = sum(job.value is not None for job in ranking.jobs)
     return {
         "winner": winner.number,
@@ -101,16 +105,9 @@ def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
         "margin": ranking.margin,
         "why": f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}",
         "data": ranking.data,
+        "without_effect": without_effect(ranking.jobs),
+        "identical": identical(ranking.jobs),
     }
-
-
-def columns(jobs: Sequence[Job]) -> list[str]:
-    """The keys that differ between the jobs, in the order they were typed."""
-    values: dict[str, set[str]] = {}
-    for job in jobs:
-        for key, value in job.given.items():
-            values.setdefault(key, set()).add(value)
-    return [key for key, seen in values.items() if len(seen) > 1 or len(jobs) == 1]
 
 
 def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
 
 def _write_leaderboard(folder: SweepFolder, rankings: Sequence[Ranking]) -> None:
     jobs = [job for ranking in rankings for job in ranking.jobs]
-    keys = columns(jobs)
+    keys = swept_keys(jobs)
     lines = [
         {"rank": place if job.value is not None else None, **row(job, keys)}
         for ranking in rankings

@@ -105,3 +105,12 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
         margin = sign * (values[1] - values[0]) if len(values) == 2 else None
         rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))
     return rankings
+
+
+def swept_keys(jobs: Sequence[Job]) -> list[str]:
+    """The keys that differ between the jobs, in the order they were typed."""
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in job.given.items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1 or len(jobs) == 1]
