@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from holdfast.main import main
@@ -25,7 +26,6 @@ import json, pathlib
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from holdfast.model import Linear
 
 class Notes(Callback):
     '''Writes down what Hydra tells it of jobs.'''
@@ -41,15 +41,6 @@ class Notes(Callback):
 
 class Own(pl.Callback):
     pass
-
-class Turns(Linear):
-    '''Can be tried on one batch, and fails when many are stacked.'''
-    calls = 0
-    def loss(self, batch):
-        Turns.calls += 1
-        if Turns.calls == 7:
-            raise RuntimeError("told to fail in a stack")
-        return super().loss(batch)
 """
 
 
@@ -59,10 +50,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stacking_modules.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for group, name, text in (
-        ("model", "turns", "_target_: stacking_modules.Turns"),
-        ("callbacks", "own", "defaults: [default]\nown: {_target_: stacking_modules.Own}"),
-    ):
+    for group, name, text in (("callbacks", "own", "defaults: [default]\nown: {_target_: stacking_modules.Own}"),):
         (tmp_path / "own" / group).mkdir(parents=True)
         (tmp_path / "own" / group / f"{name}.yaml").write_text(f"{text}\n")
 
@@ -153,11 +141,56 @@ def test_two_accelerators_are_two_stacks(sweep: Callable[..., Any]) -> None:
     assert out.startswith("4 jobs: 2 stacks (accelerator cpu, auto); 0 alone")
 
 
-def test_a_job_that_fails_only_in_a_stack_is_run_alone(sweep: Callable[..., Any]) -> None:
-    folder, code, out = sweep("turns", "model=turns", "lr=0.01,0.02", "epochs=2", "batch_size=20")
+def test_jobs_that_fail_only_in_a_stack_are_run_alone(
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.train.bulk.Stack", failing(RuntimeError("made to fail in a stack")))
+    folder, code, out = sweep("failing", "lr=0.01,0.02", "epochs=2", "batch_size=20")
     assert code == 0
-    assert "2 jobs could not be trained together, and are run alone: RuntimeError: told to fail in a stack" in out
+    assert "2 jobs could not be trained together, and are run alone: RuntimeError: made to fail in a stack" in out
     assert [folder.job(number).read().status for number in range(2)] == ["completed"] * 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_stack_without_enough_memory_is_halved(
+    error: Exception, sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what does not fit as a job by itself runs alone; no number depends on it."""
+    words = ["lr=logspace(1e-3,1e-1,7)", "epochs=2", "batch_size=20"]
+    whole, _, _ = sweep("whole", *words)
+    widths: list[int] = []
+    monkeypatch.setattr("holdfast.train.bulk.Stack", failing(error, most=2, widths=widths))
+    halved, code, out = sweep("halved", *words)
+    assert code == 0
+    assert widths == [7, 3, 1, 2, 4, 2, 2]
+    assert "7 jobs do not fit into memory together, and are trained in two halves" in out
+    assert "run alone" not in out
+    for number in range(7):
+        best = [folder.job(number).read().best["val/loss"] for folder in (whole, halved)]
+        assert best[0] == pytest.approx(best[1], rel=1e-4)
+
+
+def failing(error: Exception, most: int = 0, widths: list[int] | None = None) -> type:
+    """A stack that raises if it has more than so many jobs."""
+    from holdfast.train.stack import Stack
+
+    class Failing(Stack):
+        def train(self, *args: Any) -> Any:
+            if widths is not None:
+                widths.append(self._jobs)
+            if self._jobs > most:
+                raise error
+            return super().train(*args)
+
+    return Failing
 
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])

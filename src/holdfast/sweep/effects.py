@@ -23,7 +23,7 @@ def identical(jobs: Sequence[Job]) -> list[list[int]]:
             result = job.result
             outcome = repr((result.best, result.last, result.epochs, result.iterations))
             groups.setdefault(outcome, []).append(job.number)
-    return [sorted(group) for group in groups.values() if len(group) > 1]
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
 def without_effect(jobs: Sequence[Job]) -> list[str]:
