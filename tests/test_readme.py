@@ -34,7 +34,8 @@ def steady(text: str) -> str:
 
 def test_what_is_tested_is_there() -> None:
     assert len(COMMANDS) >= 10
-    assert sorted(FILES) == ["mine.py", "my_conf/data/waves.yaml", "my_conf/model/sine.yaml"]
+    configs = ["my_conf/data/waves.yaml", "my_conf/model/ridge.yaml", "my_conf/model/sine.yaml"]
+    assert sorted(FILES) == ["mine.py", *configs, "ridge.py"]
 
 
 @pytest.mark.parametrize("command", [item for item in COMMANDS if item.startswith("python train.py")])
@@ -53,6 +54,8 @@ def test_every_command_runs(command: str, tmp_path: Path) -> None:
     done = run(command, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    if "  # " in (line := next(line for line in TEXT.splitlines() if line.startswith(command))) and "jobs:" in line:
+        assert line.partition("  # ")[2].strip() in done.stdout, "what the comment says is what it prints"
 
 
 def test_the_two_commands_install_and_run_what_they_say() -> None:
