@@ -130,7 +130,7 @@ def test_modules_share_a_structure_if_they_differ_in_numbers_only(other: dict[st
 def test_each_job_gets_its_own_numbers_and_the_module_keeps_its() -> None:
     modules = [Plain(1.0, 3), Plain(2.0, 3), Plain(2.5, 3)]
     states = [read(module) for module in modules]
-    numbers = differing(states[0], states, torch.zeros(1, dtype=torch.float64))
+    numbers = differing(states[0], states, torch.zeros(1))
     assert {number.key for number in numbers} == {"value"}, "attribute and hyperparameter, wherever they lie"
     for number in numbers:
         assert number.values.tolist() == [1.0, 2.0, 2.5]

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.model.module import exact
 from holdfast.train.state import Container, State, same_number
 
 
@@ -43,7 +44,7 @@ def differing(shared: State, states: Sequence[State], like: Tensor) -> list[JobN
     Args:
         shared: of the module that all jobs share.
         states: of the module of each job; all of the same structure.
-        like: a tensor of the device and the type of the parameters.
+        like: a tensor of the device of the parameters.
     """
     found = []
     for path, (container, key) in shared.where.items():
@@ -57,8 +58,9 @@ def _stacked(values: Sequence[float | Tensor], like: Tensor) -> Tensor:
     tensors = [value for value in values if isinstance(value, Tensor)]
     if tensors:
         return torch.stack(tensors).to(like.device)
-    whole = all(isinstance(value, int) for value in values)
-    return torch.tensor(values, dtype=torch.int64 if whole else like.dtype, device=like.device)
+    # in double precision, as Python's numbers are: 1 - 0.999999 would lose its digits in single
+    dtype = torch.int64 if all(isinstance(value, int) for value in values) else exact(like)
+    return torch.tensor(values, dtype=dtype, device=like.device)
 
 
 @contextmanager

@@ -62,13 +62,15 @@ class Stack:
             for epoch in range(self._config.epochs):
                 self._train_epoch(epoch)
                 self._judge(epoch)
-                if self._watch:
+                if self._watch and epoch == 0:
                     self._watch.check()
                 running = self._standing.end[self._grid.live] == ""
                 tell(epoch, self._best_value())
                 if not running.any():
                     break
                 self._go_on_with(running)
+        if self._watch:
+            self._watch.check()
         return Traces(
             losses=self._losses[: self._counts.max()],
             counts=self._counts,

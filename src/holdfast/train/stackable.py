@@ -112,7 +112,7 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
         else:
             groups.setdefault(tuple(structure for _, structure in looks), []).append(index)
     alone = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
-    note = "" if len(groups) < 2 else "their modules differ in more than numbers"
+    note = "" if len(groups) < 2 else "jobs whose modules differ in more than numbers have stacks of their own"
     return [found for jobs in groups.values() for found in _divided(configs, jobs, _DIVISIONS, note)] + alone
 
 
@@ -183,7 +183,7 @@ def _divided(
             parts.setdefault(key(configs[job]), []).append(job)
         if len(parts) == 1:
             continue
-        rest, why = divisions[number + 1 :], f"a stack for each value of {what}, since otherwise {reason}"
+        rest, why = divisions[number + 1 :], f"a stack for each value of {what}: in one for all of them {reason}"
         first, *others = parts.values()
         found = _divided(configs, first, rest, why)
         if all(part.reason is not None for part in found):
