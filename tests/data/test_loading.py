@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -52,6 +54,30 @@ def test_processes_share_the_rows_in_equally_many_batches(rows: int, world: int,
     shares = [list(Batches(rows, batch_size, rank=rank, world=world)) for rank in range(world)]
     assert len({tuple(map(len, share)) for share in shares}) == 1
     assert {row for share in shares for batch in share for row in batch.tolist()} == set(range(rows))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 30), st.integers(1, 5))
+def test_batches_of_many_rows_are_those_of_one_split(thousands: int, batch_size: int) -> None:
+    rows = 1000 * thousands + 7
+    batches, expected = list(Batches(rows, batch_size, seed=3)), row_order(rows, 3, 0).split(batch_size)
+    assert len(batches) == len(expected)
+    assert all(map(torch.equal, batches, expected))
+
+
+def test_an_epoch_of_single_rows_holds_few_batches_at_a_time() -> None:
+    code = (
+        "import resource\nfrom holdfast.data import Batches\n"
+        "list(Batches(10, 1))\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "count = sum(1 for _ in Batches(2_000_000, 1))\n"
+        "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, grown = map(int, done.stdout.split())
+    assert count == 2_000_000
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS
+    assert grown * unit < 200 << 20
 
 
 def test_order_is_a_pure_function_of_seed_and_epoch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -14,6 +15,8 @@ from holdfast.errors import DataError
 from holdfast.seeding import derive
 
 Batch = tuple[Tensor, Tensor]
+
+_BATCHES_AT_A_TIME = 1024  # a tensor takes some 500 bytes, however few rows it names
 
 EVALUATION_ROWS = 8192  # rows at a time where no gradient is taken; small enough for any memory
 
@@ -98,7 +101,9 @@ class Batches(Sampler[Tensor]):
         if self.world > 1:
             share = ceil(self.rows / self.world)
             order = order[torch.arange(self.rank, share * self.world, self.world) % self.rows]
-        return iter(order.split(self.batch_size))
+        # batches are cut off as they are needed: with one row each there are as many as rows
+        parts = order.split(_BATCHES_AT_A_TIME * self.batch_size)
+        return chain.from_iterable(part.split(self.batch_size) for part in parts)
 
 
 def loader(rows: Rows, batches: Sampler[Tensor], num_workers: int = 0) -> DataLoader[Batch]:
