@@ -195,6 +195,18 @@ class ValLoss(Linear):
     def on_validation_epoch_end(self):
         self._sums = []
         self.log("val/loss", torch.tensor(float(self.values[self.current_epoch])))
+
+class Shaped(Linear):
+    '''Has a loss of a shape that is given.'''
+    statistics, metrics = Module.statistics, staticmethod(Module.metrics)
+    def __init__(self, shape):
+        super().__init__(weight=-15.0, bias=-10.0)
+        self.shape = tuple(shape)
+    def loss(self, batch):
+        return super().loss(batch).reshape(self.shape)
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        self.log("val/shaped", torch.full(self.shape, 3.0))
 """
 
 
@@ -392,6 +404,23 @@ def test_loggers_of_the_users_own_are_told_the_same(holdfast: Callable[..., Any]
     last = dict(zip(rows[0], rows[-1], strict=True))
     assert float(last["val/loss"]) == pytest.approx(ran.result.last["val/loss"])
     assert sum(bool(dict(zip(rows[0], row, strict=True))["train/loss_step"]) for row in rows[1:]) == 2
+
+
+@pytest.mark.parametrize("shape", ["[1]", "[1,1]"])
+def test_a_loss_with_one_entry_is_recorded_like_a_scalar(
+    shape: str, own: Callable[..., list[str]], holdfast: Callable[..., Any]
+) -> None:
+    words = [*own("Shaped", "shape: []\n"), "lr=0.001", "epochs=2", "batch_size=20", "logger=csv"]
+    words.append("trainer.accumulate_grad_batches=2")
+    scalar, shaped = holdfast(*words), holdfast(*words, f"model.shape={shape}")
+    assert (shaped.code, shaped.err) == (0, "")
+    assert shaped.result.best == scalar.result.best
+    assert shaped.result.best["val/shaped"] == 3.0
+    curves = [[event.value for event in read(ran.folder.path).Scalars("train/loss_step")] for ran in (scalar, shaped)]
+    assert len(curves[0]) == 6
+    assert curves[0] == curves[1]
+    tables = [(ran.folder.path / "metrics.csv").read_text() for ran in (scalar, shaped)]
+    assert tables[0] == tables[1]
 
 
 def test_the_recorded_losses_of_accumulated_batches_are_those_of_the_batches(holdfast: Callable[..., Any]) -> None:

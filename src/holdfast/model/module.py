@@ -110,7 +110,7 @@ class Module(LeanModule):
 def loss_sums(module: Any, batch: Any) -> Tensor:
     """Rows, and the sum of the loss over them, of any module with a `loss(batch)`; shape `(2,)`."""
     loss: Tensor = module.loss(batch)
-    loss = loss.to(exact(loss))
+    loss = loss.to(exact(loss)).reshape(())  # Lightning also trains on a loss of shape (1,)
     rows = extract_batch_size(batch)
     return torch.stack([torch.full_like(loss, rows), rows * loss])
 

@@ -100,7 +100,8 @@ class Recorder(Checkpoint):
         """Keep the loss, without waiting for an accelerator to have computed it."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
-            # Lightning hands over what it has divided for accumulation
+            # Lightning hands over what it has divided for accumulation; it also trains on a loss of shape (1,)
+            loss = loss.mean() if loss.ndim else loss
             self._pending.append(loss * self._share if self._share > 1 else loss)
         if self._followed and (len(self.trace.losses) + len(self._pending)) % self._stride == 0:
             self.trace.descent.append(flat(self._followed))
