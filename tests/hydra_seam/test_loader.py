@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,21 @@ def test_a_job_that_cannot_work_is_refused_as_a_run_would_be() -> None:
                 attempt(master, words)
             told.append(sorted(problem.word for problem in error.value.problems))
         assert told[0] == told[1]
+
+
+def test_what_is_sent_to_another_process_does_not_grow_with_the_jobs() -> None:
+    loader = ours()
+    master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    names = ("sgd", "adam", "adamw", "rmsprop")
+    jobs = [[f"lr={0.001 * (number + 1)}", f"optimizer={names[number % 4]}"] for number in range(1000)]
+    sizes = []
+    for words in jobs:
+        loader.job(master, words)
+        sizes.append(len(pickle.dumps(loader)) if len(sizes) in (0, 10, 999) else 0)
+    first, tenth, last = (size for size in sizes if size)
+    assert last < 5 * first
+    assert last == tenth
+    sent = pickle.loads(pickle.dumps(loader))
+    for words in (*jobs[:5], jobs[-1], ["data=linear", "model=mlp"], ["data.outliers={}"]):
+        assert sent.job(master, words).config_hash == loader.job(master, words).config_hash
+        assert sent.load_sweep_config(master, words) == loader.load_sweep_config(master, words)

@@ -31,6 +31,10 @@ class Base:
         self._known: dict[str, bool] = {}
         self._edited: dict[tuple[Any, ...], Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was edited: that grows with the jobs of a sweep, and is quickly made again."""
+        return {**vars(self), "_plain": None, "_followers": {}, "_involved": "", "_known": {}, "_edited": {}}
+
     def copy(self) -> DictConfig:
         """The configuration, independent of every other copy."""
         config: DictConfig = pickle.loads(self._pickled)
