@@ -144,6 +144,16 @@ def is_mapping(path: str, values: Mapping[str, Any]) -> bool:
     return dict in {get_origin(part) for part in (hint, *get_args(hint))}
 
 
+def is_in_option(path: str) -> bool:
+    """Whether a path lies inside a group whose option is a class, where an option of the user's own has any keys.
+
+    >>> is_in_option("data.outliers"), is_in_option("data"), is_in_option("callbacks.mine")
+    (True, False, False)
+    """
+    group, _, rest = path.partition(".")
+    return bool(rest) and get_origin(_hints(Config).get(group)) is dict
+
+
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)

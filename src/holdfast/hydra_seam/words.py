@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from holdfast.errors import ConfigError, Problem
-from holdfast.validation import did_you_mean, is_mapping, keys_under
+from holdfast.validation import did_you_mean, is_in_option, is_mapping, keys_under
 
 
 def parse(words: Iterable[str], problems: list[Problem]) -> list[Override]:
@@ -53,7 +54,7 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         problems.append(Problem(text(item), f"cannot be left out: give {item.key_or_group} a value"))
         return
     try:
-        if is_mapping(item.key_or_group, config):
+        if is_mapping(item.key_or_group, config) or _replaces(item, config):
             # Hydra would merge, so that data.outliers={} could never empty the mapping
             OmegaConf.update(config, item.key_or_group, item.value(), merge=False)
         else:
@@ -68,6 +69,22 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         else:
             lesson = f"no such key; {did_you_mean(key, known, f'{above}.' if above else '')}"
         problems.append(Problem(text(item), lesson))
+
+
+def _replaces(item: Override, config: DictConfig) -> bool:
+    """Whether a mapping was typed for a key that holds one, in a user's option, with nothing in it that is built."""
+    path = item.key_or_group
+    if item.is_delete() or not (isinstance(item.value(), dict) and is_in_option(path)):
+        return False
+    node = OmegaConf.select(config, path, throw_on_resolution_failure=False)
+    return isinstance(node, DictConfig) and not _is_built(OmegaConf.to_container(node))
+
+
+def _is_built(node: Any) -> bool:
+    """Whether a class is named somewhere in plain containers."""
+    if isinstance(node, dict):
+        return "_target_" in node or any(map(_is_built, node.values()))
+    return isinstance(node, list) and any(map(_is_built, node))
 
 
 def product(words: Sequence[str], loader: ConfigLoaderImpl) -> list[list[str]]:
