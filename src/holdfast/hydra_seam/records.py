@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from holdfast.hydra_seam.words import parse
 
 _MARK = "holdfast_mark_{}_"
 _BARE = re.compile(r"/[\w./+-]+|[A-Za-z][\w./]*=[\w.,=/+-]*")  # a path, or words: text that YAML leaves unquoted
-_SIMPLE = re.compile(r"[\w.+-]{0,60}")
+_BREAK = re.compile(r"[\n\r\x85\u2028\u2029]")
 
 
 Template = dict[str, tuple[list[str], list[str]]]
@@ -71,19 +72,16 @@ class Records:
         return config
 
     def _values(self, words: list[str], composed: Composed) -> dict[str, Any] | None:
-        """What the words set, by key, where nothing of it needs a dumper's care."""
+        """What the words set, by key; None where a word may do more than set one value."""
         if composed.base is None:
             return None
         values = {}
-        for word in words:
-            key = word.partition("=")[0]
+        for key in (item.key_or_group for item in parse(words, [])):
             node: Any = composed.origin
             for part in key.split("."):
                 node = node.get(part) if isinstance(node, dict) else None
             if isinstance(node, dict) or key not in composed.typed:
                 continue  # a choice of groups: part of the base
-            if isinstance(node, str) and not _SIMPLE.fullmatch(node):
-                return None
             values[key] = node
         return values
 
@@ -143,12 +141,28 @@ def _put(node: dict[str, Any], path: str, value: Any) -> None:
     node[last] = value
 
 
-def _dump(value: Any) -> str:
+def _dump(value: Any, **options: Any) -> str:
     """As OmegaConf.to_yaml dumps a container."""
-    text: str = yaml.dump(
-        value, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=get_omega_conf_dumper()
-    )
+    options = {"Dumper": get_omega_conf_dumper(), **options}
+    text: str = yaml.dump(value, default_flow_style=False, allow_unicode=True, sort_keys=False, **options)
     return text
+
+
+@cache
+def _one_line() -> Any:
+    """OmegaConf's dumper, with line breaks as escapes in double quotes, where it would begin a new line."""
+    base: Any = get_omega_conf_dumper()
+
+    class OneLine(base):  # type: ignore[misc]
+        pass
+
+    def represent(dumper: Any, text: str) -> Any:
+        node = base.str_representer(dumper, text)
+        node.style = '"' if _BREAK.search(text) else node.style
+        return node
+
+    OneLine.add_representer(str, represent)
+    return OneLine
 
 
 @cache
@@ -158,6 +172,7 @@ def _scalar(kind: str, value: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    """A value in one line, which means the same wherever it is filled in."""
     if isinstance(value, str) and _BARE.fullmatch(value):
         return value
-    return _dump([value])[2:-1]
+    return _dump([value], Dumper=_one_line(), width=math.inf)[2:-1]
