@@ -9,9 +9,9 @@ import pytest
 
 from holdfast.claims import claim
 from holdfast.errors import FolderError
-from holdfast.files import finite, replacing
+from holdfast.files import finite, replacing, sweep_leftovers
 from holdfast.hashing import config_hash
-from holdfast.runs import Result, RunFolder
+from holdfast.runs import Result, RunFolder, SweepFolder
 
 RESULT = Result(status="completed", overrides=[], config_hash="abc", metric="val/loss")
 
@@ -107,3 +107,88 @@ def test_json_holds_no_nan() -> None:
         "a": [None, 1.0, None],
         "b": {"c": None},
     }
+
+
+OURS = [
+    "best.ckpt",
+    "last.ckpt",
+    "model.pth",
+    "descent.npy",
+    "result.json",
+    "run.json",
+    "train.log",
+    RunFolder.events_name(1.0, "host.domain"),
+    "events.out.tfevents.test",
+    "events.out.tfevents.report",
+    ".hydra/config.yaml",
+    ".hydra/hydra.yaml",
+    ".hydra/overrides.yaml",
+    "figures/fit.png",
+    "experiment/events.out.tfevents.1.host.2.0.holdfast",
+    ".best.ckpt.7.part",
+]
+THEIRS = [
+    "events.out.tfevents.1.host.2.0",
+    "metrics.csv",
+    "notes.txt",
+    "mine.part",
+    ".mine.part",
+    ".hydra/notes.yaml",
+    "figures/mine.png",
+    "experiment/mine.txt",
+    "experiment/events.out.tfevents.1.host.2.0",
+    "mine/best.ckpt",
+    ".mine.7.part/file",
+]
+
+
+def written(path: Path, names: list[str]) -> None:
+    for name in names:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(name)
+
+
+def files_in(path: Path) -> set[str]:
+    return {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_run_is_removed_with_its_folder_but_for_what_is_the_users(tmp_path: Path) -> None:
+    for number, names in enumerate((OURS, [*OURS, *THEIRS])):
+        written(tmp_path / str(number), names)
+    SweepFolder(tmp_path).drop(dict.fromkeys(range(3), RESULT))
+    assert not (tmp_path / "0").exists()
+    assert files_in(tmp_path / "1") == set(THEIRS)
+    assert len(SweepFolder(tmp_path).read_dropped()) == 3
+
+
+def test_a_run_that_begins_anew_removes_nothing_of_the_users(tmp_path: Path) -> None:
+    written(tmp_path, [*OURS, *THEIRS])
+    RunFolder(tmp_path).clear()
+    assert set(THEIRS) <= files_in(tmp_path)
+    assert RunFolder(tmp_path).curves() == [tmp_path / "events.out.tfevents.1.host.2.0"]
+
+
+def test_what_a_link_leads_to_is_not_removed(tmp_path: Path) -> None:
+    written(tmp_path / "elsewhere", ["config.yaml", "fit.png", "events.out.tfevents.1.host.2.0.holdfast"])
+    (tmp_path / "0").mkdir()
+    for name in (".hydra", "figures", "experiment"):
+        (tmp_path / "0" / name).symlink_to(tmp_path / "elsewhere")
+    RunFolder(tmp_path / "0").remove()
+    assert len(files_in(tmp_path / "elsewhere")) == 3
+
+
+def test_curves_are_in_our_event_files_and_in_older_folders_in_all(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    written(tmp_path, ["events.out.tfevents.1.host.2.0", "events.out.tfevents.test", "events.out.tfevents.report"])
+    assert [file.name for file in folder.curves()] == ["events.out.tfevents.1.host.2.0"]
+    ours = folder.events(2.0, "host")
+    ours.touch()
+    assert folder.curves() == [ours]
+
+
+def test_only_what_we_left_half_written_is_removed(tmp_path: Path) -> None:
+    ours = [".a.ckpt.12.part", "..hidden.1.part", ".3.12.part/best.ckpt"]
+    theirs = ["a.part", ".a.part", ".a.ckpt.part", ".download.x.part", ".name.3.part/file", ".3.part/file"]
+    written(tmp_path, [*ours, *theirs])
+    sweep_leftovers(tmp_path)
+    assert files_in(tmp_path) == set(theirs)

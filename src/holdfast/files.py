@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,9 @@ _ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encode
 
 HALF_WRITTEN = ".part"
 """Ends the name of what is not whole yet."""
+
+_FILE_PART = re.compile(rf"\..+\.\d+{re.escape(HALF_WRITTEN)}", re.DOTALL)
+_FOLDER_PART = re.compile(rf"\.\d+\.\d+{re.escape(HALF_WRITTEN)}")
 
 
 @contextmanager
@@ -45,9 +49,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sweep_leftovers(path: Path) -> None:
-    """Remove what an earlier process left half written in a folder; nobody else may be writing there."""
+    """Remove what an earlier process left half written in a folder; nobody else may be writing there.
+
+    A file is one of ours by its name, `.NAME.PROCESS.part`; a folder that is not whole is that of a numbered job.
+    """
     for part in path.glob(f".*{HALF_WRITTEN}"):
-        shutil.rmtree(part) if part.is_dir() else part.unlink()
+        if part.is_dir() and not part.is_symlink():
+            if _FOLDER_PART.fullmatch(part.name):
+                shutil.rmtree(part)
+        elif _FILE_PART.fullmatch(part.name):
+            part.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from holdfast.files import HALF_WRITTEN, as_json, as_line, digest, replacing, write_json, write_new
+from holdfast.files import HALF_WRITTEN, as_json, as_line, digest, replacing, sweep_leftovers, write_json, write_new
 
 Status = Literal["completed", "diverged", "failed"]
 
@@ -65,6 +66,9 @@ class RunFolder:
 
     BEST, LAST, WEIGHTS, DESCENT, RESULT = "best.ckpt", "last.ckpt", "model.pth", "descent.npy", "result.json"
     LOCK = ".lock"
+    EVENTS = ".holdfast"
+    """Ends the name of an event file of ours, where other writers put a number: TensorBoard reads both."""
+    DRAWN = tuple(f"{name}.png" for name in ("curves", "fit", "residuals", "surface"))
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,6 +80,7 @@ class RunFolder:
         self.begun = path / "run.json"
         self.opening = path / "test.json"
         self.config = path / ".hydra" / "config.yaml"
+        self.log = path / "train.log"
         self.figures = path / "figures"
         self.tested = path / "events.out.tfevents.test"
         self.seen = path / "events.out.tfevents.report"
@@ -83,21 +88,45 @@ class RunFolder:
 
     @staticmethod
     def events_name(started: float, host: str) -> str:
-        """The event file's, as TensorBoard's own writer names it."""
-        return f"events.out.tfevents.{int(started)}.{host}.{os.getpid()}.0"
+        """The event file's, as TensorBoard's own writer names it, but for its end."""
+        return f"events.out.tfevents.{int(started)}.{host}.{os.getpid()}{RunFolder.EVENTS}"
 
     def events(self, started: float, host: str) -> Path:
         """The event file."""
         return self.path / self.events_name(started, host)
 
-    def curves(self) -> list[Path]:
-        """The event files of the run, the oldest first; not those with what was made of it later."""
+    def event_files(self) -> list[Path]:
+        """The event files that were written during training, by whomever, the oldest first."""
         return sorted(file for file in self.path.glob("events.out.tfevents.*") if file not in (self.tested, self.seen))
 
+    def curves(self) -> list[Path]:
+        """The event files of the run, the oldest first; in a folder of an earlier version none bears our name."""
+        files = self.event_files()
+        return [file for file in files if file.suffix == self.EVENTS] or files
+
     def clear(self) -> None:
-        """Remove what an earlier attempt at this run left, so that nothing old is mixed with the new."""
-        for file in (self.result, self.last, self.best, self.weights, self.descent, self.seen, *self.curves()):
+        """Remove what an earlier attempt at this run left, so that nothing old is mixed with the new.
+
+        Here and in `remove` a file that bears none of our names stays: it is the user's.
+        """
+        files = [self.result, self.last, self.best, self.weights, self.descent, self.seen, self.tested]
+        for folder in (self.path, self.experiment):
+            if not folder.is_symlink():
+                files += folder.glob(f"events.out.tfevents.*{self.EVENTS}")
+        for file in files:
             file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove a job's files, with those that Hydra left and the figures, and each folder that is empty then."""
+        sweep_leftovers(self.path)
+        self.clear()
+        hydras = [self.config.with_name(f"{name}.yaml") for name in ("config", "hydra", "overrides")]
+        for file in (self.begun, self.log, *hydras, *(self.figures / name for name in self.DRAWN)):
+            if not file.parent.is_symlink():  # its files lie elsewhere
+                file.unlink(missing_ok=True)
+        for folder in (self.config.parent, self.figures, self.experiment, self.path):
+            with suppress(OSError):  # it is not there, or not empty
+                folder.rmdir()
 
     def told(self) -> str:
         """The configuration, as YAML; nothing where Hydra left none."""
@@ -194,7 +223,9 @@ class SweepFolder:
         with replacing(self.dropped) as stream:
             stream.write(f"{head}\n".encode() + text)
         for number in results:
-            shutil.rmtree(f"{self.path}/{number}", ignore_errors=True)  # of a stack, most were never there
+            if os.path.isdir(f"{self.path}/{number}"):  # of a stack, most were never there
+                with suppress(OSError):
+                    self.job(number).remove()
 
     def read_dropped(self) -> dict[int, Result]:
         """The results of the table, by job; none where it is not there, or does not match its digest."""

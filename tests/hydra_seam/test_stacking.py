@@ -41,6 +41,11 @@ class Notes(Callback):
 
 class Own(pl.Callback):
     pass
+
+class Leaves(pl.Callback):
+    '''Leaves a file in the run's folder.'''
+    def on_fit_end(self, trainer, pl_module):
+        pathlib.Path(trainer.default_root_dir, "left.txt").write_text("the user's")
 """
 
 
@@ -50,8 +55,11 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stacking_modules.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for group, name, text in (("callbacks", "own", "defaults: [default]\nown: {_target_: stacking_modules.Own}"),):
-        (tmp_path / "own" / group).mkdir(parents=True)
+    for group, name, text in (
+        ("callbacks", "own", "defaults: [default]\nown: {_target_: stacking_modules.Own}"),
+        ("callbacks", "leaves", "defaults: [default]\nleaves: {_target_: stacking_modules.Leaves}"),
+    ):
+        (tmp_path / "own" / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / "own" / group / f"{name}.yaml").write_text(f"{text}\n")
 
     def run(name: str, *words: str) -> tuple[SweepFolder, int, str]:
@@ -217,6 +225,18 @@ def test_only_the_best_folders_are_kept_and_every_result(launcher: str, sweep: C
     raw[-50] ^= 1
     kept.dropped.write_bytes(bytes(raw))
     assert kept.read_dropped() == {}
+
+
+def test_files_of_a_users_callback_stay_in_folders_that_are_not_kept(sweep: Callable[..., Any]) -> None:
+    folder, code, _ = sweep(
+        "left", "callbacks=leaves", "lr=0.001,0.01,0.02", "epochs=1", "sweep.keep=1", "batch_size=20"
+    )
+    assert code == 0
+    dropped = sorted(folder.read_dropped())
+    assert len(dropped) == 2
+    for number in dropped:
+        assert [file.name for file in folder.job(number).path.iterdir()] == ["left.txt"]
+    assert sum(folder.job(number).result.exists() for number in range(3)) == 1
 
 
 def test_a_disk_that_fills_up_fails_the_jobs_that_found_no_room(

@@ -21,7 +21,7 @@ from holdfast.model import Linear
 from holdfast.report import reading
 from holdfast.report.page import spread
 from holdfast.report.pictures import Picture, Pictures
-from holdfast.runs import Result, SweepFolder
+from holdfast.runs import Result, RunFolder, SweepFolder
 from holdfast.sweep.select import Job, rank
 from tests.conftest import Ran, command_line
 
@@ -246,6 +246,9 @@ def test_a_run_is_drawn_when_asked(holdfast: Run) -> None:
     asked = holdfast("lr=0.01", "report=true")
     names = {"fit.png", "curves.png", "surface.png"}
     assert {path.name for path in asked.folder.figures.iterdir()} == names
+    wide = holdfast("lr=0.01", "report=true", "data=linear", "batch_size=20", "epochs=1")
+    drawn = {path.name for folder in (asked.folder, wide.folder) for path in folder.figures.iterdir()}
+    assert drawn == set(RunFolder.DRAWN)  # what is removed with a run
     assert command_line("report", str(plain.folder.path))[0] == 0
     assert {path.name for path in plain.folder.figures.iterdir()} == names
     never = holdfast("lr=0.01", "report=false")

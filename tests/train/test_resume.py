@@ -24,7 +24,7 @@ from holdfast.hydra_seam import compose
 from holdfast.main import CONF
 from holdfast.runs import RunFolder
 from holdfast.schema import Config
-from holdfast.train import writer
+from holdfast.train import events, writer
 from holdfast.train.callbacks import Recorder
 from holdfast.train.checkpoint import load
 from holdfast.train.one import train_one
@@ -185,6 +185,37 @@ def test_the_table_of_a_csv_logger_goes_on_too(stop: int, tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_event_files_of_the_users_own_logger_stay(older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the logger writes into the run's folder; `older` is a folder that was begun by an earlier version."""
+    config = compose(["lr=0.01", "batch_size=20", "epochs=4", "accelerator=cpu"], CONF)
+    target = "lightning.pytorch.loggers.TensorBoardLogger"
+    config.logger.extras["mine"] = {"_target_": target, "save_dir": str(tmp_path), "name": "", "version": ""}
+    folder = RunFolder(tmp_path)
+    (tmp_path / "events.out.tfevents.1.host.2.0").write_bytes(b"the user's")
+    with monkeypatch.context() as patch:
+        if older:
+            patch.setattr(RunFolder, "events", lambda self, *_: self.path / "events.out.tfevents.3.host.4.0")
+        with pytest.raises(Stopped):
+            trained(config, folder, 8)
+    before = {file.name: file.read_bytes() for file in folder.event_files()}
+    assert len(before) == 3
+    stopped = RunFolder.events(folder, 1.0, "other")
+    stopped.write_bytes(b"of an attempt that reached no checkpoint")
+    trained(config, folder)
+    after = {file.name: file.read_bytes() for file in folder.event_files()}
+    assert before.keys() <= after.keys()
+    assert not stopped.exists()
+    (ours,) = (name for name in before if name.endswith(RunFolder.EVENTS) or name == "events.out.tfevents.3.host.4.0")
+    theirs = before.keys() - {ours}
+    assert len(theirs) == 2
+    assert all(after[name] == before[name] for name in theirs)
+    values = events.read(tmp_path / ours, {"train/loss_step"})["train/loss_step"]
+    assert [step for step, _ in values] == list(range(12))
+    if not older:
+        assert [file.name for file in folder.curves()] == [ours]
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     config, folder = compose(["epochs=4"], CONF), RunFolder(tmp_path)
     with pytest.raises(Stopped):
@@ -233,9 +264,15 @@ def test_failed_jobs_run_again_when_asked(holdfast: Callable[..., Any], tmp_path
     (tmp_path / "mended").touch()
     again = ["--config-dir", "mine", "-m", "resume=s"]
     assert "nothing was done" in holdfast(*again).out
+    users = [tmp_path / "s" / "0" / name for name in ("notes.txt", "events.out.tfevents.1.host.2.0", "mine/best.ckpt")]
+    for file in users:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("the user's")
     done = holdfast(*again, "retry_failed=true")
     assert (done.code, done.err) == (0, "")
     assert "winner: job 1" in done.out
+    assert all(file.read_text() == "the user's" for file in users)
+    assert RunFolder(tmp_path / "s" / "0").read().status == "completed"  # type: ignore[union-attr]
 
 
 def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[..., Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,7 @@ class Sweep:
         for number in range(len(self.jobs)):
             sweep_leftovers(folder.job(number).path)
             if number not in self._done and folder.job(number).result.exists():
-                shutil.rmtree(folder.job(number).path)  # it failed, or its files are no longer those it was left with
+                folder.job(number).remove()  # it failed, or its files are no longer those it was left with
         if self._stacking:
             self._stacking.done = self._done
         for first, jobs in batches if self._stacking else ():

@@ -174,7 +174,7 @@ class _LazySummaryWriter:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder.experiment))
+            self._writer = SummaryWriter(str(self._folder.experiment), filename_suffix=RunFolder.EVENTS)
         return getattr(self._writer, name)
 
     def close(self) -> None:

@@ -72,11 +72,11 @@ class Writer:
             self._saved[self._folder.best.name] = (best, True)
         if not self._leader:
             return
-        for file in self._folder.curves():
+        for file in self._folder.event_files():
             if file.name == self._place.name:
                 self._events = events.EventFile(file)
                 self._events.cut(self._place.size)
-            else:
+            elif file.suffix == RunFolder.EVENTS:  # another may be that of the user's own logger
                 file.unlink()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
