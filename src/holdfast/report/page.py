@@ -81,7 +81,9 @@ class Section:
                 for name, value in exact
                 if best.get(name) is not None
             ]
-            told.append(f"Least squares, solved exactly on the training rows, has {' and '.join(parts)}.")
+            note = self.least_squares.note
+            rows = "these" if note else "the"
+            told.append(f"Least squares, solved exactly on {rows} training rows, has {' and '.join(parts)}.{note}")
         return told
 
 

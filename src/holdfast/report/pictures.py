@@ -145,7 +145,8 @@ class Pictures:
         validation, training = (
             (table.x(split)[:, 0].numpy(), table.y(split)[:, 0].numpy()) for split in ("val", "train")
         )
-        yield Picture("fit", "What was fitted, over the rows.", figures.fits(validation, training, lines, line))
+        told = f"What was fitted, over the rows.{table.note('train', 'val')}"
+        yield Picture("fit", told, figures.fits(validation, training, lines, line))
 
     def _residuals(self) -> Iterator[Picture]:
         """Predicted against actual, where x is more than one number."""
@@ -157,7 +158,8 @@ class Pictures:
         guess = reading.predict(reading.fitted(config, self._folder_of(first.number)), table.x("val"))
         step = -(-len(guess) // 2000)
         figure = figures.residuals(table.y("val")[::step, 0].numpy(), guess[::step], self._choice.label(first))
-        yield Picture("residuals", "Predictions of validation rows.", figure)
+        shown = f", one in {step} of them" if step > 1 else ""
+        yield Picture("residuals", f"Predictions of validation rows{shown}.{table.note('val')}", figure)
 
     def _surface(self) -> Iterator[Picture]:
         """The cost over two parameters, and the way down it."""
@@ -179,7 +181,10 @@ class Pictures:
             names, cost = made
             labels = [self._choice.label(job) for job in chosen]
             figure = figures.surface(names, (first, second, cost), list(zip(labels, ways, strict=True)))
-            yield Picture("surface", "The cost over all training rows, and the way of each job down it.", figure)
+            note = table.note("train")
+            rows = "these" if note else "all"
+            told = f"The cost over {rows} training rows, and the way of each job down it.{note}"
+            yield Picture("surface", told, figure)
 
     # ---------------------------------------------------------------------------------------------- how it went
 

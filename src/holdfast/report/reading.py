@@ -19,6 +19,7 @@ from torch.nn.utils import vector_to_parameters
 from holdfast.data import DataModule
 from holdfast.errors import FolderError
 from holdfast.model import Module
+from holdfast.report.rows import Sample, sample
 from holdfast.runs import Result, RunFolder, SweepFolder
 from holdfast.schema import Config
 from holdfast.sweep import resume
@@ -78,7 +79,7 @@ def descent(folder: RunFolder) -> Numbers:
 
 @dataclass(frozen=True)
 class Table:
-    """The training and validation rows that some jobs share, as numbers.
+    """Training and validation rows that some jobs share, as numbers; of many rows, some.
 
     Attributes:
         config: of one of the jobs.
@@ -87,46 +88,51 @@ class Table:
     config: Config
 
     @cached_property
-    def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def _samples(self) -> dict[str, Sample] | None:
+        """The rows of each split; None if those of one are not for regression."""
+        limits = self.config.trainer
         with isolated():
             data = make(self.config.data)
             data.setup("fit")
-            loaders = {
-                "train": data.all_train_dataloader() if isinstance(data, DataModule) else data.train_dataloader(),
-                "val": data.val_dataloader(),
-            }
-            found = {}
-            for split, loader in loaders.items():
-                x, y = (torch.cat(parts) for parts in zip(*loader, strict=True))
-                found[split] = (x, y)
-            return found
+            train = data.all_train_dataloader() if isinstance(data, DataModule) else data.train_dataloader()
+            if (training := sample(train, limits.limit_train_batches)) is None:
+                return None
+            validation = sample(data.val_dataloader(), limits.limit_val_batches)
+            return None if validation is None else {"train": training, "val": validation}
+
+    def _sample(self, split: str) -> Sample:
+        assert self._samples is not None, "is_regression() is asked first"
+        return self._samples[split]
 
     def x(self, split: str) -> Tensor:
         """Inputs, shape `(rows, features)`."""
-        return self._rows[split][0]
+        return self._sample(split).x
 
     def y(self, split: str) -> Tensor:
         """Targets, shape `(rows, 1)`."""
-        return self._rows[split][1]
+        return self._sample(split).y
+
+    def note(self, *splits: str) -> str:
+        """Which rows of some splits were read, a sentence for each of which some were left out."""
+        names = {"train": "Training", "val": "Validation"}
+        notes = ((names[split], self._sample(split).note) for split in splits)
+        return "".join(f" {name} rows: {note}." for name, note in notes if note)
 
     def is_regression(self) -> bool:
         """Whether every row is a vector of numbers with one number as its target."""
-        return all(
-            isinstance(part, Tensor) and part.ndim == 2 and part.is_floating_point()
-            for rows in self._rows.values()
-            for part in rows
-        ) and all(y.shape[1] == 1 for _, y in self._rows.values())
+        return self._samples is not None
 
     def least_squares(self) -> LeastSquares:
         """The line, or plane, that fits the training rows best."""
-        x, y = (part.double() for part in self._rows["train"])
+        x, y = self.x("train").double(), self.y("train").double()
         design = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
         solution = torch.linalg.lstsq(design, y, driver="gelsd").solution[:, 0]
         losses = {}
         for split in ("train", "val"):
             error = self.x(split).double() @ solution[:-1, None] + solution[-1] - self.y(split).double()
             losses[split] = float(error.square().mean())
-        return LeastSquares(solution[:-1].numpy(), float(solution[-1]), losses["train"], losses["val"])
+        bias, note = float(solution[-1]), self.note("train", "val")
+        return LeastSquares(solution[:-1].numpy(), bias, losses["train"], losses["val"], note)
 
 
 @dataclass(frozen=True)
@@ -137,12 +143,14 @@ class LeastSquares:
         weight: shape `(features,)`.
         bias: of the solution.
         train, val: its mean squared error on training and on validation rows.
+        note: which rows were read, as sentences; "" if it was all of them.
     """
 
     weight: Numbers
     bias: float
     train: float
     val: float
+    note: str = ""
 
 
 def fitted(config: Config, folder: RunFolder) -> torch.nn.Module:
