@@ -346,7 +346,7 @@ def test_a_changed_configuration_is_told(holdfast: Run, tmp_path: Path) -> None:
 
 def job(number: int, words: list[str], value: float) -> Job:
     best = {"epoch": 0, "val/loss": value, "train/loss": value}
-    return Job(number, words, "", Result("completed", words, "", "val/loss", best=best))
+    return Job(number, words, "rows", Result("completed", words, "", "val/loss", best=best))
 
 
 def test_a_margin_within_the_noise_of_seeds_is_called_that() -> None:

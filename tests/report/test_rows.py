@@ -6,6 +6,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -30,6 +31,9 @@ def row(index: int) -> Row:
     return torch.tensor([index / 1e6]), torch.tensor([2 * index / 1e6 + 1])
 
 
+SEEN = SimpleNamespace(asked=0, data=None)  # attributes of an object are not restored after a job, as variables are
+
+
 class Counting(Dataset[Row]):
     """So many rows, on a line; it remembers which were asked for, if it is asked in this process."""
 
@@ -48,12 +52,10 @@ class Counting(Dataset[Row]):
 class Endless(IterableDataset[Row]):
     """Rows without end."""
 
-    asked = 0
-
     def __iter__(self) -> Iterator[Row]:
         index = 0
         while True:
-            Endless.asked += 1
+            SEEN.asked += 1
             yield row(index)
             index += 1
 
@@ -87,12 +89,10 @@ def doubled(rows: list[Row]) -> tuple[Tensor, Tensor]:
 class Data(pl.LightningDataModule):
     """A user's own, of one of these forms."""
 
-    made: Any = None
-
     def __init__(self, form: str) -> None:
         super().__init__()
         self.form = form
-        Data.made = self
+        SEEN.data = self
 
     def loader(self, *, shuffle: bool) -> Any:
         big = Counting(1_000_000)
@@ -150,7 +150,7 @@ def test_of_many_rows_few_are_drawn_fairly_and_in_order(form: str) -> None:
         shares = np.histogram(index, bins=10, range=(0, 1e6))[0]
         assert abs(shares - 1000).max() < 5 * np.sqrt(1e4 * 0.1 * 0.9)
         if form:
-            assert len(getattr(Data.made, split).dataset.asked) == 10_000
+            assert len(getattr(SEEN.data, split).dataset.asked) == 10_000
     assert torch.equal(torch.get_rng_state(), state)
     assert drawn.note("train", "val") == f" Training rows: {RANDOM}. Validation rows: {RANDOM}."
     again = table(form)
@@ -177,24 +177,24 @@ def test_of_many_rows_few_are_drawn_fairly_and_in_order(form: str) -> None:
     ],
 )
 def test_what_cannot_be_drawn_is_read_from_the_front(form: str, words: list[str], rows: int, note: str) -> None:
-    Endless.asked = 0
+    SEEN.asked = 0
     read = table(form, *words, "trainer.limit_val_batches=2")
     x = read.x("train")[:, 0]
     index = 999_999 - torch.arange(rows) if form == "sampler" else torch.arange(rows)
     torch.testing.assert_close(x, index / 1e6)
     assert read.note("train") == (f" Training rows: {note}." if note else "")
     if form == "endless":
-        assert Endless.asked == rows + 10
+        assert SEEN.asked == rows + 10
     if form == "sampler":
-        assert len(Data.made.train.dataset.asked) == rows
+        assert len(SEEN.data.train.dataset.asked) == rows
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("form", ["dictionaries", "several"])
 def test_rows_of_another_form_are_not_read_on(form: str) -> None:
-    Endless.asked = 0
+    SEEN.asked = 0
     assert not table(form).is_regression()
-    assert Endless.asked < 50
+    assert SEEN.asked < 50
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,8 @@ def test_a_sweep_over_many_rows_ends_with_a_page_that_says_so(
     if form == "big":
         code, said = command_line("report", "s", "--config-dir", "own")
         assert code == 0, said
-        assert len(Data.made.train.dataset.asked) <= 10_000
-        assert len(Data.made.val.dataset.asked) <= 10_000
+        assert len(SEEN.data.train.dataset.asked) <= 10_000
+        assert len(SEEN.data.val.dataset.asked) <= 10_000
     assert not multiprocessing.active_children()
 
 

@@ -25,7 +25,7 @@ from holdfast.schema import Config
 from holdfast.sweep import resume
 from holdfast.sweep.select import Job
 from holdfast.train import events
-from holdfast.train.assemble import build_module, make
+from holdfast.train.assemble import build_data, build_module, set_up
 from holdfast.train.checkpoint import load
 from holdfast.train.isolation import isolated
 
@@ -92,8 +92,8 @@ class Table:
         """The rows of each split; None if those of one are not for regression."""
         limits = self.config.trainer
         with isolated():
-            data = make(self.config.data)
-            data.setup("fit")
+            data = build_data(self.config.data)
+            set_up(data)
             train = data.all_train_dataloader() if isinstance(data, DataModule) else data.train_dataloader()
             if (training := sample(train, limits.limit_train_batches)) is None:
                 return None

@@ -83,7 +83,7 @@ def _restorer(owner: Any) -> Callable[[], None]:
 
 def _content(value: Any) -> Callable[[], None] | None:
     """What brings an object, that may be changed in place, back to what it is now; None where that cannot be told."""
-    if getattr(value, "nbytes", 0) > _COPIED:
+    if isinstance(value, (torch.Tensor, np.ndarray)) and value.nbytes > _COPIED:
         return None
     for kind, get, put in _CONTENTS:
         if isinstance(value, kind):
