@@ -213,13 +213,55 @@ def test_a_run_with_a_broken_checkpoint_says_so(how: str, holdfast: Run) -> None
     assert not RunFolder(ran.folder.path).result.exists()
 
 
-@pytest.mark.parametrize("words", [["report", "."], ["report", "0"]])
-def test_modules_in_a_folder_that_was_left_behind_are_not_imported(words: list[str], tmp_path: Path) -> None:
-    swept = command_line("-m", "lr=0.01", "report=false", f"hydra.sweep.dir={tmp_path}/s")
+# a module of the standard library that Python itself imports before it runs `-m holdfast` is out of our reach
+MODULES = ("lightning", "torch", "jinja2", "matplotlib", "tensorflow", "logging", "typing", "gc", "signal", "hydra")
+
+
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep's folder with modules in it that leave a mark when they are imported."""
+    folder = tmp_path_factory.mktemp("left") / "sweep"
+    swept = command_line("-m", "lr=0.01", "epochs=1", "report=false", f"hydra.sweep.dir={folder}")
     assert swept[0] == 0, swept
-    for name in ("lightning", "torch", "jinja2", "matplotlib", "tensorflow"):
-        (tmp_path / "s" / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
-    command = [str(Path(sys.executable).with_name("holdfast")), *words]
-    done = subprocess.run(command, cwd=tmp_path / "s", capture_output=True, text=True)
+    for path in (folder, folder / "0"):
+        for name in MODULES:
+            (path / f"{name}.py").write_text(f"open({str(folder.parent / 'executed')!r}, 'w')")
+    return folder
+
+
+SAFE_PATH = pytest.mark.skipif(sys.version_info < (3, 11), reason="python -P came with 3.11")
+STARTS = {
+    "holdfast": [str(Path(sys.executable).with_name("holdfast"))],
+    "python -m holdfast": [sys.executable, "-m", "holdfast"],
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(("inside", "named"), [(".", "."), (".", "0"), ("0", ".")])
+def test_modules_in_a_folder_that_was_left_behind_are_not_imported(
+    start: str, inside: str, named: str, left_behind: Path
+) -> None:
+    executed = left_behind.parent / "executed"
+    executed.unlink(missing_ok=True)
+    done = subprocess.run([*STARTS[start], "report", named], cwd=left_behind / inside, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "executed").exists()
+    assert not executed.exists()
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_modules_of_the_users_own_are_found_but_not_in_the_place_of_a_library(start: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from holdfast.model import Linear\nclass Mine(Linear): pass")
+    (tmp_path / "typing.py").write_text("raise RuntimeError('imported in the place of the library')")
+    words = ["epochs=1", "model._target_=mine.Mine", "hydra.run.dir=run"]
+    done = subprocess.run([*STARTS[start], *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("flags", [[], pytest.param(["-P"], marks=SAFE_PATH)])
+def test_a_folder_that_the_user_put_on_the_path_stays_there(flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "logging.py").write_text("raise RuntimeError('from PYTHONPATH')")
+    command = [sys.executable, *flags, "-m", "holdfast", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "from PYTHONPATH" in done.stderr
