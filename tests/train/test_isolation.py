@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import _global_optimizer_pre_hooks, register_optimizer_step_pre_hook
 
@@ -125,3 +126,26 @@ def test_a_switch_set_by_an_import_is_for_the_jobs_that_import(
     ends = {model: folder.job(number).read().status for number, model in enumerate(order.split(","))}  # type: ignore[union-attr]
     assert ends == {"linear": "completed", "double": "failed"}, said
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.fixture
+def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where SLURM is installed."""
+    program = tmp_path / "bin" / "srun"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+
+@pytest.mark.usefixtures("srun")
+@pytest.mark.parametrize("words", [[], ["-m", "lr=0.1,0.01"], ["-m", "lr=0.1,0.01", "hydra/launcher=basic"]])
+def test_nothing_is_said_of_an_srun_that_is_not_used(words: list[str], holdfast: Callable[..., Any]) -> None:
+    ran = holdfast("epochs=1", "test=true" if not words else "report=false", "hydra.sweep.dir=sweep", *words)
+    assert (ran.code, ran.err) == (0, "")
+    assert "srun" not in ran.out
+
+
+def test_other_warnings_of_the_same_kind_are_shown() -> None:
+    with pytest.warns(PossibleUserWarning, match="is available"), isolated():
+        warnings.warn("The `scontrol` command is available on your system", PossibleUserWarning, stacklevel=1)

@@ -156,6 +156,7 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",  # losses are recorded at every iteration
         ".*sync_dist=True.*",  # every process measures all rows: there is nothing to add up
         ".*available but not used.*",  # the accelerator was chosen
+        "The `srun` command is available on your system but is not used",  # one process is a run of its own
         ".*directory .* exists and is not empty.*",  # the folder was claimed for this run
     ):
         warnings.filterwarnings("ignore", message)
