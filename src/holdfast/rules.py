@@ -46,6 +46,17 @@ def devices(value: Any) -> str | None:
     return None if fits else "must name different devices, from 0 on"
 
 
+def strategy(value: str) -> str | None:
+    """A way to train on several devices; one whose processes are forked or spawned keeps what it learnt to itself.
+
+    >>> strategy("ddp_fork_find_unused_parameters_true")
+    'trains in processes whose results are lost; use trainer.strategy=ddp_find_unused_parameters_true'
+    """
+    if not (how := re.search(r"_(spawn|fork|notebook)(?=_|$)", value)):
+        return None
+    return f"trains in processes whose results are lost; use trainer.strategy={value.replace(how[0], '')}"
+
+
 def steps(value: int) -> str | None:
     """A number of iterations, or no limit."""
     return None if value == -1 or value > 0 else "must be 1 or more, or -1 for no limit"

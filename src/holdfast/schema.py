@@ -44,7 +44,7 @@ class Trainer:
     """What passes through to `lightning.pytorch.Trainer`, and one key of ours."""
 
     full_train_loss: bool = setting("measure train/loss over all training rows each epoch")
-    strategy: str = setting("how several devices work together")
+    strategy: str = setting("how several devices work together", check=rules.strategy)
     num_nodes: int = setting("machines", least=1)
     max_steps: int = setting("end after this many iterations; -1 for no limit", check=rules.steps)
     max_time: str | None = setting("end after this time, as DD:HH:MM:SS", check=rules.duration)

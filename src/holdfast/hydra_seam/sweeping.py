@@ -170,19 +170,16 @@ class Sweep:
         """Say which jobs this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
         from holdfast.train import machine
 
-        seen: dict[Any, Problem | None] = {}
-        for number, config in enumerate(self._configs):
-            groups = (config.data, config.model, config.optimizer, config.scheduler)
-            asked = tuple((group["_target_"], *group) for group in groups)  # its class and the arguments it is given
-            key = (config.accelerator, str(config.devices), asked, id(config.callbacks), id(config.logger))
-            if key not in seen:
-                try:
-                    machine.check(config)
-                    seen[key] = None
-                except DeviceError as error:
-                    seen[key] = error.problems[0]
-            if (problem := seen[key]) is not None:
-                print(f"{job_name(number, self.jobs[number])} will fail here: {problem.word}: {problem.lesson}")
+        needs = [machine.Needs.of(config) for config in self._configs]
+        lacking: dict[machine.Needs, Problem] = {}
+        for different in dict.fromkeys(needs):
+            try:
+                machine.check_needs(different)
+            except DeviceError as error:
+                lacking[different] = error.problems[0]
+        for number, words in enumerate(self.jobs):
+            if (problem := lacking.get(needs[number])) is not None:
+                print(f"{job_name(number, words)} will fail here: {problem.word}: {problem.lesson}")
 
     def _claim(self) -> tuple[SweepFolder, dict[str, Any] | None]:
         """A folder of its own, or one that holds this sweep already, with what that says."""

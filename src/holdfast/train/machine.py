@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import Literal, NamedTuple
 
 import torch
 from lightning.pytorch.accelerators import XLAAccelerator
@@ -18,21 +19,53 @@ from holdfast.train.isolation import load, switches_restored
 from holdfast.validation import did_you_mean
 
 
+class Needs(NamedTuple):
+    """All that a configuration needs of a machine; jobs with equal needs are checked once.
+
+    `check_needs` sees nothing else of a configuration, so that no check can depend on what two equal needs differ in.
+
+    Attributes:
+        accelerator: as configured.
+        devices: a number, the numbers of the devices, or `auto`.
+        strategy: how several devices work together.
+        targets: of every group and entry with a `_target_`: the group, the target, and the keys it is given.
+    """
+
+    accelerator: str
+    devices: int | tuple[int, ...] | Literal["auto"]
+    strategy: str
+    targets: tuple[tuple[str, str, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Needs:
+        """The needs of a configuration."""
+        devices = tuple(config.devices) if isinstance(config.devices, list) else config.devices
+        return cls(config.accelerator, devices, config.trainer.strategy, tuple(_targets(config)))
+
+
 def check(config: Config) -> None:
-    """Look for the devices, and for the classes that `_target_` names.
+    """Hold the needs of a configuration against this machine.
 
     Raises:
-        DeviceError: an accelerator, or a number of devices, that this machine lacks.
-        ConfigError: a class that cannot be imported or does not take the arguments given.
+        DeviceError: as `check_needs`.
+        ConfigError: as `check_needs`.
     """
-    _check_devices(config)
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
-    if config.trainer.strategy not in strategies:
-        lesson = f"no such strategy; {did_you_mean(config.trainer.strategy, strategies)}"
-        raise ConfigError([Problem(f"trainer.strategy={config.trainer.strategy}", lesson)])
-    problems = [problem for group, node in _targets(config) for problem in _check_target(group, node)]
-    if problems:
-        raise ConfigError(problems)
+    check_needs(Needs.of(config))
+
+
+def check_needs(needs: Needs) -> None:
+    """Look for the devices, for the strategy, and for the classes that `_target_` names.
+
+    Raises:
+        DeviceError: an accelerator, or a number of devices, that this machine lacks; all else is there.
+        ConfigError: a strategy that does not exist, or a class that cannot be imported or does not take the keys given.
+    """
+    devices = _check_devices(needs)
+    others = [*_check_strategy(needs.strategy), *chain.from_iterable(_check_target(*entry) for entry in needs.targets)]
+    if others:
+        raise ConfigError([*devices, *others])
+    if devices:
+        raise DeviceError(devices)
 
 
 def is_leader() -> bool:
@@ -50,47 +83,53 @@ def devices() -> dict[str, int]:
     }
 
 
-def _check_devices(config: Config) -> None:
-    found = devices()
-    asked = config.accelerator
-    kinds = {"auto": list(found), "gpu": ["mps", "cuda"]}.get(asked, [asked])
-    kind = next((name for name in kinds if found[name]), None)
+def _check_devices(needs: Needs) -> list[Problem]:
+    available = devices()
+    kinds = {"auto": list(available), "gpu": ["mps", "cuda"]}.get(needs.accelerator, [needs.accelerator])
+    kind = next((name for name in kinds if available[name]), None)
     if kind is None:
-        have = ", ".join(name for name, number in found.items() if number)
-        raise DeviceError([Problem(f"accelerator={asked}", f"this machine has none; it has {have}: use auto or cpu")])
-    problem = Problem(f"devices={config.devices}", f"this machine has {found[kind]} of {kind}")
-    if isinstance(config.devices, list):
-        if kind == "cpu":
-            raise DeviceError([Problem(problem.word, "processors are counted, not named: use devices=2")])
-        if max(config.devices) >= found[kind]:
-            raise DeviceError([problem])
-    elif config.devices != "auto" and config.devices > found[kind]:
-        raise DeviceError([problem])
-
-
-def _targets(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name in ("data", "model", "optimizer", "scheduler"):
-        yield name, getattr(config, name)
-    for name in ("callbacks", "logger"):
-        for key, node in getattr(config, name).extras.items():
-            yield f"{name}.{key}", node
-
-
-def _check_target(group: str, node: dict[str, Any]) -> list[Problem]:
-    """Import what a group's `_target_` names, and hold the group's keys against its arguments."""
-    target = node["_target_"]
-    if target is None:
+        have = ", ".join(name for name, number in available.items() if number)
+        lesson = f"this machine has none; it has {have}: use auto or cpu"
+        return [Problem(f"accelerator={needs.accelerator}", lesson)]
+    if needs.devices == "auto":
         return []
+    if isinstance(needs.devices, int):
+        lacking, word = needs.devices > available[kind], f"devices={needs.devices}"
+    else:
+        lacking, word = max(needs.devices) >= available[kind], f"devices={list(needs.devices)}"
+        if kind == "cpu":
+            return [Problem(word, "processors are counted, not named: use devices=2")]
+    return [Problem(word, f"this machine has {available[kind]} of {kind}")] if lacking else []
+
+
+def _check_strategy(strategy: str) -> list[Problem]:
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if strategy in strategies:
+        return []
+    return [Problem(f"trainer.strategy={strategy}", f"no such strategy; {did_you_mean(strategy, strategies)}")]
+
+
+def _targets(config: Config) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    groups = {name: getattr(config, name) for name in ("data", "model", "optimizer", "scheduler")}
+    for name in ("callbacks", "logger"):
+        groups |= {f"{name}.{key}": node for key, node in getattr(config, name).extras.items()}
+    for name, node in groups.items():
+        if node["_target_"] is not None:
+            keys = tuple(key for key in map(str, node) if not (key.startswith("_") and key.endswith("_")))
+            yield name, str(node["_target_"]), keys
+
+
+def _check_target(group: str, target: str, keys: tuple[str, ...]) -> list[Problem]:
+    """Import what a group's `_target_` names, and hold the group's keys against its arguments."""
     word = f"{group}._target_={target}"
     try:
         with switches_restored():
             found = load(target)
     except Exception as error:  # whatever the user's module raises while it is imported
         return [Problem(word, f"cannot be imported: {in_a_line(error)}")]
-    given = {key: value for key, value in node.items() if not (key.startswith("_") and key.endswith("_"))}
     try:
         # parameters for an optimizer, the optimizer for a scheduler
-        inspect.signature(found).bind(*[None] * (group in ("optimizer", "scheduler")), **given)
+        inspect.signature(found).bind(*[None] * (group in ("optimizer", "scheduler")), **dict.fromkeys(keys))
     except TypeError as error:
         return [Problem(word, f"does not take these keys: {error}")]
     except ValueError:  # a callable without a signature of its own
