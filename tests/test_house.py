@@ -28,6 +28,7 @@ FLOORS = {
             "hashing",
             "runs",
             "claims",
+            "ranks",
             "versions",
         ),
         0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,6 +14,9 @@ from pathlib import Path
 from holdfast.errors import FolderError
 from holdfast.files import sweep_leftovers
 from holdfast.runs import RunFolder
+
+LONGEST_WAIT = 60.0
+"""Seconds that the processes of one launch may start apart."""
 
 
 def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
@@ -50,10 +54,14 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, launch: str = "") -> Iterator[None]:
     """Be the only process that works in a folder; what an earlier one left half written is removed.
 
     The lock is the operating system's, so that a process that was killed holds nothing.
+
+    Args:
+        path: the folder.
+        launch: the name of the launch whose other processes wait for this one.
 
     Raises:
         FolderError: another process works there; the message says which.
@@ -71,13 +79,40 @@ def held(path: Path) -> Iterator[None]:
         os.close(lock)  # the one before removed it right after we had opened it
     try:
         os.truncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}{_suffix(launch)}".encode(), 0)
         sweep_leftovers(path)
         sweep_leftovers(RunFolder(path).figures)
         yield
     finally:
         (path / RunFolder.LOCK).unlink(missing_ok=True)
         os.close(lock)
+
+
+def await_leader(path: Path, launch: str) -> None:
+    """Wait until the first process of a launch holds a folder and has begun its run there.
+
+    Raises:
+        FolderError: that did not happen in time.
+    """
+    latest = time.monotonic() + LONGEST_WAIT
+    while not (RunFolder(path).begun.exists() and _holder(path).endswith(_suffix(launch))):
+        if time.monotonic() > latest:
+            raise FolderError(
+                f"{path}: the first process of {launch} has begun no run there within {LONGEST_WAIT:.0f} s; "
+                "what that process printed says why. This one did nothing."
+            )
+        time.sleep(0.1)
+
+
+def _suffix(launch: str) -> str:
+    return f", {launch}" if launch else ""
+
+
+def _holder(path: Path) -> str:
+    try:
+        return (path / RunFolder.LOCK).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _is_still(path: Path, opened: int) -> bool:

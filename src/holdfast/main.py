@@ -48,7 +48,10 @@ def main(words: list[str] | None = None) -> None:
         sys.path.append(os.getcwd())  # so that the user's own modules are found, but none in the place of a library's
     try:
         if words[:1] == ["report"]:
-            sys.exit(report(words[1:]))
+            from holdfast import ranks
+
+            with ranks.alone():
+                sys.exit(report(words[1:]))
         with deferred():
             from holdfast.hydra_seam import launch
 
@@ -89,12 +92,10 @@ def task(config: DictConfig) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from holdfast import console
+    from holdfast import console, ranks
     from holdfast.hashing import config_hash
     from holdfast.hydra_seam import as_single_run, own, settings
     from holdfast.runs import RunFolder
-    from holdfast.train.machine import is_leader
-    from holdfast.train.one import train_one
 
     checked, values, origin = settings(config)
     hydra = HydraConfig.get()
@@ -104,7 +105,9 @@ def task(config: DictConfig) -> Any:
     joined = as_single_run(hydra) if job and checked.devices != 1 else nullcontext()
     folder = RunFolder(Path(hydra.runtime.output_dir))
     try:
-        with joined:
+        with ranks.entered(checked, folder.path) if job else nullcontext(), joined, ranks.starting(folder.path):
+            from holdfast.train.one import train_one  # its imports look at the environment
+
             result = train_one(
                 checked,
                 folder,
@@ -118,7 +121,7 @@ def task(config: DictConfig) -> Any:
         log.exception("This job failed.")
         # some exceptions cannot travel between processes, and would take the launcher down with them
         raise HoldfastError(in_a_line(error)) from None
-    if is_leader() and not job:
+    if ranks.present().rank == 0 and not job:
         if checked.report is True:
             try:
                 from holdfast.report.write import report_run

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra import version
 from hydra._internal.callbacks import Callbacks
@@ -22,7 +22,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
-from holdfast.claims import claim, held
+from holdfast import ranks
+from holdfast.claims import await_leader, claim, held
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.files import write_json
 from holdfast.hashing import config_hash
@@ -77,7 +78,8 @@ def launch(words: list[str], conf: Path, task: Callable[[DictConfig], Any], prep
             found = resumed(typed, lambda: Recall(conf, flags()), sweep=sweep)
             words = found.words if found else typed
             if sweep:
-                return _sweep(hydra, name, words, task)
+                with ranks.alone():
+                    return _sweep(hydra, name, words, task)
             return _run(hydra, name, words, task, prepare, begun=found.path if found else None)
         return 0
 
@@ -100,43 +102,83 @@ def _run(
         )
     checked, values, origin = settings(config)
     digest = config_hash(values, origin)
-    # a second process of the same run, started by Lightning, joins the folder that the first one claimed
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        prepare(checked)
-        return _train(hydra, name, config, task)
-    if begun is None:
-        prepare(checked)
-        chosen = "hydra.run.dir" in map(key_of, config.hydra.overrides.hydra)
-        with read_write(config.hydra.run):
-            config.hydra.run.dir = str(claim(Path(config.hydra.run.dir), chosen=chosen))
-    folder = RunFolder(Path(config.hydra.run.dir))
-    with held(folder.path):
-        if begun is not None:
-            if (code := _is_over(folder, digest, checked)) is not None:
-                return code
-            prepare(checked)
+    with ranks.entered(checked, Path(config.hydra.run.dir)) as launch:
+        if launch.name and begun is None and not _chosen(config):
+            lesson = f"all processes of {launch.name} train one run: add hydra.run.dir=outputs/runs/NAME, its folder"
+            raise ConfigError([Problem(f"devices={checked.devices}", lesson)])
+        run = _Run(config, checked, digest, origin, begun, partial(_train, hydra, name, config, task))
+        return _lead(run, launch, prepare) if launch.rank == 0 else _follow(run, launch, prepare)
+
+
+class _Run(NamedTuple):
+    """A single run: its configuration as composed, as typed values and as written, and what trains it."""
+
+    config: DictConfig
+    checked: Config
+    digest: str
+    origin: Mapping[str, Any]
+    begun: Path | None
+    train: Callable[[], int]
+
+
+def _chosen(config: DictConfig) -> bool:
+    """Whether the user named the folder of a run."""
+    return "hydra.run.dir" in map(key_of, config.hydra.overrides.hydra)
+
+
+def _lead(run: _Run, launch: ranks.Launch, prepare: Callable[[Config], None]) -> int:
+    """Train a run in a folder that is its alone."""
+    if run.begun is None:
+        prepare(run.checked)
+        with read_write(run.config.hydra.run):
+            run.config.hydra.run.dir = str(claim(Path(run.config.hydra.run.dir), chosen=_chosen(run.config)))
+    folder = RunFolder(Path(run.config.hydra.run.dir))
+    with held(folder.path, launch.name):
+        if run.begun is not None:
+            if (over := _over(folder, run)) is not None:
+                print(over[1])
+                return over[0]
+            prepare(run.checked)
         else:
-            overrides = own(config.hydra.overrides.task)
-            told = {"overrides": overrides, "config_hash": digest, "config": origin, "versions": versions()}
-            write_json(folder.begun, told)
+            overrides = own(run.config.hydra.overrides.task)
+            begun = {"overrides": overrides, "config_hash": run.digest, "config": run.origin, "versions": versions()}
+            write_json(folder.begun, begun)
         try:
-            return _train(hydra, name, config, task)
+            return run.train()
         except KeyboardInterrupt as stop:
             raise Stopped.of(stop, command("hydra.run.dir", folder.path)) from None
 
 
-def _is_over(folder: RunFolder, digest: str, config: Config) -> int | None:
-    """The exit code of a run that has nothing left to do, after that was said; None if it has."""
-    result = folder.finished(digest)
-    if result is None or (config.test_again and config.test):
+def _follow(run: _Run, launch: ranks.Launch, prepare: Callable[[Config], None]) -> int:
+    """Train as one of the further processes of a run, in the folder that the first one holds."""
+    if not launch.name:  # the first process has started this one, and all is ready
+        prepare(run.checked)
+        return run.train()
+    folder = RunFolder(Path(run.config.hydra.run.dir))
+    if run.begun is not None:
+        result = folder.finished(run.digest)
+        if result is not None and result.status == "completed":
+            return 0  # test rows that are opened again are opened by the first process alone
+        if (over := _over(folder, run)) is not None:
+            return over[0]
+    prepare(run.checked)
+    await_leader(folder.path, launch.name)
+    with read_write(run.config.hydra):
+        run.config.hydra.output_subdir = None
+        run.config.hydra.job.name = f"{run.config.hydra.job.name}_ddp_process_{launch.rank}"
+    return run.train()
+
+
+def _over(folder: RunFolder, run: _Run) -> tuple[int, str] | None:
+    """The exit code of a run that has nothing left to do, and what to say of it; None if it has."""
+    result = folder.finished(run.digest)
+    if result is None or (run.checked.test_again and run.checked.test):
         return None
-    if result.status == "failed":
-        if config.retry_failed:
-            return None
-        print(f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again.")
-        return 1
-    print(f"{folder.path} is finished ({result.status}); nothing was done.")
-    return 0
+    if result.status != "failed":
+        return 0, f"{folder.path} is finished ({result.status}); nothing was done."
+    if run.checked.retry_failed:
+        return None
+    return 1, f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again."
 
 
 def _train(hydra: Hydra, name: str, config: DictConfig, task: Callable[[DictConfig], Any]) -> int:

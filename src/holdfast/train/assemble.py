@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from holdfast.model import Module
 from holdfast.schema import Config
 from holdfast.seeding import derive, reseed, seeded
 from holdfast.train.isolation import load
+from holdfast.train.machine import environment
 
 BARE: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
 """What no Trainer here needs."""
@@ -82,13 +83,14 @@ def _has_target(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_target, value))
 
 
-def assemble(config: Config, data: pl.LightningDataModule, **attached: Any) -> pl.Trainer:
+def assemble(config: Config, data: pl.LightningDataModule, plugins: Sequence[Any] = (), **attached: Any) -> pl.Trainer:
     """The Trainer of a configuration.
 
     Args:
         config: what is trained.
         data: the rows it is trained on.
-        attached: callbacks, loggers, plugins and the folder, by Lightning's names.
+        plugins: of Lightning's, besides the one that says which processes take part.
+        attached: callbacks, loggers and the folder, by Lightning's names.
     """
     return pl.Trainer(
         accelerator=config.accelerator,
@@ -97,6 +99,7 @@ def assemble(config: Config, data: pl.LightningDataModule, **attached: Any) -> p
         max_epochs=config.epochs,
         use_distributed_sampler=not isinstance(data, DataModule),  # ours shares the rows out itself
         profiler=_NoProfiler(),
+        plugins=[*environment(), *plugins],
         **{key: value for key, value in dataclasses.asdict(config.trainer).items() if key not in OURS},
         **BARE,
         **attached,

@@ -9,10 +9,12 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import StrategyRegistry
-from lightning_utilities.core.rank_zero import rank_zero_only
 
+from holdfast import ranks
 from holdfast.errors import ConfigError, DeviceError, Problem, in_a_line
 from holdfast.schema import Config
 from holdfast.train.isolation import load, switches_restored
@@ -27,12 +29,14 @@ class Needs(NamedTuple):
     Attributes:
         accelerator: as configured.
         devices: a number, the numbers of the devices, or `auto`.
+        num_nodes: machines.
         strategy: how several devices work together.
         targets: of every group and entry with a `_target_`: the group, the target, and the keys it is given.
     """
 
     accelerator: str
     devices: int | tuple[int, ...] | Literal["auto"]
+    num_nodes: int
     strategy: str
     targets: tuple[tuple[str, str, tuple[str, ...]], ...]
 
@@ -40,7 +44,9 @@ class Needs(NamedTuple):
     def of(cls, config: Config) -> Needs:
         """The needs of a configuration."""
         devices = tuple(config.devices) if isinstance(config.devices, list) else config.devices
-        return cls(config.accelerator, devices, config.trainer.strategy, tuple(_targets(config)))
+        return cls(
+            config.accelerator, devices, config.trainer.num_nodes, config.trainer.strategy, tuple(_targets(config))
+        )
 
 
 def check(config: Config) -> None:
@@ -70,7 +76,12 @@ def check_needs(needs: Needs) -> None:
 
 def is_leader() -> bool:
     """Whether this process is the one of its run that writes; there are several on several devices."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    return ranks.present().rank == 0
+
+
+def environment() -> list[ClusterEnvironment]:
+    """The plugin that keeps a Trainer from looking for other processes of its run; none where there are some."""
+    return [] if ranks.present().name else [LightningEnvironment()]
 
 
 def devices() -> dict[str, int]:
@@ -91,6 +102,11 @@ def _check_devices(needs: Needs) -> list[Problem]:
         have = ", ".join(name for name, number in available.items() if number)
         lesson = f"this machine has none; it has {have}: use auto or cpu"
         return [Problem(f"accelerator={needs.accelerator}", lesson)]
+    if needs.num_nodes > 1 and not ranks.present().name:
+        lesson = (
+            "start a process for each device of each machine, with srun or torchrun; devices is those of one machine"
+        )
+        return [Problem(f"trainer.num_nodes={needs.num_nodes}", lesson)]
     if needs.devices == "auto":
         return []
     if isinstance(needs.devices, int):

@@ -96,6 +96,7 @@ def train_one(
                 callbacks=[recorder, *bar, *extras(config.callbacks.extras)],
                 logger=[EventLogger(writer, folder), *extras(config.logger.extras)],
             )
+            writer.leader = trainer.is_global_zero
             if found:
                 go_on(trainer, trace.reached)
             if not trace.reached.standing.end:  # it may have been stopped when all was over but the writing
@@ -106,7 +107,7 @@ def train_one(
             if not (config.test and trace.reached.best):
                 return finish("completed")
             writer.flush(trace)
-            _announce(folder, opened, again=config.test_again)
+            _announce(folder, opened, again=config.test_again, leader=writer.leader)
             tested = _test(trainer, module, data, trace.reached.best)
             return finish("completed", test=tested, test_opened=opened + recorder.test_opened)
         except Exception as error:
@@ -130,18 +131,18 @@ def _opened(folder: RunFolder) -> int:
         return 0
 
 
-def _announce(folder: RunFolder, before: int, *, again: bool) -> None:
+def _announce(folder: RunFolder, before: int, *, again: bool, leader: bool) -> None:
     """Write down that the test rows are being opened, and for which weights, before they are."""
     if before and not again:
         raise HoldfastError(OPENED)
-    if is_leader():
+    if leader:
         write_json(folder.opening, {"sha256": digest(folder.best), "count": before + 1})
 
 
 def _test_again(config: Config, folder: RunFolder, ended: Result) -> Result:
     """Open the test rows of a finished run once more; nothing else of it changes."""
     opened = _opened(folder)
-    tested = test_best(config, folder, lambda: _announce(folder, opened, again=True))
+    tested = test_best(config, folder, lambda: _announce(folder, opened, again=True, leader=is_leader()))
     return folder.commit(replace(ended, test=tested, test_opened=opened + 1))
 
 

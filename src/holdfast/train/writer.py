@@ -36,6 +36,8 @@ class Writer:
         config_hash: digest of its configuration.
         tensorboard: whether to write an event file.
         hparams: the row of this run in TensorBoard's HParams.
+
+    Attributes:
         leader: whether this process is the one of its run that writes.
     """
 
@@ -50,7 +52,7 @@ class Writer:
         leader: bool = True,
     ) -> None:
         self._folder, self._rules, self._hparams = folder, rules, hparams
-        self._config_hash, self._tensorboard, self._leader = config_hash, tensorboard, leader
+        self._config_hash, self._tensorboard, self.leader = config_hash, tensorboard, leader
         self._events: events.EventFile | None = None
         self._steps = self._epochs = 0
         self._place = Place()
@@ -70,7 +72,7 @@ class Writer:
             self._saved[self._folder.last.name] = (last, False)
         if best is not None and best.checkpoint:
             self._saved[self._folder.best.name] = (best, True)
-        if not self._leader:
+        if not self.leader:
             return
         for file in self._folder.event_files():
             if file.name == self._place.name:
@@ -100,7 +102,7 @@ class Writer:
             trace: the run so far.
             final: whether it is over; until then the last checkpoint holds what is needed to go on.
         """
-        if not self._leader:
+        if not self.leader:
             return
         self._append(*self._curves(trace))
         # best before last: whoever resumes from the last checkpoint finds the best one that belongs to it, or a later
@@ -136,9 +138,9 @@ class Writer:
         seconds = self.seconds
         self.flush(trace, final=True)
         best = trace.reached.best
-        if best is not None and self._leader:
+        if best is not None and self.leader:
             save(best.checkpoint["state_dict"], self._folder.weights)
-        if trace.descent and self._leader:
+        if trace.descent and self.leader:
             with replacing(self._folder.descent) as stream:
                 stream.write(as_file(torch.stack([point.cpu() for point in trace.descent])))
         now = time.time()
@@ -162,7 +164,7 @@ class Writer:
             test_opened=test_opened,
             versions=versions(),
         )
-        return self._folder.commit(result) if self._leader else result
+        return self._folder.commit(result) if self.leader else result
 
     def _curves(self, trace: Trace) -> list[bytes]:
         """The records of all that is new since the last time."""
@@ -180,7 +182,7 @@ class Writer:
         return records
 
     def _append(self, *records: bytes) -> None:
-        if not (self._tensorboard and self._leader):
+        if not (self._tensorboard and self.leader):
             return
         if self._events is None:
             now = time.time()
