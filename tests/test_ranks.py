@@ -186,6 +186,7 @@ CASES: dict[str, tuple[list[str], dict[str, str], tuple[str | None, int]]] = {
     "a mark alone": (["devices=2"], {ranks.MARK: "run"}, OWN),
     "the mark of the first process": (["devices=2"], {ranks.MARK: "run", "LOCAL_RANK": "0"}, OWN),
     "the mark of another run": (["devices=2"], {ranks.MARK: "other", "LOCAL_RANK": "1"}, OWN),
+    "the mark of a run that nobody has begun": (["devices=2"], {ranks.MARK: "new", "LOCAL_RANK": "1"}, OWN),
     "a mark for one device": ([], {ranks.MARK: "run", "LOCAL_RANK": "1"}, OWN),
 }
 
@@ -197,7 +198,8 @@ def test_variables_count_only_where_they_fit(case: str, tmp_path: Path, monkeypa
     for name, value in environment.items():
         monkeypatch.setenv(name, str(tmp_path / value) if name == ranks.MARK else value)
     config = compose(overrides, CONF)
-    with ranks.entered(config, Path("run")) as launch:
+    Path("run").mkdir()
+    with ranks.entered(config, Path("new" if "nobody" in case else "run")) as launch:
         assert (launch.starter, launch.rank) == expected
         assert ranks.present() == launch
         left = {name for name in environment if name in os.environ}

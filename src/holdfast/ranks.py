@@ -119,7 +119,8 @@ def _set(launch: Launch) -> None:
 def _launch_of(config: Config, folder: Path) -> Launch:
     devices = count(config)
     local = _number("LOCAL_RANK")
-    if devices != 1 and local and os.environ.get(MARK) == os.path.realpath(folder):
+    marked = folder.is_dir() and os.environ.get(MARK) == os.path.realpath(folder)  # the first process has made it
+    if marked and local and devices != 1:
         return Launch("Holdfast", local)
     processes = (devices or 0) * config.trainer.num_nodes
     if processes < 2:
