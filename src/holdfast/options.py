@@ -93,6 +93,10 @@ ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
 """Keys of a data group that say in what order rows are visited, not which rows there are."""
 
 
+UNKNOWN_ROWS = "unknown rows of "
+"""Begins the digest of validation rows that could not be made, since the data module raised."""
+
+
 def source(data: Mapping[str, Any]) -> str:
     """What tells whether two data groups have the same rows, in whichever order they are visited.
 

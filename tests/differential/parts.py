@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 IMPORTS = """
-import dataclasses, functools, itertools, math, os, random, types
+import dataclasses, functools, itertools, math, os, random, threading, types
 import numpy as np
 import torch
 from torch import nn

@@ -82,7 +82,7 @@ def test_a_stack_gives_what_a_trainer_gives(case: Case, tmp_path: Path, monkeypa
     elif case.kind == "stack":
         assert not planned["alone"], said
         assert len(planned["stacks"]) == 1, said
-    assert "could not be trained together" not in said
+        assert "could not be trained together" not in said
 
 
 @pytest.mark.parametrize("case", COEFFICIENTS, ids=str)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
@@ -77,8 +78,7 @@ class DataModule(pl.LightningDataModule):
 
     def digest(self) -> str:
         """The sha256 of the validation rows: jobs are compared only where it is the same."""
-        val = self.rows("val")
-        return hashlib.sha256(val.x.numpy().tobytes() + val.y.numpy().tobytes()).hexdigest()
+        return rows_digest(self.rows("val"))
 
     def setup(self, stage: str) -> None:
         """Make the training and validation rows."""
@@ -115,6 +115,12 @@ class DataModule(pl.LightningDataModule):
             SealedError: no Trainer is testing.
         """
         return evaluation_loader(self.rows("test"))
+
+
+def rows_digest(rows: Rows) -> str:
+    """The sha256 of rows, of whatever type."""
+    parts = (part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy() for part in (rows.x, rows.y))
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 class _Synthetic(DataModule):

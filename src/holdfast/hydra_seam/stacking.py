@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig
 
 from holdfast import console
-from holdfast.errors import HoldfastError, in_a_line, is_out_of_memory
+from holdfast.errors import HoldfastError, StorageError, in_a_line, is_out_of_memory
 from holdfast.hydra_seam.loader import Composed, Loader
 from holdfast.hydra_seam.records import Records, as_job
 from holdfast.runs import Result, SweepFolder
@@ -127,7 +127,7 @@ class Stacking:
                 continue
             mine = [(number, jobs[number - first], composed[number - first]) for number in stack]
             try:
-                trained = self._train(mine)
+                self._write(mine, self._train(mine), folder)
             except Exception as error:
                 if len(stack) > 1 and is_out_of_memory(error):
                     half = len(stack) // 2
@@ -137,7 +137,6 @@ class Stacking:
                 print(f"{len(stack)} jobs could not be trained together, and are run alone: {in_a_line(error)}")
                 alone += stack
                 continue
-            self._write(mine, trained, folder)
             returns |= {number: self._ended(number, words) for number, words, _ in mine if number not in self.done}
         for number in sorted(set(alone).difference(self.done)):
             (returns[number],) = self._launcher.launch_each([jobs[number - first]], number)
@@ -168,7 +167,7 @@ class Stacking:
         )
 
     def _write(self, jobs: Sequence[Mine], trained: Jobs, folder: SweepFolder) -> None:
-        """Write the folders of a stack; where that fails, say for a full disk, the jobs without a folder failed."""
+        """Write the folders of a stack; where the disk fails, say as it is full, the jobs without a folder failed."""
         keep = jobs[0][2].config.sweep.keep
         kept = list(range(len(jobs))) if keep == "all" else trained.best(keep)
         kept = [place for place in kept if jobs[place][0] not in self.done]
@@ -178,7 +177,7 @@ class Stacking:
                 number, words, job = jobs[place]
                 everything = files | self._records.files(number, words, job)
                 results[number] = folder.place(number, everything, trained.results[place])
-        except Exception as error:
+        except (OSError, StorageError) as error:
             told = f"its files could not be written: {in_a_line(error)}"
             for place in kept:
                 lost = replace(trained.results[place], status="failed", error=told, best=None)

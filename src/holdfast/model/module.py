@@ -52,10 +52,7 @@ class Module(LeanModule):
 
     @staticmethod
     def metrics(sums: Sequence[Any]) -> dict[str, Any]:
-        """The metrics of all rows from the sums over all rows: numbers, or arrays with an entry for each of many jobs.
-
-        A function that takes numbers alone does as well; it is then called for each job.
-        """
+        """The metrics of all rows from the sums over all rows, by name."""
         rows, loss = sums
         return {"loss": loss / rows}
 
@@ -128,14 +125,18 @@ def measure(module: Module | type[Module], sums: Sequence[Tensor], split: str) -
 
 
 def measure_jobs(module: Module, sums: Tensor, split: str) -> dict[str, NDArray[np.float64]]:
-    """The metrics of many jobs by name, each of shape `(jobs,)`, from their sums, shape `(jobs, sums)`."""
+    """The metrics of many jobs by name, each of shape `(jobs,)`, from their sums, shape `(jobs, sums)`.
+
+    Raises:
+        DataError: a module of the user's gives metrics of other names to some of the jobs.
+    """
     total = sums.to("cpu", torch.float64).numpy()
-    try:
+    if type(module).metrics in (Module.metrics, Regression.metrics):
         found = module.metrics(list(total.T))
-    except (TypeError, ValueError):  # made for numbers alone
-        found = {}
-    if not all(np.shape(value) == total.shape[:1] for value in found.values()) or not found:
+    else:  # made for the numbers of one job: a condition on arrays would hold for all or for none
         each = [module.metrics(row) for row in total.tolist()]
+        if any(metrics.keys() != each[0].keys() for metrics in each):
+            raise DataError("metrics() has other names for some jobs than for others")
         found = {name: [metrics[name] for metrics in each] for name in each[0]}
     return {f"{split}/{name}": np.asarray(value, dtype=np.float64) for name, value in found.items()}
 

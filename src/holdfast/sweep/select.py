@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from holdfast.options import UNKNOWN_ROWS
 from holdfast.runs import Result
 from holdfast.validation import key_of
 
@@ -20,7 +21,7 @@ class Job:
     Attributes:
         number: its place in the sweep, from 0.
         overrides: its words.
-        data: digest of its validation rows; "" where they could not be made.
+        data: digest of its validation rows; it begins with `UNKNOWN_ROWS` where they could not be made.
         result: how it ended.
     """
 
@@ -93,11 +94,16 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
         return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
 
     by_data: dict[str, list[Job]] = {}
-    failed = [job for job in jobs if not job.data and job.result.status == "failed"]  # their rows could not be made
-    for job in sorted((job for job in jobs if job not in failed), key=lambda job: job.number):
-        by_data.setdefault(job.data or f"unknown rows of job {job.number}", []).append(job)
-    if failed:
-        by_data.setdefault(next(iter(by_data), ""), []).extend(failed)
+    for job in sorted(jobs, key=lambda job: job.number):
+        by_data.setdefault(job.data, []).append(job)
+    failed = [
+        data
+        for data, alike in by_data.items()
+        if data.startswith(UNKNOWN_ROWS) and all(job.result.status == "failed" for job in alike)
+    ]
+    if len(failed) < len(by_data):  # jobs without rows are no data set of their own
+        lost = [job for data in failed for job in by_data.pop(data)]
+        next(iter(by_data.values())).extend(lost)
     rankings = []
     for data, alike in by_data.items():
         ordered = tuple(sorted(alike, key=place))

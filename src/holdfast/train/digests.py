@@ -11,7 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from holdfast.options import OPTIONS, source
+from holdfast.data import DataModule
+from holdfast.data.module import rows_digest
+from holdfast.options import OPTIONS, UNKNOWN_ROWS, source
 from holdfast.seeding import seeded
 from holdfast.train.assemble import ROWS, build_data, set_up
 from holdfast.train.isolation import isolated
@@ -25,15 +27,17 @@ _FEW_BATCHES = 10_000  # a stream of empty batches would have no end
 def data_digests(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     """The digest of each job's validation rows.
 
-    A data module tells it by `digest()`, as `holdfast.data.DataModule` does. Of any other, jobs with the same keys have
-    the same rows; where only keys of the row order differ (`batch_size`, `order_seed`, `shuffle`, `num_workers`), the
-    rows are looked at, since a module of the user's may make its rows from them.
+    Of a `holdfast.data.DataModule` it is that of the rows which `setup` makes, unless its class tells it by a `digest`
+    of its own. Of any other, jobs with the same keys have the same rows; where only keys of the row order differ
+    (`batch_size`, `order_seed`, `shuffle`, `num_workers`), the rows are looked at, since a module of the user's may
+    make its rows from them.
 
     Args:
         groups: the data group of each job.
 
     Returns:
-        A digest for each job; "" where the data module raises, which its job will report by itself.
+        A digest for each job; where the data module raises, as the job will report by itself, it begins with
+        `UNKNOWN_ROWS`.
     """
     distinct = {id(group): group for group in groups}  # the jobs of a sweep share most
     versions: dict[str, set[str]] = {}
@@ -52,19 +56,24 @@ def data_digests(groups: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _digest(group: Mapping[str, Any], *, look: bool) -> str:
+    of_keys = hashlib.sha256(source(group).encode()).hexdigest()
     with isolated():
         try:
             data = build_data(group)
+            if isinstance(data, DataModule) and type(data).digest is DataModule.digest:
+                if group["_target_"] in OPTIONS:
+                    return data.digest()
+                set_up(data)  # what one split is made of may depend on what the other has left behind
+                return rows_digest(data.val)
             if hasattr(data, "digest"):
                 with seeded(ROWS):
                     return str(data.digest())
         except Exception:
-            return ""
-        seen = _rows_digest(data) if look else None
-        return seen or hashlib.sha256(source(group).encode()).hexdigest()
+            return UNKNOWN_ROWS + of_keys
+        return (_seen_digest(data) if look else None) or of_keys
 
 
-def _rows_digest(data: pl.LightningDataModule) -> str | None:
+def _seen_digest(data: pl.LightningDataModule) -> str | None:
     """The digest of the first validation rows, however they are batched; None where they are not tensors."""
     try:
         set_up(data)

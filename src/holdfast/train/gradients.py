@@ -159,6 +159,7 @@ class Mapped:
         module: any of the jobs' modules; what is neither a parameter nor among `numbers` is the same in all.
         context: in which a loss is computed, as the precision asks.
         numbers: the numbers in which the jobs differ, beside their parameters.
+        traced_after: calls with the same shapes after which functions are traced.
     """
 
     def __init__(
@@ -166,6 +167,7 @@ class Mapped:
         module: Module,
         context: Callable[[], AbstractContextManager[Any]],
         numbers: Sequence[JobNumbers] = (),
+        traced_after: int = TRACED_AFTER,
     ) -> None:
         self._loss, self._statistics = _Method(module, "loss"), _Method(module, "statistics")
         parameters = [value for value in module.parameters() if value.requires_grad]
@@ -176,9 +178,9 @@ class Mapped:
         one = grad_and_value(lambda parameters, x, y, *own: self._call(self._loss, parameters, (x, y), own))
         # targets are repeated, since torch's losses go wrong where only the prediction is mapped over
         dims = (0, None, 0, *(0 for _ in numbers))
-        self._gradient = _Repeated(vmap(vmap(one, in_dims=dims), in_dims=0), context)
+        self._gradient = _Repeated(vmap(vmap(one, in_dims=dims), in_dims=0), context, traced_after)
         measure = lambda parameters, x, y, *own: self._call(self._statistics, parameters, (x, y), own)  # noqa: E731
-        self._measure = _Repeated(vmap(measure, in_dims=dims), context)
+        self._measure = _Repeated(vmap(measure, in_dims=dims), context, traced_after)
 
     def prepare(self, rows: Batch) -> Batch:
         """The rows as they are."""
@@ -208,8 +210,10 @@ class Mapped:
         self._module.eval()
         x, y = prepared
         own = [number.of(jobs) for number in self._numbers]
-        sums: Tensor = self._measure(parameters.T.contiguous(), x, y.expand(parameters.shape[1], *y.shape), *own)
-        self._module.train()
+        try:
+            sums: Tensor = self._measure(parameters.T.contiguous(), x, y.expand(parameters.shape[1], *y.shape), *own)
+        finally:
+            self._module.train()
         return sums
 
     def _call(self, method: nn.Module, parameters: Tensor, batch: Batch, own: Sequence[Tensor]) -> Tensor:
@@ -225,11 +229,13 @@ class Mapped:
         return result
 
 
-def engine(module: Module, trainer: pl.Trainer, numbers: Sequence[JobNumbers] = ()) -> Gradients:
+def engine(
+    module: Module, trainer: pl.Trainer, numbers: Sequence[JobNumbers] = (), traced_after: int = TRACED_AFTER
+) -> Gradients:
     """The quickest way to the gradient of a module."""
     precision = trainer.precision_plugin
     fits = not numbers and LeastSquares.fits(module, str(precision.precision))
-    return LeastSquares() if fits else Mapped(module, precision.forward_context, numbers)
+    return LeastSquares() if fits else Mapped(module, precision.forward_context, numbers, traced_after)
 
 
 def on_device(trainer: pl.Trainer, rows: Any) -> Batch:
@@ -264,24 +270,36 @@ class _Method(nn.Module):
 
 
 class _Repeated:
-    """A function that is traced into its plain operations once it has been called often with the same shapes."""
+    """A function that is traced into its plain operations once it has been called often with the same shapes.
 
-    def __init__(self, function: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._function, self._context = function, context
+    Args:
+        function: of tensors.
+        context: in which it is called and traced, as the precision asks.
+        traced_after: calls with the same shapes after which it is traced.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]], traced_after: int
+    ) -> None:
+        self._function, self._context, self._traced_after = function, context, traced_after
         self._calls: Counter[Any] = Counter()
         self._traced: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *tensors: Tensor) -> Any:
         shapes = tuple(tensor.shape for tensor in tensors)
-        traced = self._traced.get(shapes)
-        if traced is not None:
-            return traced(*tensors)
         with self._context():
-            self._calls[shapes] += 1
-            if self._calls[shapes] < TRACED_AFTER:
-                return self._function(*tensors)
-            self._traced[shapes] = _lean(make_fx(self._function)(*tensors))
-        return self(*tensors)
+            if shapes not in self._traced:
+                self._calls[shapes] += 1
+                if self._calls[shapes] < self._traced_after:
+                    return self._function(*tensors)
+                self._traced[shapes] = self._trace(tensors)
+            return self._traced[shapes](*tensors)
+
+    def _trace(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
+        try:
+            return _lean(make_fx(self._function)(*tensors))
+        except Exception:  # what can be mapped, but not traced, is called as it is
+            return self._function
 
 
 def _shape(node: Any) -> Any:

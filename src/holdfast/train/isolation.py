@@ -19,7 +19,7 @@ from torch.nn.modules import module as hooks_of_modules
 from torch.optim import optimizer as hooks_of_optimizers
 
 from holdfast.seeding import generators_restored
-from holdfast.train.globals import globals_restored, note_package
+from holdfast.train.globals import globals_restored, note_module
 
 
 class Switch(NamedTuple):
@@ -47,6 +47,13 @@ def _precision(backend: str, operation: str) -> Switch:
     )
 
 
+def _autocast(device: str) -> tuple[Switch, Switch]:
+    return (
+        Switch(lambda: torch.is_autocast_enabled(device), lambda value: torch.set_autocast_enabled(device, value)),
+        Switch(lambda: torch.get_autocast_dtype(device), lambda value: torch.set_autocast_dtype(device, value)),
+    )
+
+
 def _default_device() -> torch.device | None:
     """The device that `torch.set_default_device` asked for; None where nobody called it."""
     mode = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
@@ -69,6 +76,8 @@ SWITCHES = (
         lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
         lambda state: torch.autograd.set_detect_anomaly(*state),
     ),
+    *_autocast("cpu"),
+    *_autocast("cuda"),
     Switch(torch._C._is_multithreading_enabled, torch._C._set_multithreading_enabled),
     _attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
     *(_attribute(cudnn, name) for name in ("enabled", "benchmark", "benchmark_limit", "deterministic")),
@@ -140,7 +149,7 @@ def load(target: str) -> Any:
         resolve_name(target)
         changed = [(switch, switch.get()) for switch in SWITCHES]
         _effects[name] = [pair for pair, value in zip(changed, before, strict=True) if pair[1] != value]
-        note_package(name)
+        note_module(name)
     for switch, value in _effects[name]:
         switch.set(value)
     return resolve_name(target)

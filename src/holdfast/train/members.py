@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.data import DataModule, Rows
 from holdfast.model import Module
 from holdfast.options import OPTIONS, source
 from holdfast.schema import Config
 from holdfast.train.assemble import assemble, build_data, build_module, set_up
+from holdfast.train.globals import globals_restored
 from holdfast.train.numbers import JobNumbers, differing
 from holdfast.train.schedule import rates
 from holdfast.train.state import State, read
@@ -65,12 +67,13 @@ class Members:
         rates: their learning rates in every epoch, and after the last, shape `(epochs + 1, jobs)`.
         schedules: what each one's scheduler remembers after every epoch.
         numbers: the numbers in which the jobs differ beside their parameters.
+        modules: every different module, for a trial; `hparams_of` says which is a job's.
         hparams: the hyperparameters of every different module; `hparams_of` says which are a job's.
         data_hparams: the hyperparameters of the data module of each job.
     """
 
     def __init__(self, configs: Sequence[Config], *, short: bool = False) -> None:
-        self.configs, self.first, self._short = configs, configs[0], short
+        self.configs, self.first, self.short = configs, configs[0], short
         self.shipped = is_shipped(self.first)
         self.train: list[Rows] = []
         self.val: list[Rows] = []
@@ -107,7 +110,7 @@ class Members:
                 origin = source(config.data) if self.shipped else ""
                 if origin not in sources:
                     set_up(data)
-                    if self._short:
+                    if self.short:
                         shorten(data)
                     # what the rows of the user's own are made from is not known: those that are equal are held once
                     origin = origin or _rows_digest(data)
@@ -138,22 +141,22 @@ class Members:
         """A module, the initial parameters of all jobs, shape `(parameters, jobs)`, and their numbers."""
         indexes: dict[tuple[str, int], int] = {}
         vectors, of_job, states = [], [], list[State]()
+        self.modules, self.hparams = list[Module](), []
         shared: Module | None = None
-        self.hparams = []
         for config in self.configs:
             key = (repr(config.model), config.seed)
             if key not in indexes:
                 indexes[key] = len(indexes)
-                module = build_module(config)
-                assert isinstance(module, Module)
-                self.trainer.precision_plugin.convert_module(module)
-                parts = [value.detach().flatten() for value in module.parameters() if value.requires_grad]
-                vectors.append(torch.cat(parts))
+                with nullcontext() if self.shipped else globals_restored():  # as if no other job had been built before
+                    module = self._build(config)
+                    if not self.shipped:
+                        states.append(read(module))
                 shared = shared or module
                 _check_constants(shared, module)
-                if not self.shipped:
-                    states.append(read(module))
+                vectors.append(torch.cat([value.detach().flatten() for value in _trained(module).values()]))
                 self.hparams.append(dict(module.hparams.items()))
+                if self.short:
+                    self.modules.append(module)
             of_job.append(indexes[key])
         assert shared is not None
         self.hparams_of = np.array(of_job)
@@ -163,6 +166,18 @@ class Members:
         numbers = differing(states[0], [states[index] for index in of_job], start) if states else []
         return shared.to(self.trainer.strategy.root_device), start, numbers
 
+    def _build(self, config: Config) -> Module:
+        module = build_module(config)
+        assert isinstance(module, Module)
+        self.trainer.precision_plugin.convert_module(module)
+        if len({value.dtype for value in _trained(module).values()}) > 1:
+            raise UnstackableError(f"{type(module).__name__} has parameters of several types")
+        return module
+
+
+def _trained(module: Module) -> dict[str, Tensor]:
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
 
 def _build_data(config: Config) -> DataModule:
     data = build_data(config.data)
@@ -171,15 +186,27 @@ def _build_data(config: Config) -> DataModule:
 
 
 def _check_constants(shared: Module, module: Module) -> None:
-    """Make sure that what is neither trained nor a number is the same in two modules."""
-    kept = [_constants(each) for each in (shared, module)]
-    if any(not torch.equal(value, kept[0][name]) for name, value in kept[1].items()):
-        raise UnstackableError(f"{type(module).__name__} has buffers that differ from job to job")
+    """Make sure that two modules keep the same in their checkpoints, but for what is trained."""
+    if module is shared:
+        return
+    kept = [
+        {name: value for name, value in each.state_dict(keep_vars=True).items() if not is_trained(value)}
+        for each in (shared, module)
+    ]
+    if kept[0].keys() != kept[1].keys() or not all(is_equal(value, kept[0][name]) for name, value in kept[1].items()):
+        raise UnstackableError(f"{type(module).__name__} has buffers, or a state, that differ from job to job")
 
 
-def _constants(module: Module) -> dict[str, Tensor]:
-    frozen = {name: value for name, value in module.named_parameters() if not value.requires_grad}
-    return {**dict(module.named_buffers()), **frozen}
+def is_trained(value: Any) -> bool:
+    """Whether an entry of a `state_dict` is a parameter that is trained."""
+    return isinstance(value, nn.Parameter) and value.requires_grad
+
+
+def is_equal(one: Any, other: Any) -> bool:
+    """Whether two entries of a `state_dict` are the same."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return repr(one) == repr(other)
 
 
 def _rows_digest(data: DataModule) -> str:

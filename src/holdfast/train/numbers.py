@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.model.module import exact
-from holdfast.train.state import Container, State, same_number
+from holdfast.train.objects import Container
+from holdfast.train.state import State, same_number
 
 
 @dataclass(frozen=True)

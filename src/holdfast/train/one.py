@@ -114,6 +114,10 @@ def train_one(
             finish("failed", error=in_a_line(error), test_opened=opened + recorder.test_opened)
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
+            if isinstance(stop, SystemExit) and not isinstance(stop, SIGTERMException):
+                left = f"the user's code left by sys.exit({stop.code!r})"
+                finish("failed", error=left, test_opened=opened + recorder.test_opened)
+                raise HoldfastError(left) from stop
             # no result.json: this run is not finished, it may be gone on with
             with suppress(HoldfastError):
                 writer.flush(trace)

@@ -107,7 +107,10 @@ class Snapshots:
     def _state_dict(self, slots: Any) -> dict[str, Any]:
         state: dict[str, Any] = self._members.module.state_dict()
         for name, value in state.items():
-            state[name] = slots.tensor(f"parameters/{name}", value) if name in self._named else value.cpu()
+            if name in self._named:
+                state[name] = slots.tensor(f"parameters/{name}", value)
+            elif isinstance(value, Tensor):
+                state[name] = value.cpu()
         return state
 
     def _options(self, job: int) -> Hashable:

@@ -17,7 +17,7 @@ from holdfast.data import row_order
 from holdfast.data.loading import EVALUATION_ROWS
 from holdfast.model.module import measure_jobs
 from holdfast.train.descent import Descents
-from holdfast.train.gradients import engine, on_device
+from holdfast.train.gradients import TRACED_AFTER, engine, on_device
 from holdfast.train.grid import Grid, Numbers
 from holdfast.train.members import Members
 from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Tell, Traces, judge, no_one, worst
@@ -39,7 +39,8 @@ class Stack:
     def __init__(self, members: Members) -> None:
         self._members, self._config = members, members.first
         self._rules = Rules.of(members.first)
-        self._engine = engine(members.module, members.trainer, members.numbers)
+        traced_after = 2 if members.short else TRACED_AFTER  # a trial calls both, traced and untraced
+        self._engine = engine(members.module, members.trainer, members.numbers, traced_after)
         self._watch = None if members.shipped else Watch(members.module)
         self._train = [self._prepared(rows) for rows in members.train]
         self._val = [self._prepared(rows) for rows in members.val]

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.schema import Config
 from holdfast.train.assemble import assemble, build_data, build_module, set_up
+from holdfast.train.child import in_a_child
 from holdfast.train.descent import MOST_POINTS
 from holdfast.train.gradients import engine, on_device
 from holdfast.train.isolation import GLOBAL_HOOKS, isolated
@@ -29,7 +31,7 @@ from holdfast.train.schedule import SCHEDULERS
 from holdfast.train.state import read
 from holdfast.train.trial import try_together
 from holdfast.train.updates import RULES
-from holdfast.train.watch import NoTrainer, UnstackableError, Watch
+from holdfast.train.watch import NoTrainer, UnstackableError, Watch, readable
 
 _PLAIN: dict[str, Any] = {
     "strategy": "auto",
@@ -87,7 +89,7 @@ def share(configs: Sequence[Config]) -> list[Share]:
             _check_settings(configs[0])
             if is_shipped(configs[0]):
                 return [Share(everyone, None, _try_one(configs[0]))]
-            return _share_users_code(configs)
+            return in_a_child(_share_users_code, configs)  # what their code leaves behind is not for the jobs
         except UnstackableError as error:
             return [Share(everyone, str(error))]
         except Exception as error:  # whatever it is, each job will report it in its own result
@@ -123,7 +125,7 @@ def _safely(look: Callable[[Config], Hashable], config: Config) -> tuple[str | N
             return None, look(config)
         except UnstackableError as error:
             return str(error), None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return f"it could not be built: {in_a_line(error)}", None
 
 
@@ -134,7 +136,10 @@ def _look_at_module(config: Config) -> Hashable:
     if not module.automatic_optimization:
         raise UnstackableError(f"{type(module).__name__} optimizes by itself")
     _check_hooks(module)
-    return read(module).structure()
+    state = read(module)
+    for path, kind in state.hidden.items():
+        raise UnstackableError(f"{readable(path)} is a {kind}, whose state cannot be read")
+    return state.structure()
 
 
 def _look_at_data(config: Config) -> Hashable:
@@ -230,11 +235,16 @@ def _defines(cls: type, attribute: str, base: type) -> bool:
     return any(attribute in vars(each) for each in cls.__mro__ if not issubclass(base, each))
 
 
+def _is_hooks(key: str) -> bool:
+    return key.endswith("_hooks") and not key.startswith("_load_state_dict")
+
+
 def _check_hooks(module: Module) -> None:
     """Refuse hooks on layers, parameters and gradients: a stack has other tensors and would not call them."""
     name = type(module).__name__
     for path, layer in module.named_modules():
-        hooks = [key for key, value in vars(layer).items() if key.endswith("_hooks") and value]
+        # hooks that are called while weights are loaded have no part in training
+        hooks = [key for key, value in vars(layer).items() if _is_hooks(key) and value]
         if hooks:
             raise UnstackableError(f"{path or name} has hooks ({hooks[0].strip('_')})")
     for path, value in module.named_parameters():
@@ -311,11 +321,11 @@ def _check_loss(module: Module, trainer: Any, rows: tuple[Tensor, ...], paramete
 def _activations(module: Module, rows: tuple[Tensor, ...]) -> int:
     """Numbers that the layers of a module put out for one row."""
     counted: list[int] = []
-    hooks = [
-        layer.register_forward_hook(lambda _layer, _inputs, output: counted.append(output.numel()))
-        for layer in module.modules()
-        if not list(layer.children())
-    ]
+
+    def note(layer: nn.Module, inputs: Any, output: Any) -> None:
+        counted.extend(part.numel() for part in tree_leaves(output) if isinstance(part, Tensor))
+
+    hooks = [layer.register_forward_hook(note) for layer in module.modules() if not list(layer.children())]
     with torch.no_grad():
         module.loss(rows)
     for hook in hooks:

@@ -15,7 +15,6 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
@@ -25,8 +24,9 @@ from holdfast.schema import Config
 from holdfast.train.assemble import assemble, build, seed_rows
 from holdfast.train.callbacks import Recorder
 from holdfast.train.checkpoint import CheckpointIO, plain
+from holdfast.train.first_batch import compare, compare_each
 from holdfast.train.isolation import isolated
-from holdfast.train.members import Members, shorten
+from holdfast.train.members import Members, is_equal, is_trained, shorten
 from holdfast.train.stack import Stack
 from holdfast.train.trace import Rules, Trace, Traces
 from holdfast.train.watch import UnstackableError
@@ -35,8 +35,14 @@ EPOCHS = 2
 
 _TOLERANCES = {"64-true": 1e-8, "32-true": 1e-4}  # relative to the largest value; other precisions round more coarsely
 _COARSE = 5e-2
-_SLOWER = (1.0, 1e-2, 1e-4, 1e-8)
+_SLOWER = (1.0, 1e-3, 1e-6, 1e-12, 1e-18)
 """Factors of the learning rates: a trial whose losses are not finite compares nothing."""
+
+_GROWTH = 1e6
+"""How many times the first loss others may be."""
+
+_AT_ONCE = 256
+"""Jobs whose first losses are compared together."""
 
 _NAMED_VALUES = 4
 """Values of a key that are no numbers of which each gets into the trial."""
@@ -75,10 +81,14 @@ def try_together(configs: Sequence[Config]) -> None:
         raise UnstackableError(f"it cannot be mapped over jobs: {in_a_line(error)}") from error
     if len(printed.getvalue()) > said_before:
         raise UnstackableError("it prints while it is trained")
+    tolerance = _TOLERANCES.get(precision, _COARSE)
     for index, trace in enumerate(alone.traces):
         for name, stacked, expected in _numbers(members, traces, trace, index):
-            if not _agree(stacked, expected, _TOLERANCES.get(precision, _COARSE)):
-                raise UnstackableError(_difference(members, name, stacked, expected))
+            compare(members.module, name, (stacked, expected), tolerance)
+    for first in range(0, len(configs), _AT_ONCE):
+        some = configs[first : first + _AT_ONCE]
+        with isolated():
+            compare_each([_for_trial(config, precision, 1.0) for config in some], tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,13 +109,14 @@ def _all_alone(configs: Sequence[Config], precision: str) -> _Alone:
 
 def _for_trial(config: Config, precision: str, factor: float) -> Config:
     stopping = dataclasses.replace(config.callbacks.early_stopping, patience=None)
+    divergence = dataclasses.replace(config.callbacks.divergence, threshold=math.inf)  # see `_is_finite`
     return dataclasses.replace(
         config,
         epochs=EPOCHS,
         precision=precision,  # type: ignore[arg-type]
         report=False,
         optimizer={**config.optimizer, "lr": config.optimizer["lr"] * factor},
-        callbacks=dataclasses.replace(config.callbacks, early_stopping=stopping),
+        callbacks=dataclasses.replace(config.callbacks, early_stopping=stopping, divergence=divergence),
     )
 
 
@@ -139,7 +150,9 @@ def _alone(config: Config) -> Trace:
 
 
 def _is_finite(trace: Trace) -> bool:
-    return all(map(math.isfinite, trace.losses)) and trace.reached.standing.end == ""
+    """Whether losses stay in reach of the first one: beyond, rounding would be all that is compared."""
+    losses = [*trace.losses, *(epoch.metrics.get("val/loss", 0.0) for epoch in trace.epochs)]
+    return all(math.isfinite(loss) and abs(loss) <= _GROWTH * (1 + abs(losses[0])) for loss in losses)
 
 
 def _numbers(members: Members, traces: Traces, trace: Trace, index: int) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
@@ -154,6 +167,10 @@ def _numbers(members: Members, traces: Traces, trace: Trace, index: int) -> Iter
     last = trace.reached.last
     assert last is not None
     weights = last.checkpoint["state_dict"]
+    mine = members.module.state_dict(keep_vars=True)
+    others = [name for name, value in mine.items() if not is_trained(value)]
+    if mine.keys() != weights.keys() or not all(is_equal(mine[name], weights[name]) for name in others):
+        raise UnstackableError("its state_dict is another one by a Trainer")
     named = members.module.named_parameters()
     flat = torch.cat([weights[name].flatten() for name, value in named if value.requires_grad])
     yield "a parameter", traces.last.tensors["parameters"][:, index].cpu().double().numpy(), flat.double().numpy()
@@ -163,24 +180,6 @@ def _numbers(members: Members, traces: Traces, trace: Trace, index: int) -> Iter
     ):
         if repr(last.checkpoint.get(key, {})) != repr(plain(kept)):
             raise UnstackableError(f"its {key.replace('_', ' ')} are others by a Trainer")
-
-
-def _agree(stacked: ArrayLike, expected: ArrayLike, tolerance: float) -> bool:
-    one, other = np.asarray(stacked, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    if one.shape != other.shape:
-        return False
-    finite = np.abs(other[np.isfinite(other)])
-    scale = float(finite.max()) if finite.size else 0.0
-    return bool(np.allclose(one, other, rtol=tolerance, atol=tolerance * min(1.0, scale) + 1e-12, equal_nan=True))
-
-
-def _difference(members: Members, name: str, stacked: ArrayLike, expected: ArrayLike) -> str:
-    one, other = np.asarray(stacked, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    text = f"{name} of {type(members.module).__name__} is another one in a stack than by a Trainer"
-    if one.shape != other.shape:
-        return f"{text}: {one.size} values, not {other.size}"
-    at = np.unravel_index(np.nanargmax(np.abs(one - other)), one.shape) if np.isfinite(one - other).any() else ()
-    return f"{text}: {float(one[at]):.6g}, not {float(other[at]):.6g}" if at else text
 
 
 def extremes(configs: Sequence[Config]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any, NoReturn
 
@@ -38,7 +39,7 @@ class Watch:
         self._module, self._name = module, type(module).__name__
         self._trainer = NoTrainer()
         module.trainer = self._trainer  # type: ignore[assignment]
-        self._state, self._random = read(module), _generators()
+        self._state, self._outside = read(module), _outside()
 
     def check(self) -> None:
         """Look at what has happened so far.
@@ -50,18 +51,22 @@ class Watch:
         if self._trainer.reads:
             names = ", ".join(f"trainer.{name}" for name in dict.fromkeys(self._trainer.reads))
             raise UnstackableError(f"{self._name}.loss reads the Trainer ({names})")
-        if self._random != _generators():
+        generators, environment = _outside()
+        if self._outside[0] != generators:
             raise UnstackableError(f"{self._name}.loss draws random numbers")
+        if self._outside[1] != environment:
+            raise UnstackableError(f"{self._name}.loss changes the environment")
         if (path := self._state.changed(read(self._module))) is not None:
-            raise UnstackableError(f"{self._name}.loss changes what it is called on ({_readable(path)})")
+            raise UnstackableError(f"{self._name}.loss changes what it is called on ({readable(path)})")
 
 
-def _generators() -> tuple[Any, ...]:
-    """The states of the global generators, in a form that can be compared."""
+def _outside() -> tuple[Any, dict[str, str]]:
+    """The states of the global generators, in a form that can be compared, and the environment."""
     kind, keys, *rest = np.random.get_state()
-    return random.getstate(), (kind, np.asarray(keys).tobytes(), *rest), torch.get_rng_state().numpy().tobytes()
+    arrays = (kind, np.asarray(keys).tobytes(), *rest)
+    return (random.getstate(), arrays, torch.get_rng_state().numpy().tobytes()), dict(os.environ)
 
 
-def _readable(path: str) -> str:
+def readable(path: str) -> str:
     """A path as one would write it in Python: `network.training` for `_modules['network'].training`."""
     return path.replace("_modules.['", "").replace("']", "").replace("['", "")
