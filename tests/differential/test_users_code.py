@@ -41,6 +41,8 @@ class Case:
     def kind(self) -> str:
         """What is expected of all parts together."""
         kinds = {part.kind for part in (*self.models, *([self.data] if self.data else []))}
+        if any(part.name == "a loss on the object" for part in self.models):
+            return "either"  # the loss of the class, and with it other parts, is not called
         return "alone" if "alone" in kinds else "stack" if kinds == {"stack"} else "either"
 
 

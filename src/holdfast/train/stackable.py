@@ -177,7 +177,8 @@ def _divided(
 ) -> list[Share]:
     """Try jobs together; where that is not right, those with the same values."""
     try:
-        most = _try_one(configs[jobs[0]])
+        with isolated():  # as if nothing had been built before
+            most = _try_one(configs[jobs[0]])
         try_together([configs[job] for job in jobs])
         return [Share(tuple(jobs), None, most, note)]
     except UnstackableError as error:

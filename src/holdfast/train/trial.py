@@ -16,6 +16,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from numpy.typing import ArrayLike
 
 from holdfast.data import DataModule
@@ -143,7 +144,8 @@ def _alone(config: Config) -> Trace:
             descent=False,
             update=lambda trace: None,
         )
-        trainer = assemble(config, data, plugins=[checkpoints], callbacks=[recorder, _Shorten()], logger=False)
+        # with a logger, since Lightning then holds the hyperparameters of both modules against each other
+        trainer = assemble(config, data, plugins=[checkpoints], callbacks=[recorder, _Shorten()], logger=DummyLogger())
         seed_rows()
         trainer.fit(module, datamodule=data)
         return trace
