@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every part by itself, and pairs of parts drawn by a fixed seed."""
+    """Every part by itself; with HOLDFAST_FAULTS=all, as CI has it, pairs of parts drawn by a fixed seed too."""
     for part in MODELS:
         yield Case((part,), None, part.sweep)
     nothing = next(part for part in MODELS if part.name == "nothing of its own")
@@ -56,6 +57,8 @@ def cases() -> Iterator[Case]:
     hyper = next(part for part in MODELS if part.name == "a hyperparameter")
     clash = next(part for part in DATA if part.name == "a hyperparameter that the module has too")
     yield Case((hyper,), clash, clash.sweep)  # alone, Lightning refuses what does not agree
+    if os.environ.get("HOLDFAST_FAULTS") != "all":
+        return
     dice = random.Random(20261124)
     plain = [part for part in MODELS if not part.top]
     for _ in range(40):
@@ -72,7 +75,9 @@ def _attributes(part: Part) -> set[str]:
 
 
 CASES = list(cases())
-COEFFICIENTS = [case for case in CASES if case.data is None and len(case.models) == 1 and case.kind == "stack"]
+COEFFICIENTS = [case for case in CASES if case.data is None and len(case.models) == 1 and "model.l2" in case.sweep]
+COEFFICIENTS = [case for case in COEFFICIENTS if case.kind == "stack"]
+COEFFICIENTS = COEFFICIENTS if os.environ.get("HOLDFAST_FAULTS") == "all" else COEFFICIENTS[:4]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -328,3 +328,28 @@ def test_a_winner_whose_files_could_not_be_kept_is_trained_again(
     again = holdfast("-m", "resume=s", "retry_failed=true")
     assert (again.code, again.err) == (0, "")
     assert "winner: job 2" in again.out
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_a_sweep_is_not_resumed_with_other_code(
+    launcher: str, sweep: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs of two versions of a module would be compared, and the exit code would be 0."""
+    code = "from holdfast.model import Linear\n\nclass Mine(Linear):\n    pass\n"
+    name = f"users_versions_{launcher}"
+    (tmp_path / f"{name}.py").write_text(code)
+    (tmp_path / "own" / "model").mkdir()
+    (tmp_path / "own" / "model" / "mine.yaml").write_text(f"defaults: [linear]\n_target_: {name}.Mine\n")
+    words = ["model=mine", "lr=0.01,0.02", "epochs=1", "report=false", f"hydra/launcher={launcher}"]
+    folder, first, _ = sweep("swept", *words)
+    assert first == 0
+    for path in (folder.job(1).result, folder.selection):
+        path.unlink()
+    (tmp_path / f"{name}.py").write_text(code + "\n\nOTHER = 1\n")
+    with pytest.raises(SystemExit) as exit_:
+        main(["-m", "--config-dir", str(tmp_path / "own"), *words, "hydra.sweep.dir=swept"])
+    assert exit_.value.code == 2
+    assert f"the module {name} is no longer the one that this sweep was begun with" in capsys.readouterr().err
+    assert not folder.job(1).result.exists()
+    _, again, _ = sweep("swept", *words, "retry_failed=true")
+    assert again == 0

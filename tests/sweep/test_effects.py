@@ -59,14 +59,27 @@ def hash_of(values: tuple[int, ...], reads: set[int]) -> float:
     return float(sum(values[key] * 10**key for key in reads))
 
 
-MODULE = """
+MODULE = '''
+import lightning.pytorch as pl
 import torch
 from holdfast.model import Linear
 
 class Brings(Linear):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.01)
-"""
+
+class Forgets(pl.LightningModule):
+    """Its YAML file does not pass the learning rate on."""
+    def __init__(self, lr=0.01):
+        super().__init__()
+        self.lr, self.network = lr, torch.nn.Linear(1, 1)
+    def training_step(self, batch):
+        return torch.nn.functional.mse_loss(self.network(batch[0]), batch[1])
+    def validation_step(self, batch):
+        self.log("val/loss", torch.nn.functional.mse_loss(self.network(batch[0]), batch[1]))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.lr)
+'''
 
 
 def test_a_sweep_says_so(tmp_path: Path, monkeypatch: Any) -> None:
@@ -84,6 +97,17 @@ def test_a_sweep_says_so(tmp_path: Path, monkeypatch: Any) -> None:
     assert selection["without_effect"] == ["optimizer"]
     assert selection["identical"] == [[0, 2], [1, 3]]
     assert "optimizer had no effect" in (tmp_path / "swept" / "report.html").read_text()
+
+
+def test_a_learning_rate_that_is_not_passed_on_has_no_effect(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "users_rate.py").write_text(MODULE)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "forgets.yaml").write_text("_target_: users_rate.Forgets\n")
+    words = "model=forgets lr=0.01,0.1 epochs=1 batch_size=20 report=false hydra.sweep.dir=swept"
+    _, said = command_line("-m", "--config-dir", "conf", *words.split())
+    assert "no effect: lr: jobs that differ only there are identical, such as jobs 0, 1" in said
 
 
 def test_where_every_key_has_an_effect_nothing_is_said(holdfast: Callable[..., Any], tmp_path: Path) -> None:

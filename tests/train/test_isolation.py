@@ -68,35 +68,74 @@ def test_what_a_job_changes_is_restored(name: str) -> None:
     assert look() == before
 
 
+NEIGHBOUR = """
+DEEP, SHIFT = {"a": {"b": [1]}}, 0
+class Settings:
+    rate = 1
+"""
 VARIABLES = """
-import itertools, random
+import collections, functools, itertools, random, types
 import numpy as np, torch
+import users_neighbour
+from users_neighbour import DEEP, Settings
 COUNT, TABLE, SEEN, DICE = 0, {"a": 1}, [1], random.Random(3)
 ARRAY, ROLL, NEXT, TENSOR = np.zeros(2), np.random.default_rng(3), itertools.count(), torch.zeros(2)
-class Thing:
+QUEUE, SPACE, NET = collections.deque([1]), types.SimpleNamespace(n=0), torch.nn.Linear(1, 1)
+class Meta(type):
+    made = 0
+@functools.lru_cache
+def drawn(n):
+    return random.random()
+def default(store={"n": 0}):
+    store["n"] += 1
+    return store["n"]
+def make():
+    n = 0
+    def called():
+        nonlocal n
+        n += 1
+        return n
+    return called
+CALLED = make()
+class Thing(metaclass=Meta):
     made = 0
     def __init__(self):
         global COUNT, ADDED
         COUNT += 1
         ADDED = 1
         type(self).made += 1
+        Meta.made += 1
         TABLE["b"] = 2
         SEEN.append(2)
-        ARRAY[0] = TENSOR[0] = 7
-        self.numbers = (COUNT, self.made, len(TABLE), len(SEEN), DICE.random(), ROLL.random(), next(NEXT))
+        QUEUE.append(2)
+        SPACE.n += 1
+        NET.added = getattr(NET, "added", 0) + 1
+        DEEP["a"]["b"].append(1)
+        Settings.rate += 1
+        users_neighbour.SHIFT += 1
+        ARRAY[0] += 7
+        TENSOR[0] += 7
+        self.numbers = (
+            COUNT, self.made, Meta.made, len(TABLE), len(SEEN), len(QUEUE), SPACE.n, NET.added, DICE.random(),
+            ROLL.random(), next(NEXT), len(DEEP["a"]["b"]), Settings.rate, users_neighbour.SHIFT, ARRAY[0],
+            TENSOR[0].item(), drawn(1), default(), CALLED(),
+        )
 """
 
 
 def test_variables_of_the_users_modules_are_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "users_neighbour.py").write_text(NEIGHBOUR)
     (tmp_path / "users_variables.py").write_text(VARIABLES)
     seen = []
-    for _ in range(3):
+    for number in range(3):
         with isolated():  # the first one imports the module
+            random.seed(number)
             seen.append(load("users_variables.Thing")().numbers)
-    assert seen[0] == seen[1] == seen[2]
-    module = sys.modules["users_variables"]
-    assert (module.ARRAY[0], float(module.TENSOR[0]), hasattr(module, "ADDED")) == (0, 0, False)
+    expected = (1, 1, 1, 2, 2, 2, 1, 1, random.Random(3).random(), np.random.default_rng(3).random(), 0, 2, 2, 1, 7, 7)
+    for number, numbers in enumerate(seen):
+        assert numbers == (*expected, random.Random(number).random(), 1, 1)
+    assert not hasattr(sys.modules["users_variables"], "ADDED")
 
 
 SWITCHING = """

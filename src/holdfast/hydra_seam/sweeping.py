@@ -24,7 +24,7 @@ from holdfast.sweep.grid import words_of
 from holdfast.sweep.plan import Plan
 from holdfast.sweep.select import Job, job_name, rank
 from holdfast.validation import key_of
-from holdfast.versions import versions
+from holdfast.versions import code_of, versions
 
 MOST_PROBLEMS = 20
 """Problems told at once, where a sweep of thousands of jobs has a mistake in each."""
@@ -97,6 +97,8 @@ class Sweep:
     def _take_up(self, folder: SweepFolder, told: dict[str, Any], batches: Sequence[resume.Batch]) -> None:
         """Find out what is done already, and make room for what is not."""
         resume.hold_against(folder, told, self.jobs, self._hashes, self._data)
+        if not self._asked["retry_failed"]:
+            resume.hold_code_against(folder, told, self._code())
         self._done = resume.finished(folder, self._hashes, retry_failed=self._asked["retry_failed"])
         for number in range(len(self.jobs)):
             sweep_leftovers(folder.job(number).path)
@@ -207,8 +209,15 @@ class Sweep:
                 "alone": {number: why for plan in plans for number, why in plan.alone.items()},
                 "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
             },
+            "code": self._code(),
             "versions": versions(),
         }
+
+    def _code(self) -> dict[str, str]:
+        """The digests of the user's modules that the jobs name."""
+        groups = ("data", "model", "optimizer", "scheduler")
+        targets = {getattr(config, group)["_target_"] for group in groups for config in self._configs}
+        return code_of(targets - {None})
 
     def _launch(self, launcher: Launcher, first: int, jobs: list[list[str]]) -> Sequence[JobReturn]:
         try:

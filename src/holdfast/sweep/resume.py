@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.errors import FolderError
+from holdfast.options import UNKNOWN_ROWS
 from holdfast.runs import Result, SweepFolder
 
 Batch = tuple[int, list[list[str]]]
@@ -45,8 +46,23 @@ def hold_against(
             raise FolderError(f"{folder.path} holds another sweep: its job {number} was {was}, and is {now}. {_OTHER}")
         if entry["config_hash"] != config_hash:
             raise FolderError(f"{folder.path}: what conf/ gives for job {number} is no longer what it gave. {_OTHER}")
-        if entry["data"] != rows:
+        if entry["data"] != rows and not entry["data"].startswith(UNKNOWN_ROWS):
             raise FolderError(f"{folder.path}: the validation rows of job {number} are no longer the same. {_OTHER}")
+
+
+def hold_code_against(folder: SweepFolder, told: Mapping[str, Any], code: Mapping[str, str]) -> None:
+    """Make sure that the user's modules are those that the finished jobs were trained with.
+
+    Raises:
+        FolderError: the first file that is another.
+    """
+    for name, sha256 in code.items():
+        if told.get("code", {}).get(name, sha256) != sha256:
+            raise FolderError(
+                f"{folder.path}: the module {name} is no longer the one that this sweep was begun with, and jobs "
+                f"trained by two versions of it cannot be compared. {_OTHER}\n"
+                "To train only what failed with the new one, and compare all the same: retry_failed=true"
+            )
 
 
 _OTHER = "Nothing was run; choose another folder for another sweep."

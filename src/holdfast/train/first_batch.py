@@ -33,24 +33,23 @@ def compare_each(configs: Sequence[Config], tolerance: float) -> None:
     """
     members = Members(configs, short=True)
     modules = [_Own(members, module) for module in members.modules]
-    gradients = engine(members.module, members.trainer, members.numbers, traced_after=2)
+    gradients = engine(members.module, members.trainer, members.numbers)
     for source, (train, val) in enumerate(zip(members.train, members.val, strict=True)):
         jobs = np.flatnonzero(members.source_of == source)
         first = Rows(train.x[: members.batch_size], train.y[: members.batch_size])
         batch, rows = (on_device(members.trainer, part) for part in (first, val))
-        for _ in range(2):  # untraced, and traced
-            with torch.no_grad():
-                gradients.place(jobs[np.newaxis])
-                start = members.start[:, None, jobs]
-                prepared = tuple(part[None, None] for part in gradients.prepare(batch))
-                outcome, gradient = gradients(start, gradients.batches(prepared, len(jobs))[0])
-                losses = gradients.losses([outcome])[0, 0]
-                sums = gradients.statistics(start[:, 0], gradients.prepare(rows), jobs)
-            for at, job in enumerate(jobs):
-                expected = modules[members.hparams_of[job]].on(source, batch, rows)
-                given = {"the loss": losses[at], "the gradient": gradient[:, 0, at], "a statistic": sums[at]}
-                for name, stacked in given.items():
-                    compare(members.module, name, (_array(stacked), _array(expected[name])), tolerance)
+        with torch.no_grad():
+            gradients.place(jobs[np.newaxis])
+            start = members.start[:, None, jobs]
+            prepared = tuple(part[None, None] for part in gradients.prepare(batch))
+            outcome, gradient = gradients(start, gradients.batches(prepared, len(jobs))[0])
+            losses = gradients.losses([outcome])[0, 0]
+            sums = gradients.statistics(start[:, 0], gradients.prepare(rows), jobs)
+        for at, job in enumerate(jobs):
+            expected = modules[members.hparams_of[job]].on(source, batch, rows)
+            given = {"the loss": losses[at], "the gradient": gradient[:, 0, at], "a statistic": sums[at]}
+            for name, stacked in given.items():
+                compare(members.module, name, (_array(stacked), _array(expected[name])), tolerance)
 
 
 class _Own:

@@ -180,7 +180,7 @@ class Mapped:
         dims = (0, None, 0, *(0 for _ in numbers))
         self._gradient = _Repeated(vmap(vmap(one, in_dims=dims), in_dims=0), context, traced_after)
         measure = lambda parameters, x, y, *own: self._call(self._statistics, parameters, (x, y), own)  # noqa: E731
-        self._measure = _Repeated(vmap(measure, in_dims=dims), context, traced_after)
+        self._measure = _Repeated(vmap(measure, in_dims=dims), context, traced_after - 1)
 
     def prepare(self, rows: Batch) -> Batch:
         """The rows as they are."""

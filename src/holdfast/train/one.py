@@ -114,7 +114,7 @@ def train_one(
             finish("failed", error=in_a_line(error), test_opened=opened + recorder.test_opened)
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
-            if isinstance(stop, SystemExit) and not isinstance(stop, SIGTERMException):
+            if _is_users_exit(stop):
                 left = f"the user's code left by sys.exit({stop.code!r})"
                 finish("failed", error=left, test_opened=opened + recorder.test_opened)
                 raise HoldfastError(left) from stop
@@ -122,6 +122,12 @@ def train_one(
             with suppress(HoldfastError):
                 writer.flush(trace)
             raise (Stopped(signal.SIGTERM) if isinstance(stop, SIGTERMException) else Stopped.of(stop)) from None
+
+
+def _is_users_exit(stop: BaseException) -> bool:
+    """Whether the user's code called `sys.exit`, as Lightning does for a signal."""
+    of_signal = isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt)
+    return isinstance(stop, SystemExit) and not of_signal
 
 
 OPENED = "the test rows were opened before, and what they said was lost; test_again=true opens them again"

@@ -39,7 +39,8 @@ class Stack:
     def __init__(self, members: Members) -> None:
         self._members, self._config = members, members.first
         self._rules = Rules.of(members.first)
-        traced_after = 2 if members.short else TRACED_AFTER  # a trial calls both, traced and untraced
+        # in a trial, each is called as it is and traced: three full batches, two rounds of metrics
+        traced_after = 3 if members.short else TRACED_AFTER
         self._engine = engine(members.module, members.trainer, members.numbers, traced_after)
         self._watch = None if members.shipped else Watch(members.module)
         self._train = [self._prepared(rows) for rows in members.train]
