@@ -30,10 +30,11 @@ from torch import Tensor
 from holdfast.hydra_seam import compose
 from holdfast.main import CONF, import_training
 from holdfast.model import MLP, Linear
-from holdfast.train.gradients import TRACED_AFTER, Gradients, LeastSquares, Mapped
+from holdfast.train.gradients import Gradients, LeastSquares, Mapped
 from holdfast.train.isolation import isolated
 from holdfast.train.members import Members
 from holdfast.train.stack import Stack
+from holdfast.train.tracing import TRACED_AFTER
 from holdfast.train.updates import RULES
 
 import_training()

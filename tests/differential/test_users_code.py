@@ -1,4 +1,7 @@
-"""Modules and data of users' own, made from parts: a stack gives what a Trainer alone gives, number by number."""
+"""Modules and data of users' own, made from parts: a stack gives what a Trainer alone gives, number by number.
+
+A third of the cases; with HOLDFAST_FAULTS=all, as CI has it, all of them.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every part by itself; with HOLDFAST_FAULTS=all, as CI has it, pairs of parts drawn by a fixed seed too."""
+    """Every part by itself, and pairs of parts drawn by a fixed seed."""
     for part in MODELS:
         yield Case((part,), None, part.sweep)
     nothing = next(part for part in MODELS if part.name == "nothing of its own")
@@ -57,8 +60,6 @@ def cases() -> Iterator[Case]:
     hyper = next(part for part in MODELS if part.name == "a hyperparameter")
     clash = next(part for part in DATA if part.name == "a hyperparameter that the module has too")
     yield Case((hyper,), clash, clash.sweep)  # alone, Lightning refuses what does not agree
-    if os.environ.get("HOLDFAST_FAULTS") != "all":
-        return
     dice = random.Random(20261124)
     plain = [part for part in MODELS if not part.top]
     for _ in range(40):
@@ -75,6 +76,7 @@ def _attributes(part: Part) -> set[str]:
 
 
 CASES = list(cases())
+CASES = CASES if os.environ.get("HOLDFAST_FAULTS") == "all" else CASES[::3]
 COEFFICIENTS = [case for case in CASES if case.data is None and len(case.models) == 1 and "model.l2" in case.sweep]
 COEFFICIENTS = [case for case in COEFFICIENTS if case.kind == "stack"]
 COEFFICIENTS = COEFFICIENTS if os.environ.get("HOLDFAST_FAULTS") == "all" else COEFFICIENTS[:4]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,7 +31,7 @@ def row(index: int) -> Row:
     return torch.tensor([index / 1e6]), torch.tensor([2 * index / 1e6 + 1])
 
 
-SEEN = SimpleNamespace(asked=0, data=None)  # attributes of an object are not restored after a job, as variables are
+SEEN = argparse.Namespace(asked=0, data=None)  # what objects of a library keep is not restored after a job
 
 
 class Counting(Dataset[Row]):

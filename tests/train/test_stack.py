@@ -23,12 +23,13 @@ from holdfast.model import MLP, Linear, Module
 from holdfast.runs import RunFolder, SweepFolder
 from holdfast.schema import Config
 from holdfast.train.bulk import Jobs, train_stack
-from holdfast.train.gradients import TRACED_AFTER, LeastSquares, Mapped
+from holdfast.train.gradients import LeastSquares, Mapped
 from holdfast.train.grid import Grid
 from holdfast.train.members import Members
 from holdfast.train.one import train_one
 from holdfast.train.stack import Stack
 from holdfast.train.stackable import share
+from holdfast.train.tracing import TRACED_AFTER
 
 NETWORKS = ("model=linear", "model=mlp model.hidden=[4]", "model=mlp model.hidden=[3,4] model.activation=relu")
 OPTIMIZERS = (

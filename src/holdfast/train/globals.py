@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.train.objects import Found, is_users, note_users
+from holdfast.train.objects import Found
+from holdfast.train.packages import is_users, note_users
 from holdfast.train.state import walk
 
 _modules: set[str] = set()  # that configurations have named

@@ -6,7 +6,6 @@ rows in the same order, so that a batch is read once for all of them.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -17,16 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from holdfast.model import Module, Regression
 from holdfast.model.module import exact
 from holdfast.train.numbers import JobNumbers, replaced
+from holdfast.train.tracing import TRACED_AFTER, Repeated
 
 Batch = tuple[Tensor, ...]
-
-TRACED_AFTER = 24
-"""Calls with the same shapes after which a function is traced: tracing takes as long as some fifty calls."""
 
 FEW_JOBS = 8
 """Jobs of a stream below which many small matrix products are slower than one sum over all streams."""
@@ -178,9 +174,9 @@ class Mapped:
         one = grad_and_value(lambda parameters, x, y, *own: self._call(self._loss, parameters, (x, y), own))
         # targets are repeated, since torch's losses go wrong where only the prediction is mapped over
         dims = (0, None, 0, *(0 for _ in numbers))
-        self._gradient = _Repeated(vmap(vmap(one, in_dims=dims), in_dims=0), context, traced_after)
+        self._gradient = Repeated(vmap(vmap(one, in_dims=dims), in_dims=0), context, traced_after)
         measure = lambda parameters, x, y, *own: self._call(self._statistics, parameters, (x, y), own)  # noqa: E731
-        self._measure = _Repeated(vmap(measure, in_dims=dims), context, traced_after - 1)
+        self._measure = Repeated(vmap(measure, in_dims=dims), context, traced_after - 1)
 
     def prepare(self, rows: Batch) -> Batch:
         """The rows as they are."""
@@ -267,51 +263,3 @@ class _Method(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         result: Tensor = getattr(self.module, self._name)(batch)
         return result
-
-
-class _Repeated:
-    """A function that is traced into its plain operations once it has been called often with the same shapes.
-
-    Args:
-        function: of tensors.
-        context: in which it is called and traced, as the precision asks.
-        traced_after: calls with the same shapes after which it is traced.
-    """
-
-    def __init__(
-        self, function: Callable[..., Any], context: Callable[[], AbstractContextManager[Any]], traced_after: int
-    ) -> None:
-        self._function, self._context, self._traced_after = function, context, traced_after
-        self._calls: Counter[Any] = Counter()
-        self._traced: dict[Any, Callable[..., Any]] = {}
-
-    def __call__(self, *tensors: Tensor) -> Any:
-        shapes = tuple(tensor.shape for tensor in tensors)
-        with self._context():
-            if shapes not in self._traced:
-                self._calls[shapes] += 1
-                if self._calls[shapes] < self._traced_after:
-                    return self._function(*tensors)
-                self._traced[shapes] = self._trace(tensors)
-            return self._traced[shapes](*tensors)
-
-    def _trace(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
-        try:
-            return _lean(make_fx(self._function)(*tensors))
-        except Exception:  # what can be mapped, but not traced, is called as it is
-            return self._function
-
-
-def _shape(node: Any) -> Any:
-    return getattr(node.meta.get("val"), "shape", node)  # nothing is equal to what has no shape
-
-
-def _lean(traced: torch.fx.GraphModule) -> Callable[..., Any]:
-    """The same operations without views that change nothing, a third of all that vmap leaves."""
-    views = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default, torch.ops.aten.expand.default)
-    for node in traced.graph.nodes:
-        if node.target in views and _shape(node) == _shape(node.args[0]):
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced.forward

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import collections
-import contextvars
 import functools
 import hashlib
-import io
 import logging
-import queue
 import random
 import sys
-import threading
 import types
 import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -25,10 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from holdfast.model import Module
+from holdfast.train.packages import is_users
 
 Container = dict[Any, Any] | list[Any]
-
-_OURS = frozenset({"holdfast", "hydra_plugins"})
 
 _LIGHTNINGS = frozenset({"_trainer", "_fabric", "_metric_attributes", "_device_mesh"})
 _MODULES = frozenset({"_optimizer", "_scheduler", "_monitor", "_sums"})
@@ -39,7 +34,6 @@ _LONG = 100_000
 
 _numbers = count()
 _opaque: dict[int, tuple[Any, int]] = {}  # objects that show nothing but themselves, kept alive, each with a number
-_users: set[str] = set()  # packages that configurations name, wherever they are installed
 
 
 class Found(NamedTuple):
@@ -58,33 +52,6 @@ class Found(NamedTuple):
 
 Inside = tuple[Hashable, Iterable[Found]]
 """What an object is, beside its class, and the objects that can be reached from it."""
-
-
-def note_users(module: str) -> None:
-    """Count a module, by its name, and all of its package as the user's, even if it is an installed package."""
-    top = module.partition(".")[0]
-    if top not in _OURS and top not in sys.stdlib_module_names and top not in ("torch", "lightning"):
-        _users.add(top)
-        is_users.cache_clear()
-
-
-@functools.cache
-def is_users(module: str) -> bool:
-    """Whether a module, by its name, is the user's: neither of the standard library nor installed, nor ours."""
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top in _OURS:
-        return False
-    file = getattr(sys.modules.get(top), "__file__", None) or ""
-    installed = any(part in ("site-packages", "dist-packages") for part in file.replace("\\", "/").split("/"))
-    return top in _users or not installed
-
-
-def is_hidden(value: Any) -> bool:
-    """Whether an object keeps a state that cannot be read without changing it."""
-    kinds = (Iterator, io.IOBase, contextvars.ContextVar, threading.local, queue.SimpleQueue, memoryview)
-    if is_users(type(value).__module__) or type(value).__name__ == "count":  # itertools.count shows where it is
-        return False
-    return isinstance(value, kinds)
 
 
 @functools.singledispatch

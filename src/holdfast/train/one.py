@@ -115,7 +115,7 @@ def train_one(
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
             if _is_users_exit(stop):
-                left = f"the user's code left by sys.exit({stop.code!r})"
+                left = f"the user's code left by sys.exit({stop})"
                 finish("failed", error=left, test_opened=opened + recorder.test_opened)
                 raise HoldfastError(left) from stop
             # no result.json: this run is not finished, it may be gone on with

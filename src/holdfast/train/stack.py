@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.data import row_order
-from holdfast.data.loading import EVALUATION_ROWS
-from holdfast.model.module import measure_jobs
 from holdfast.train.descent import Descents
-from holdfast.train.gradients import TRACED_AFTER, engine, on_device
+from holdfast.train.evaluation import evaluate
+from holdfast.train.gradients import Batch, engine, on_device
 from holdfast.train.grid import Grid, Numbers
 from holdfast.train.members import Members
 from holdfast.train.trace import CHECK_EVERY, Kept, Rules, Standing, Tell, Traces, judge, no_one, worst
+from holdfast.train.tracing import TRACED_AFTER
 from holdfast.train.updates import RULES, clip
 from holdfast.train.watch import UnstackableError, Watch
 
 _GATHERED = 1 << 20  # numbers gathered at a time: enough to be quick, few enough to stay in the cache
-_EVALUATED = 1 << 22  # numbers of a prediction at a time
 _SMALL = 1 << 20  # multiplications of an iteration below which a second thread costs more than it brings
 
 
@@ -39,8 +38,7 @@ class Stack:
     def __init__(self, members: Members) -> None:
         self._members, self._config = members, members.first
         self._rules = Rules.of(members.first)
-        # in a trial, each is called as it is and traced: three full batches, two rounds of metrics
-        traced_after = 3 if members.short else TRACED_AFTER
+        traced_after = 3 if members.short else TRACED_AFTER  # a trial calls each function as it is, and traced
         self._engine = engine(members.module, members.trainer, members.numbers, traced_after)
         self._watch = None if members.shipped else Watch(members.module)
         self._train = [self._prepared(rows) for rows in members.train]
@@ -49,8 +47,7 @@ class Stack:
         self._together = self._train[0] if len(self._train) == 1 else tuple(map(torch.cat, parts))
         settings = [config.optimizer for config in members.configs]
         self._update = RULES[members.first.optimizer["_target_"]](settings)
-        self._size, self._iterations = members.batch_size, members.iterations
-        self._jobs = len(members.configs)
+        self._size, self._iterations, self._jobs = members.batch_size, members.iterations, len(members.configs)
         self._begin()
 
     def train(self, tell: Tell = no_one) -> Traces:
@@ -235,28 +232,15 @@ class Stack:
 
     def _best_value(self) -> float:
         """The best metric of all jobs so far; NaN while there is none."""
-        values = self._standing.best[np.isfinite(self._standing.best)]
-        return float(values.min() if self._rules.mode == "min" else values.max()) if len(values) else np.nan
+        values = self._standing.best[np.isfinite(self._standing.best)].tolist()
+        return float((min if self._rules.mode == "min" else max)(values, default=np.nan))
 
-    def _measured(self, prepared: list[tuple[Tensor, ...]], split: str) -> dict[str, NDArray[np.float64]]:
+    def _measured(self, prepared: list[Batch], split: str) -> dict[str, NDArray[np.float64]]:
         """The metrics of the live jobs over all rows of a split, each of shape `(live jobs,)`."""
-        # of all places of the grid, those of jobs that are over too: a product of another width rounds otherwise
+        # of the whole grid, with jobs that are over: a product of another width rounds otherwise
         flat, jobs = self._parameters.flatten(1), self._grid.jobs.flatten()
-        sources = self._members.source_of[jobs]
-        found: dict[str, NDArray[np.float64]] = {}
-        for number in np.unique(sources):
-            rows = prepared[number]
-            # rows in the portions that a Trainer gets them in: the statistics of a user's module need not add up
-            portions = list(zip(*(part.split(EVALUATION_ROWS) for part in rows), strict=True))
-            width = max(1, _EVALUATED // min(EVALUATION_ROWS, len(rows[0])))
-            mine = np.flatnonzero(sources == number)
-            for some in np.split(mine, range(width, len(mine), width)):
-                parameters = flat if len(some) == len(jobs) else flat[:, some]
-                sums = torch.stack([self._engine.statistics(parameters, part, jobs[some]) for part in portions])
-                metrics = measure_jobs(self._members.module, sums.to("cpu", torch.float64).sum(0), split)
-                for name, values in metrics.items():
-                    found.setdefault(name, np.empty(len(sources)))[some] = values
-        return {name: values[self._grid.at] for name, values in found.items()}
+        measured = evaluate(self._engine, self._members, flat, jobs, split=split, prepared=prepared)
+        return {name: values[self._grid.at] for name, values in measured.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that an epoch leaves to the next, by name."""

@@ -6,7 +6,11 @@ keeps. Of the modules of two jobs: whatever differs is what tells these jobs apa
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
+import io
+import queue
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.train.objects import Container, Found, is_hidden, look_into
+from holdfast.train.objects import Container, Found, look_into
+from holdfast.train.packages import is_users
 
 _HASHED = 1 << 24
 """Bytes of a tensor up to which its values are read; of a larger one the count of its changes is."""
@@ -111,10 +116,18 @@ def read(module: nn.Module) -> State:
             _note_tensor(state, path, value, where)
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            if is_hidden(value):
+            if _is_hidden(value):
                 state.hidden[path] = kind
             state.leaves[path] = (kind, look_into(value)[0])
     return state
+
+
+def _is_hidden(value: Any) -> bool:
+    """Whether an object keeps a state that cannot be read without changing it."""
+    kinds = (Iterator, io.IOBase, contextvars.ContextVar, threading.local, queue.SimpleQueue, memoryview)
+    if is_users(type(value).__module__) or type(value).__name__ == "count":  # itertools.count shows where it is
+        return False
+    return isinstance(value, kinds)
 
 
 def _note_tensor(state: State, path: str, value: Tensor, where: tuple[Container, Any] | None) -> None:
