@@ -31,6 +31,14 @@ def row(index: int) -> Row:
     return torch.tensor([index / 1e6]), torch.tensor([2 * index / 1e6 + 1])
 
 
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Workers of loaders end with the reading; other tests may have left processes of their own."""
+    before = set(multiprocessing.active_children())
+    yield
+    assert not set(multiprocessing.active_children()) - before
+
+
 SEEN = argparse.Namespace(asked=0, data=None)  # what objects of a library keep is not restored after a job
 
 
@@ -157,7 +165,6 @@ def test_of_many_rows_few_are_drawn_fairly_and_in_order(form: str) -> None:
     assert torch.equal(again.x("train"), drawn.x("train"))
     exact = drawn.least_squares()
     np.testing.assert_allclose([exact.weight[0], exact.bias], [1 if form == "big" else 2, 1], rtol=1e-5)
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +194,6 @@ def test_what_cannot_be_drawn_is_read_from_the_front(form: str, words: list[str]
         assert SEEN.asked == rows + 10
     if form == "sampler":
         assert len(SEEN.data.train.dataset.asked) == rows
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("form", ["dictionaries", "several"])
@@ -229,7 +235,6 @@ def test_a_sweep_over_many_rows_ends_with_a_page_that_says_so(
         assert code == 0, said
         assert len(SEEN.data.train.dataset.asked) <= 10_000
         assert len(SEEN.data.val.dataset.asked) <= 10_000
-    assert not multiprocessing.active_children()
 
 
 def test_of_our_rows_those_that_were_trained_on_are_read_as_they_lie() -> None:
