@@ -101,7 +101,7 @@ def test_the_trial_follows_the_rows_of_each_job() -> None:
 
 
 def test_what_ships_with_holdfast_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.train.stackable.try_together", lambda configs: pytest.fail("it was tried"))
+    monkeypatch.setattr("holdfast.train.stackable.try_together", lambda configs, most: pytest.fail("it was tried"))
     (found,) = share([own("lr=0.1"), own("lr=0.2")])
     assert found.reason is None
 

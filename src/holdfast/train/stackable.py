@@ -148,10 +148,12 @@ def _divided(
     try:
         with isolated():  # as if nothing had been built before
             most = try_one(configs[jobs[0]])
-        try_together([configs[job] for job in jobs])
+        try_together([configs[job] for job in jobs], most)
         return [Share(tuple(jobs), None, most, note)]
     except UnstackableError as error:
         reason = str(error)
+    except Exception as error:
+        reason = f"it could not be tried: {in_a_line(error)}"
     for number, (what, key) in enumerate(divisions):
         parts: dict[Hashable, list[int]] = {}
         for job in jobs:

@@ -49,11 +49,12 @@ _NAMED_VALUES = 4
 """Values of a key that are no numbers of which each gets into the trial."""
 
 
-def try_together(configs: Sequence[Config]) -> None:
+def try_together(configs: Sequence[Config], most: int = _AT_ONCE) -> None:
     """Train jobs both ways and compare all that comes out.
 
     Args:
         configs: of jobs that have the same structure.
+        most: jobs that memory has room for.
 
     Raises:
         UnstackableError: a number differs, or one of the two ways fails.
@@ -86,8 +87,9 @@ def try_together(configs: Sequence[Config]) -> None:
     for index, trace in enumerate(alone.traces):
         for name, stacked, expected in _numbers(members, traces, trace, index):
             compare(members.module, name, (stacked, expected), tolerance)
-    for first in range(0, len(configs), _AT_ONCE):
-        some = configs[first : first + _AT_ONCE]
+    at_once = min(most, _AT_ONCE)
+    for first in range(0, len(configs), at_once):
+        some = configs[first : first + at_once]
         with isolated():
             compare_each([_for_trial(config, precision, 1.0) for config in some], tolerance)
 
