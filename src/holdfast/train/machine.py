@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import StrategyRegistry
 
-from holdfast import ranks
+from holdfast import ranks, rules
 from holdfast.errors import ConfigError, DeviceError, Problem, in_a_line
 from holdfast.schema import Config
 from holdfast.train.isolation import load, switches_restored
@@ -119,7 +119,7 @@ def _check_devices(needs: Needs) -> list[Problem]:
 
 
 def _check_strategy(strategy: str) -> list[Problem]:
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    strategies = ["auto", *(name for name in StrategyRegistry.available_strategies() if not rules.strategy(name))]
     if strategy in strategies:
         return []
     return [Problem(f"trainer.strategy={strategy}", f"no such strategy; {did_you_mean(strategy, strategies)}")]
