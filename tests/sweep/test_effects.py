@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,14 +83,24 @@ class Forgets(pl.LightningModule):
 '''
 
 
-def test_a_sweep_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Sweep over one of these modules; returns the exit code and what was printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "users_optimizer.py").write_text(MODULE)
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "brings.yaml").write_text("defaults: [linear]\n_target_: users_optimizer.Brings\n")
-    words = "model=brings optimizer=sgd,adam seed=0,1 epochs=1 batch_size=20 hydra.sweep.dir=swept"
-    code, said = command_line("-m", "--config-dir", "conf", *words.split())
+
+    def run(option: str, *words: str) -> tuple[int, str]:
+        (tmp_path / "users_effects.py").write_text(MODULE)
+        (tmp_path / "conf" / "model").mkdir(parents=True)
+        (tmp_path / "conf" / "model" / "mine.yaml").write_text(option)
+        common = ("model=mine", "epochs=1", "batch_size=20", "hydra.sweep.dir=swept")
+        return command_line("-m", "--config-dir", "conf", *common, *words)
+
+    return run
+
+
+def test_a_sweep_says_so(sweep: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    code, said = sweep("defaults: [linear]\n_target_: users_effects.Brings\n", "optimizer=sgd,adam", "seed=0,1")
     assert code == 0
     assert "no effect: optimizer: jobs that differ only there are identical, such as jobs 0, 2" in said
     assert "the same as that of job" in said
@@ -99,14 +110,8 @@ def test_a_sweep_says_so(tmp_path: Path, monkeypatch: Any) -> None:
     assert "optimizer had no effect" in (tmp_path / "swept" / "report.html").read_text()
 
 
-def test_a_learning_rate_that_is_not_passed_on_has_no_effect(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "users_rate.py").write_text(MODULE)
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "forgets.yaml").write_text("_target_: users_rate.Forgets\n")
-    words = "model=forgets lr=0.01,0.1 epochs=1 batch_size=20 report=false hydra.sweep.dir=swept"
-    _, said = command_line("-m", "--config-dir", "conf", *words.split())
+def test_a_learning_rate_that_is_not_passed_on_has_no_effect(sweep: Callable[..., tuple[int, str]]) -> None:
+    _, said = sweep("_target_: users_effects.Forgets\n", "lr=0.01,0.1", "report=false")
     assert "no effect: lr: jobs that differ only there are identical, such as jobs 0, 1" in said
 
 

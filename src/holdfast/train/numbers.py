@@ -47,12 +47,12 @@ def differing(shared: State, states: Sequence[State], like: Tensor) -> list[JobN
         states: of the module of each job; all of the same structure.
         like: a tensor of the device of the parameters.
     """
-    found = []
+    numbers = []
     for path, (container, key) in shared.where.items():
         values = [state.numbers[path] for state in states]
         if any(not same_number(value, values[0]) for value in values):
-            found.append(JobNumbers(container, key, _stacked(values, like)))
-    return found
+            numbers.append(JobNumbers(container, key, _stacked(values, like)))
+    return numbers
 
 
 def _stacked(values: Sequence[float | Tensor], like: Tensor) -> Tensor:

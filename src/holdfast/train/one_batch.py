@@ -105,7 +105,7 @@ def _free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         with open("/proc/meminfo") as stream:
-            found = dict(line.split(":") for line in stream)
-        return int(found["MemAvailable"].split()[0]) * 1024
+            sizes = dict(line.split(":") for line in stream)
+        return int(sizes["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

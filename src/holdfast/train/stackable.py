@@ -69,14 +69,14 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
     """Put jobs together whose modules differ in numbers only, and try them."""
     groups: dict[Hashable, list[int]] = {}
     refused: dict[str, list[int]] = {}
-    known: dict[Hashable, tuple[str | None, Hashable]] = {}
+    verdicts: dict[Hashable, tuple[str | None, Hashable]] = {}  # of each different module and data module
     for index, config in enumerate(configs):
         parts = ((_look_at_module, (repr(config.model), config.seed)), (_look_at_data, repr(config.data)))
         looks = []
         for look, key in parts:
-            if (look, key) not in known:
-                known[look, key] = _safely(look, config)
-            looks.append(known[look, key])
+            if (look, key) not in verdicts:
+                verdicts[look, key] = _safely(look, config)
+            looks.append(verdicts[look, key])
         reason = next((reason for reason, _ in looks if reason is not None), None)
         if reason is not None:
             refused.setdefault(reason, []).append(index)
@@ -84,7 +84,7 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
             groups.setdefault(tuple(structure for _, structure in looks), []).append(index)
     alone = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
     note = "" if len(groups) < 2 else "jobs whose modules differ in more than numbers have stacks of their own"
-    return [found for jobs in groups.values() for found in _divided(configs, jobs, _DIVISIONS, note)] + alone
+    return [part for jobs in groups.values() for part in _divided(configs, jobs, _DIVISIONS, note)] + alone
 
 
 def _safely(look: Callable[[Config], Hashable], config: Config) -> tuple[str | None, Hashable]:
@@ -162,8 +162,8 @@ def _divided(
             continue
         rest, why = divisions[number + 1 :], f"a stack for each value of {what}: in one for all of them {reason}"
         first, *others = parts.values()
-        found = _divided(configs, first, rest, why)
-        if all(part.reason is not None for part in found):
+        shares = _divided(configs, first, rest, why)
+        if all(part.reason is not None for part in shares):
             break  # it is not the values: the others would only be tried in vain
-        return found + [part for some in others for part in _divided(configs, some, rest, why)]
+        return shares + [part for some in others for part in _divided(configs, some, rest, why)]
     return [Share(tuple(jobs), reason)]
