@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,14 @@ def test_a_job_that_cannot_work_is_refused_as_a_run_would_be() -> None:
 
 
 def test_what_is_sent_to_another_process_does_not_grow_with_the_jobs() -> None:
+    # A process of its own: Hydra's conformance tests load Hydra's plugins again, after which the classes of the
+    # first loading can no longer be pickled.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(_send_a_loader).result()
+
+
+def _send_a_loader() -> None:
+    version.setbase("1.3")
     loader = ours()
     master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
     names = ("sgd", "adam", "adamw", "rmsprop")
