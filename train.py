@@ -1,6 +1,6 @@
 """The command line: `python train.py lr=0.01`."""
 
-from holdfast.main import main
+from holdfast.cli.main import main
 
 if __name__ == "__main__":
     main()

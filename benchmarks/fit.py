@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from holdfast.cli.main import CONF
+from holdfast.compose import compose
 from holdfast.data import Line, row_order
-from holdfast.hydra_seam import compose
-from holdfast.main import CONF
-from holdfast.runs import RunFolder
-from holdfast.train.one import train_one
+from holdfast.single.trainer import train_one
+from holdfast.store.folders import RunFolder
 
 gc.freeze()
 gc.enable()

@@ -27,15 +27,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.hydra_seam import compose
-from holdfast.main import CONF, import_training
+from holdfast.cli.main import CONF, import_training
+from holdfast.compose import compose
 from holdfast.model import MLP, Linear
-from holdfast.train.gradients import Gradients, LeastSquares, Mapped
-from holdfast.train.isolation import isolated
-from holdfast.train.members import Members
-from holdfast.train.stack import Stack
-from holdfast.train.tracing import TRACED_AFTER
-from holdfast.train.updates import RULES
+from holdfast.single.isolation import isolated
+from holdfast.stacked.gradients import Gradients, LeastSquares, Mapped
+from holdfast.stacked.inputs import Members
+from holdfast.stacked.loop import Stack
+from holdfast.stacked.optimizers import RULES
+from holdfast.stacked.tracing import TRACED_AFTER
 
 import_training()
 

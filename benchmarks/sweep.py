@@ -25,9 +25,9 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from holdfast.hydra_seam import Loader
-from holdfast.hydra_seam.sweeping import Sweep
-from holdfast.main import CONF
+from holdfast.cli.main import CONF
+from holdfast.compose import Loader
+from holdfast.compose.sweeping import Sweep
 
 JOBS = 50
 ROUNDS = 5

@@ -12,8 +12,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 
-from holdfast.main import main
-from holdfast.runs import Result, RunFolder
+from holdfast.cli.main import main
+from holdfast.store.folders import Result, RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 

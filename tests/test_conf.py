@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.main import CONF
-from holdfast.runs import SweepFolder
-from tests.train.test_events import read
+from holdfast.cli.main import CONF
+from holdfast.store.folders import SweepFolder
+from tests.record.test_events import read
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if "hydra" not in path.relative_to(CONF).parts)
 

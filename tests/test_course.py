@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from docs.make import PAGE, figure, lessons
-from holdfast.main import CONF
+from holdfast.cli.main import CONF
 from holdfast.model import Linear
-from holdfast.report import reading
-from holdfast.runs import Result, RunFolder, SweepFolder
+from holdfast.report import read as reading
+from holdfast.store.folders import Result, RunFolder, SweepFolder
 from tests.conftest import Ran
 
 TEXT = PAGE.read_text()

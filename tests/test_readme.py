@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.main import CONF
+from holdfast.cli.main import CONF
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text()

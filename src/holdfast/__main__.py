@@ -8,7 +8,7 @@ import sys
 if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False) and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
 
-from holdfast.main import main
+from holdfast.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.runs import SweepFolder
+from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 from tests.differential.parts import DATA, IMPORTS, MODELS, Part, data_source, model_source
-from tests.train.test_stack import assert_alike, curves
+from tests.stacked.test_loop import assert_alike, curves
 
 TOLERANCES = {"64-true": (1e-9, 1e-12), "32-true": (1e-4, 1e-6)}
 """Relative and absolute, as the design fixed them before anything was compared."""

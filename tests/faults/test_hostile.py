@@ -18,8 +18,8 @@ import torch
 import yaml
 
 from holdfast.errors import CheckpointError
-from holdfast.runs import RunFolder, SweepFolder
-from holdfast.train.checkpoint import load
+from holdfast.record.checkpoint import load
+from holdfast.store.folders import RunFolder, SweepFolder
 from tests.conftest import Ran, command_line
 
 Run = Callable[..., Ran]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.runs import RunFolder
+from holdfast.store.folders import RunFolder
 from tests.conftest import ROOT
 
 ALL = os.environ.get("HOLDFAST_FAULTS") == "all"

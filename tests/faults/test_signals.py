@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.runs import RunFolder
-from holdfast.train.checkpoint import load
+from holdfast.record.checkpoint import load
+from holdfast.store.folders import RunFolder
 from tests.conftest import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "train.py")]

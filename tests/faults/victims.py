@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from holdfast.main import import_training, main
-from holdfast.runs import RunFolder, SweepFolder
+from holdfast.cli.main import import_training, main
+from holdfast.store.folders import RunFolder, SweepFolder
 
 SINGLE = ("data=linear", "data.rows=60", "data.features=2", "batch_size=12", "epochs=3", "report=false")
 SWEEPS = {
@@ -61,7 +61,7 @@ def victim(words: list[str], folder: Path, prepare: Callable[[], None] = lambda:
             os.dup2(out, 2)
             import torch
 
-            from holdfast.train import writer
+            from holdfast.record import writer
 
             torch.set_num_threads(1)
             writer.SECONDS_BETWEEN_WRITES = 0.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.runs import SweepFolder
+from holdfast.store.folders import SweepFolder
 from tests.browser import CHROMIUM, DRIVER, MISSING, chromium, eventually, opened, tensorboard
 from tests.conftest import ROOT
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from holdfast.hydra_seam.recall import Recall, refuse
-from holdfast.main import CONF
+from holdfast.cli.main import CONF
+from holdfast.compose.recompose import Recall, refuse
 from holdfast.model import Linear
-from holdfast.report import reading
+from holdfast.report import read as reading
 from holdfast.report.page import spread
 from holdfast.report.pictures import Picture, Pictures
-from holdfast.runs import Result, RunFolder, SweepFolder
-from holdfast.sweep.select import Job, rank
+from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.sweeps.rank import Job, rank
 from tests.conftest import Ran, command_line
 
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from holdfast.cli.main import CONF
+from holdfast.compose import compose
 from holdfast.data import DataModule, Line, Rows
-from holdfast.hydra_seam import compose
-from holdfast.main import CONF
-from holdfast.report.reading import Table
-from holdfast.runs import SweepFolder
+from holdfast.report.read import Table
+from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 
 Row = tuple[Tensor, Tensor]

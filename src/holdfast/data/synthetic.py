@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from holdfast.data.loading import Rows
+from holdfast.config.rules import count
+from holdfast.data.order import Rows
+from holdfast.data.seeding import derive
 from holdfast.data.split import Split, split_rows
-from holdfast.rules import count
-from holdfast.seeding import derive
 
 
 def line(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from holdfast.report.style import NAMED, Curve, short
-from holdfast.runs import RunFolder
-from holdfast.sweep.select import Job, Ranking, swept_keys
+from holdfast.store.folders import RunFolder
+from holdfast.sweeps.rank import Job, Ranking, swept_keys
 
 MOST = 60
 """Jobs drawn as lines; of more, so many from all ranks."""

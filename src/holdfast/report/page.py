@@ -13,11 +13,11 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from holdfast.report.reading import LeastSquares
-from holdfast.sweep.effects import without_effect
-from holdfast.sweep.finish import row
-from holdfast.sweep.select import Job, Ranking, swept_keys
-from holdfast.validation import key_of
+from holdfast.config.check import key_of
+from holdfast.report.read import LeastSquares
+from holdfast.sweeps.effects import without_effect
+from holdfast.sweeps.finish import row
+from holdfast.sweeps.rank import Job, Ranking, swept_keys
 
 LISTED = 100
 """Jobs that diverged or failed and are told one by one."""

@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from holdfast.errors import in_a_line
-from holdfast.report import figures, reading
+from holdfast.report import figures
+from holdfast.report import read as reading
 from holdfast.report.choice import PANELS, Choice, number
-from holdfast.report.reading import ConfigOf, LeastSquares, Numbers, Table
+from holdfast.report.read import ConfigOf, LeastSquares, Numbers, Table
 from holdfast.report.style import Curve
-from holdfast.runs import RunFolder
-from holdfast.sweep.select import Job, Ranking
+from holdfast.store.folders import RunFolder
+from holdfast.sweeps.rank import Job, Ranking
 
 AXES = 3
 """Swept keys that get a figure each."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.files import replacing
-from holdfast.runs import RunFolder
-from holdfast.train import events
+from holdfast.record import events
+from holdfast.store.files import replacing
+from holdfast.store.folders import RunFolder
 
 SHOWN = 100
 """Rows of the leaderboard in Text; all of them are in the CSV file."""

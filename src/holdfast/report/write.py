@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.files import replacing
+from holdfast.config.schema import Config
 from holdfast.report import tensorboard
 from holdfast.report.page import Page, Section, command
 from holdfast.report.pictures import Pictures
-from holdfast.report.reading import ConfigOf
+from holdfast.report.read import ConfigOf
 from holdfast.report.style import png
-from holdfast.runs import Result, RunFolder, SweepFolder
-from holdfast.schema import Config
-from holdfast.sweep import resume
-from holdfast.sweep.openings import opened
-from holdfast.sweep.select import Job, Ranking, rank
+from holdfast.store.files import replacing
+from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.test_ledger import opened
+from holdfast.sweeps import resume
+from holdfast.sweeps.rank import Job, Ranking, rank
 
 MOST_SETS = 4
 """Data sets of a sweep that get figures of their own."""

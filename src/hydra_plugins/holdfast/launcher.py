@@ -28,13 +28,13 @@ class StackedLauncher(BasicLauncher):
 
     def stacking(self) -> Any:
         """What plans and trains the jobs; None for a program that is not Holdfast's own."""
-        from holdfast.hydra_seam.loader import Loader
-        from holdfast.main import task
+        from holdfast.cli.main import task
+        from holdfast.compose.loader import Loader
 
         assert self.hydra_context is not None
         ours = self.task_function is task and isinstance(self.hydra_context.config_loader, Loader)
         if ours and self._stacking is None:
-            from holdfast.hydra_seam.stacking import Stacking
+            from holdfast.compose.stacking import Stacking
 
             self._stacking = Stacking(self)
         return self._stacking

@@ -37,7 +37,7 @@ class HoldfastSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run every combination of the values listed in the arguments."""
-        from holdfast.hydra_seam.loader import Loader
+        from holdfast.compose.loader import Loader
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -46,7 +46,7 @@ class HoldfastSweeper(BasicSweeper):
         if not isinstance(loader, Loader):
             returns: list[Sequence[JobReturn]] = super().sweep(arguments)
             return returns
-        from holdfast.hydra_seam.sweeping import Sweep
+        from holdfast.compose.sweeping import Sweep
 
         sweep = Sweep(loader, self.config, self.params, arguments)
         returns, self.exit_code = sweep.run(self.launcher, self.max_batch_size)

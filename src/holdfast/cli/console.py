@@ -1,0 +1,269 @@
+"""What a run and a sweep say on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shlex
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.sweeps.finish import Finished, row
+from holdfast.sweeps.rank import Job, Ranking, job_name, swept_keys
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+ALL_SHOWN = 20
+"""Up to so many jobs are all in the table."""
+
+BEST_SHOWN = 10
+"""Of more jobs, so many are."""
+
+
+GROUP_SHOWN = 5
+"""Jobs of a group that are named in a line."""
+
+
+_NOT_SHOWN = ("status", "iterations", "seconds")  # columns of the leaderboard that the table has no room for
+
+
+class BelowError(logging.Filter):
+    """Keeps errors off standard output; they go to standard error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record belongs on standard output."""
+        return record.levelno < logging.ERROR
+
+
+def silence() -> None:
+    """Keep a job's log in its file, off the terminal."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
+
+
+def summary(result: Result, folder: RunFolder) -> str:
+    """The end of a run in a few lines: its best epoch, its files, and how to look at it.
+
+    Args:
+        result: how the run ended.
+        folder: where it lies.
+    """
+    lines = []
+    if result.status == "diverged":
+        lines.append(f"This run {result.error}. A smaller learning rate may help.")
+    lines.append(f"{_best(result)}  ({result.epochs} epochs, {result.iterations} iterations, {result.seconds:.1f} s)")
+    if result.test is not None:
+        lines.append(f"test rows opened {result.test_opened}x: {_metrics(result.test)}")
+    files = [path.name for path in (folder.best, folder.last, folder.weights, folder.result) if path.exists()]
+    lines += _places(folder.path, files)
+    return "\n".join(lines)
+
+
+def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = ()) -> str:
+    """The end of a sweep: a table with the winner marked, why it won, what it does on test rows, what failed.
+
+    Args:
+        folder: the sweep's.
+        finished: its rankings, and what `selection.json` says of them.
+        flags: what the command line said of where configurations lie.
+    """
+    jobs = sorted((job for ranking in finished.rankings for job in ranking.jobs), key=lambda job: job.number)
+    lines = ["", *_table(finished.rankings, jobs), ""]
+    for entry in finished.selections:
+        number = entry["winner"]
+        lines.append(f"winner: {jobs[number].name}: {entry['why']}")
+        if entry["test"] is not None:
+            lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
+        if "test_error" in entry:
+            lines.append(f"its test failed: {entry['test_error']}")
+        lines.append(f"alone:  {jobs[number].command(flags)}")
+        lines += _effects(entry)
+    if not finished.selections:
+        lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
+    for job in jobs:
+        if job.result.status == "failed":
+            lines.append(f"{job.name} failed: {job.result.error}")
+    lines += _places(folder.path, sorted(path.name for path in folder.path.glob("[!.]*") if path.is_file()))
+    return "\n".join(lines)
+
+
+def _effects(selection: dict[str, Any]) -> list[str]:
+    """Which swept keys changed nothing, and which jobs are therefore the same."""
+    keys, groups = selection.get("without_effect") or [], selection.get("identical") or []
+    if not keys:
+        return []
+    alike = ", ".join(map(str, groups[0][:GROUP_SHOWN])) + (" ..." if len(groups[0]) > GROUP_SHOWN else "")
+    return [f"no effect: {', '.join(keys)}: jobs that differ only there are identical, such as jobs {alike}"]
+
+
+def _places(path: Path, files: Sequence[str]) -> list[str]:
+    """Where the files lie, and the command that shows them in TensorBoard."""
+    near = Path(os.path.relpath(path))
+    shown = path.absolute() if ".." in near.parts or near == Path() else near
+    root = shown.parent.parent if shown.parent.name in ("runs", "sweeps") else shown
+    return [f"{shown}: {' '.join(files)}", f"tensorboard --logdir {shlex.quote(str(root))}"]
+
+
+class View:
+    """A line for every job that ends, if they are few, and on a terminal one bar for the sweep.
+
+    Args:
+        jobs: the words of every job.
+        mode: whether a lower ("min") or a higher ("max") metric is better.
+    """
+
+    def __init__(self, jobs: Sequence[Sequence[str]], mode: Literal["min", "max"]) -> None:
+        self._jobs, self._better = jobs, min if mode == "min" else max
+        self._bar: tqdm[Any] | None = None
+        self._done = 0.0  # jobs, and shares of jobs
+        self._ended = 0
+        self._best = math.nan
+
+    def __enter__(self) -> View:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=len(self._jobs), mininterval=0.1, unit="job", leave=False, dynamic_ncols=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def epoch(self, jobs: int, epochs: int, epoch: int, best: float) -> None:
+        """One more epoch of jobs that are trained together.
+
+        Args:
+            jobs: how many.
+            epochs: how many each has.
+            epoch: which one has ended, from 0.
+            best: the best metric of these jobs so far.
+        """
+        if self._bar is not None:
+            known = [value for value in (best, self._best) if not math.isnan(value)]
+            self._best = self._better(known, default=math.nan)
+            self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {_number(self._best)}", refresh=False)
+            self._advance(self._done + jobs / epochs)
+
+    def ended(self, number: int, result: Result | None) -> None:
+        """A job has ended."""
+        self._ended += 1
+        self._advance(max(self._done, self._ended))
+        if len(self._jobs) <= ALL_SHOWN and result is not None:
+            line = f"{job_name(number, self._jobs[number])}: {_outcome(result)}"
+            if self._bar is None:
+                print(line, flush=True)
+            else:
+                self._bar.write(line, file=sys.stdout)
+
+    def _advance(self, done: float) -> None:
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(int(done) - self._bar.n)
+
+
+class Watch(View):
+    """The same for jobs that are run by a launcher which does not tell how they end.
+
+    Args:
+        folder: the sweep's, where results appear.
+        jobs, mode: as those of a View.
+    """
+
+    _SECONDS = 0.1
+
+    def __init__(self, folder: SweepFolder, jobs: Sequence[Sequence[str]], mode: Literal["min", "max"]) -> None:
+        super().__init__(jobs, mode)
+        self._folder = folder
+        self._waiting = dict.fromkeys(range(len(jobs)))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> View:
+        super().__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+        super().__exit__(kind, error, trace)
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        for number in list(self._waiting):
+            result = self._folder.job(number).read()
+            if result is not None:
+                del self._waiting[number]
+                self.ended(number, result)
+
+
+def _outcome(result: Result) -> str:
+    if result.status == "failed":
+        return f"failed: {result.error}"
+    if result.status == "diverged":
+        return str(result.error)
+    return f"{_best(result)}  ({result.seconds:.1f} s)"
+
+
+def _best(result: Result) -> str:
+    if result.best is None:
+        return f"no epoch had a finite {result.metric}: there is no best epoch"
+    text = f"best {result.metric} {_number(result.best[result.metric])} in epoch {result.best['epoch']}"
+    training = result.best.get("train/loss")
+    return text if training is None else f"{text}, train/loss {_number(training)}"
+
+
+def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
+    """The jobs as aligned columns, best first, winners marked; of many jobs the best ten."""
+    keys = swept_keys(jobs)
+    shown = [(ranking, place, job) for ranking in rankings for place, job in enumerate(ranking.jobs, start=1)]
+    rest = 0
+    if len(shown) > ALL_SHOWN:
+        best = [entry for entry in shown if entry[1] <= BEST_SHOWN and entry[2].value is not None]
+        shown, rest = best, len(shown) - len(best)
+    lines: list[list[str]] = []
+    for ranking, place, job in shown:
+        cells = {name: value for name, value in row(job, keys).items() if name not in _NOT_SHOWN}
+        if not lines:
+            lines.append(["", "rank", *cells, "status"])
+        mark, rank = ("*" if job is ranking.winner else ""), (str(place) if job.value is not None else "-")
+        status = job.result.status if job.result.status != "diverged" else str(job.result.error).partition(":")[0]
+        lines.append([mark, rank, *map(_cell, cells.values()), status])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if rest:
+        counts = Counter(job.result.status for job in jobs)
+        told = ", ".join(f"{number} {status}" for status, number in counts.items())
+        text.append(f"... and {rest} more in leaderboard.csv ({told})")
+    return text
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else _number(value) if isinstance(value, float) else str(value)
+
+
+def _metrics(metrics: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in metrics.items())
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.6g}"

@@ -1,0 +1,84 @@
+"""`python train.py --help`, made from the schema and the YAML files alone: Hydra's own takes seconds to build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import yaml
+
+from holdfast.config.check import word
+from holdfast.config.conversion import describe
+from holdfast.config.options import OPTIONS
+from holdfast.config.schema import Config
+
+_HEAD = """\
+python train.py [key=value ...]             train one run
+python train.py -m key=value,value ...      train one job for each value, or for each combination of values
+python train.py report FOLDER               draw the figures and the page of a finished run or sweep again
+
+Keys, with their defaults. A group takes the name of one of its files: optimizer=adam. Each group's own keys are shown
+for the files that ship with Holdfast; --config-dir FOLDER adds your own."""
+
+_FOOT = """\
+--cfg job           print the configuration, do not run        --config-dir FOLDER   your own groups
+--multirun, -m      sweep                                      --hydra-help          Hydra's own flags and keys
+-sc install=bash    tab completion"""
+
+
+def help_text(conf: Path) -> str:
+    """All keys and groups, what they mean and what they may be.
+
+    Args:
+        conf: the folder of the primary configuration.
+    """
+    values = _read(conf / "config.yaml")
+    lines = [_HEAD, ""]
+    hints = get_type_hints(Config)
+    for field in fields(Config):
+        if not (is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict):
+            lines.append(_line(word(field.name, values[field.name]), hints[field.name], field.metadata, 0))
+    for field in fields(Config):
+        if is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict:
+            lines += _group(conf, field.name, hints[field.name])
+    experiments = "|".join(_names(conf, "experiment"))
+    lines += ["", f"experiment={experiments}  whole settings, one file each in conf/experiment"]
+    return "\n".join([*lines, "", _FOOT])
+
+
+def _group(conf: Path, name: str, hint: Any) -> Iterator[str]:
+    yield ""
+    yield f"{name}={'|'.join(_names(conf, name))}"
+    told: set[str] = set()
+    for option in _names(conf, name):
+        values = _read(conf / name / f"{option}.yaml")
+        cls = OPTIONS.get(values.get("_target_", "")) or (hint if is_dataclass(hint) else None)
+        lines = [line for line in _keys(cls, values, f"{name}.") if line not in told] if cls else []
+        told.update(lines)
+        if lines and not is_dataclass(hint):
+            yield f"  {option}: {(cls.__doc__ or '').strip().splitlines()[0]}"
+        yield from lines
+
+
+def _keys(cls: Any, values: dict[str, Any], path: str) -> Iterator[str]:
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        if is_dataclass(hints[field.name]):
+            yield from _keys(hints[field.name], values[field.name], f"{path}{field.name}.")
+        elif field.name in values and field.metadata:
+            yield _line(word(f"{path}{field.name}", values[field.name]), hints[field.name], field.metadata, 2)
+
+
+def _line(shown: str, hint: Any, metadata: Any, indent: int) -> str:
+    return f"{' ' * indent}{shown:<{44 - indent}} {metadata['meaning']}: {describe(hint, metadata)}"
+
+
+def _names(conf: Path, group: str) -> list[str]:
+    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return values

@@ -1,0 +1,104 @@
+"""Configurations composed again from the words that a folder recorded, against today's conf and nothing else.
+
+What lies in a folder may come from anyone, so words that could run something are refused: a `_target_`, an
+interpolation such as `${oc.env:HOME}`, a key of Hydra's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+
+from holdfast.compose import overrides as words
+from holdfast.compose.loader import CONFIG_NAME, Composed, Loader, search_path
+from holdfast.errors import ConfigError, Problem, in_a_line
+
+
+class Recall:
+    """Composes recorded words.
+
+    Args:
+        conf: the folder of the primary configuration.
+        flags: `--config-dir` and the like, as typed today.
+
+    Attributes:
+        problems: what was wrong with words that could not be composed, or no longer give what they gave.
+    """
+
+    def __init__(self, conf: Path, flags: Sequence[str] = ()) -> None:
+        version.setbase("1.3")
+        arguments = get_args_parser().parse_args(list(flags))
+        self._loader = Loader(search_path(arguments, conf))
+        Hydra("train", self._loader)  # makes Hydra's resolvers known
+        name = arguments.config_name or CONFIG_NAME
+        self._master = self._loader.load_configuration(name, ["hydra.mode=RUN"], RunMode.RUN)
+        self.problems: dict[str, None] = {}
+
+    def __call__(self, recorded: Sequence[str], config_hash: str) -> Composed | None:
+        """The configuration, if the words still give the one with this digest."""
+        try:
+            refuse(recorded)
+            composed = self.compose(recorded)
+        except ConfigError as error:
+            self.problems[in_a_line(error)] = None
+            return None
+        if composed.config_hash != config_hash:
+            self.problems["the configuration in conf/ is no longer the one that was trained with"] = None
+            return None
+        return composed
+
+    def compose(self, recorded: Sequence[str]) -> Composed:
+        """What the words give today.
+
+        Raises:
+            ConfigError: they cannot work.
+        """
+        return self._loader.job(self._master, list(recorded))
+
+
+def refuse(recorded: Sequence[str]) -> None:
+    """Look for words that could run something.
+
+    Raises:
+        ConfigError: with every such word.
+
+    >>> refuse(["lr=0.1", "optimizer=adam"])
+    >>> refuse(["+callbacks.x={_target_: os.system}"])
+    Traceback (most recent call last):
+    ...
+    holdfast.errors.ConfigError: 1 problem in the configuration; nothing was run.
+    <BLANKLINE>
+      +callbacks.x={_target_: os.system}  is recorded in the folder, and could run something: type it yourself
+    """
+    problems: list[Problem] = []
+    for item in words.parse(recorded, problems):
+        texts = [item.key_or_group, *map(str, _texts(item))]
+        if item.key_or_group.partition("/")[0].partition(".")[0] == "hydra" or any(map(_could_run, texts)):
+            lesson = "is recorded in the folder, and could run something: type it yourself"
+            problems.append(Problem(words.text(item), lesson))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _could_run(text: str) -> bool:
+    return "_target_" in text or "${" in text
+
+
+def _texts(item: Override) -> Iterator[Any]:
+    """All keys and values of what a word says."""
+    waiting = [item.value()] if not item.is_sweep_override() else [str(item.value())]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        else:
+            yield value

@@ -1,0 +1,207 @@
+"""The options of the groups that ship with Holdfast: their keys, types, ranges and meanings.
+
+An option is known by its `_target_`; one whose `_target_` is not in `OPTIONS` is the user's own and brings its own
+keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from holdfast.config import rules
+
+Check = Callable[[Any], "str | None"]
+T = TypeVar("T")
+
+OPTIONS: dict[str, type] = {}
+"""The dataclass of each `_target_` that ships with Holdfast."""
+
+
+def setting(
+    meaning: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    check: Check | None = None,
+) -> Any:
+    """A field of the schema.
+
+    Args:
+        meaning: what the value is, with its unit.
+        above: the value must be greater than this.
+        least: the smallest value allowed.
+        most: the largest value allowed.
+        check: says what is wrong with a value, or None.
+    """
+    return field(metadata={"meaning": meaning, "above": above, "least": least, "most": most, "check": check})
+
+
+def option(target: str) -> Callable[[type[T]], type[T]]:
+    """Register the keys that the group option with this `_target_` takes."""
+
+    def register(cls: type[T]) -> type[T]:
+        OPTIONS[target] = cls
+        return cls
+
+    return register
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+@dataclass
+class _Rows:
+    """What every data module of ours takes."""
+
+    batch_size: int | Literal["full"] = setting("rows per iteration; follows the top-level batch_size", least=1)
+    order_seed: int = setting("seed of the row order; follows the top-level seed", least=0)
+    seed: int = setting("seed of the rows and the split", least=0)
+    shuffle: bool = setting("new row order every epoch")
+    num_workers: int = setting("processes that load batches; 0 loads in the main process", least=0)
+
+
+@option("holdfast.data.Line")
+@dataclass
+class LineData(_Rows):
+    """Points on a line with noise, and outliers among the training rows."""
+
+    start: float = setting("first x")
+    stop: float = setting("end of x, exclusive")
+    step: float = setting("distance between neighbouring x", above=0)
+    slope: float = setting("true slope")
+    intercept: float = setting("true intercept")
+    noise: float = setting("standard deviation of the noise, in units of y", least=0)
+    outliers: dict[int | str, float] | None = setting("training rows to replace, and their y", check=rules.outliers)
+
+
+@option("holdfast.data.Linear")
+@dataclass
+class LinearData(_Rows):
+    """A random linear function of many features, split at random."""
+
+    rows: int = setting("rows in all, before the split", least=3)
+    features: int = setting("columns of x", least=1)
+    fractions: list[float] = setting("share of train, validation and test rows", check=rules.fractions)
+    noise: float = setting("standard deviation of the noise, in units of y", least=0)
+    outlier_fraction: float = setting("share of training rows whose y is replaced", least=0, most=1)
+
+
+ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
+"""Keys of a data group that say in what order rows are visited, not which rows there are."""
+
+
+UNKNOWN_ROWS = "unknown rows of "
+"""Begins the digest of validation rows that could not be made, since the data module raised."""
+
+
+def source(data: Mapping[str, Any]) -> str:
+    """What tells whether two data groups have the same rows, in whichever order they are visited.
+
+    >>> source({"noise": 0.1, "batch_size": 1}) == source({"batch_size": 5, "noise": 0.1})
+    True
+    """
+    return repr(sorted((key, value) for key, value in data.items() if key not in ORDER))
+
+
+# --------------------------------------------------------------------------------------------------- model
+
+
+@option("holdfast.model.Linear")
+@dataclass
+class LinearModel:
+    """y = w x + b."""
+
+    features: int = setting("columns of x", least=1)
+    weight: float | None = setting("initial value of every weight; null draws them from the seed")
+    bias: float | None = setting("initial bias; null draws it from the seed")
+
+
+@option("holdfast.model.MLP")
+@dataclass
+class MLPModel:
+    """A multi-layer perceptron."""
+
+    features: int = setting("columns of x", least=1)
+    hidden: list[int] = setting("units of each hidden layer", check=rules.widths)
+    activation: Literal["tanh", "relu"] = setting("nonlinearity after each hidden layer")
+    dropout: float = setting("share of hidden units set to zero while training", least=0, most=1)
+
+
+# ----------------------------------------------------------------------------------------------- optimizer
+
+
+@dataclass
+class _Optimizer:
+    """What every optimizer takes."""
+
+    lr: float = setting("learning rate; follows the top-level lr", above=0)
+    weight_decay: float = setting("L2 penalty on the parameters", least=0)
+
+
+@option("torch.optim.SGD")
+@dataclass
+class SGD(_Optimizer):
+    """Stochastic gradient descent."""
+
+    momentum: float = setting("share of the last step kept in the next", least=0)
+    dampening: float = setting("share of the gradient held back from the momentum", least=0)
+    nesterov: bool = setting("look ahead along the momentum; needs momentum and no dampening")
+
+
+@option("torch.optim.Adam")
+@dataclass
+class Adam(_Optimizer):
+    """Adam."""
+
+    betas: list[float] = setting("decay of the two running means", check=rules.betas)
+    eps: float = setting("added to the denominator", above=0)
+    amsgrad: bool = setting("use the AMSGrad variant")
+
+
+@option("torch.optim.AdamW")
+@dataclass
+class AdamW(Adam):
+    """Adam with decoupled weight decay."""
+
+
+@option("torch.optim.RMSprop")
+@dataclass
+class RMSprop(_Optimizer):
+    """RMSprop."""
+
+    alpha: float = setting("decay of the running mean of squares", least=0, most=1)
+    eps: float = setting("added to the denominator", above=0)
+    momentum: float = setting("share of the last step kept in the next", least=0)
+    centered: bool = setting("divide by the variance instead of the mean square")
+
+
+# ----------------------------------------------------------------------------------------------- scheduler
+
+
+@option("torch.optim.lr_scheduler.StepLR")
+@dataclass
+class StepLR:
+    """Multiply lr by gamma every step_size epochs."""
+
+    step_size: int = setting("epochs between two drops", least=1)
+    gamma: float = setting("factor of each drop", above=0)
+
+
+@option("torch.optim.lr_scheduler.ExponentialLR")
+@dataclass
+class ExponentialLR:
+    """Multiply lr by gamma every epoch."""
+
+    gamma: float = setting("factor per epoch", above=0)
+
+
+@option("torch.optim.lr_scheduler.CosineAnnealingLR")
+@dataclass
+class CosineAnnealingLR:
+    """Lower lr along half a cosine."""
+
+    T_max: int = setting("epochs to the lowest lr; follows the top-level epochs", least=1)
+    eta_min: float = setting("lowest lr", least=0)

@@ -1,0 +1,114 @@
+"""What may stand in a configuration: every key, its type, its range and what it means.
+
+The values themselves live in conf/, one file per group option; no default is written here. What the options of the
+groups `data`, `model`, `optimizer` and `scheduler` take stands in `options.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from holdfast.config import rules
+from holdfast.config.options import setting
+
+# ------------------------------------------------------------------------------- callbacks, trainer, logger
+
+
+@dataclass
+class Divergence:
+    """When a run is called diverged."""
+
+    threshold: float = setting("a loss above this, in size, ends the run", above=0)
+
+
+@dataclass
+class EarlyStopping:
+    """When a run that no longer improves ends."""
+
+    patience: int | None = setting("epochs without improvement before the end; null never ends early", least=1)
+    min_delta: float = setting("smallest change that counts as improvement", least=0)
+
+
+@dataclass
+class Callbacks:
+    """What watches the run. Further entries with a `_target_` are Lightning callbacks of the user's own."""
+
+    divergence: Divergence = setting("")
+    early_stopping: EarlyStopping = setting("")
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """What passes through to `lightning.pytorch.Trainer`, and one key of ours."""
+
+    full_train_loss: bool = setting("measure train/loss over all training rows each epoch")
+    strategy: str = setting("how several devices work together", check=rules.strategy)
+    num_nodes: int = setting("machines", least=1)
+    max_steps: int = setting("end after this many iterations; -1 for no limit", check=rules.steps)
+    max_time: str | None = setting("end after this time, as DD:HH:MM:SS", check=rules.duration)
+    accumulate_grad_batches: int = setting("batches per update of the parameters", least=1)
+    gradient_clip_val: float | None = setting("largest gradient, by gradient_clip_algorithm", above=0)
+    gradient_clip_algorithm: Literal["norm", "value"] = setting("what gradient_clip_val bounds")
+    limit_train_batches: int | float | None = setting(
+        "batches per epoch, as a number or a share", above=0, check=rules.share
+    )
+    limit_val_batches: int | float | None = setting(
+        "validation batches, as a number or a share", above=0, check=rules.share
+    )
+    deterministic: bool = setting("refuse operations that are not deterministic")
+    benchmark: bool | None = setting("let cuDNN look for the fastest algorithms")
+    detect_anomaly: bool = setting("stop at the first NaN in a backward pass; slow")
+    sync_batchnorm: bool = setting("share batch-norm statistics between devices")
+
+
+@dataclass
+class Sweep:
+    """How a sweep is trained, and what it leaves behind."""
+
+    keep: int | Literal["all"] = setting("folders of jobs to keep: those of the best, or all", least=1)
+    max_stack: int | None = setting("most jobs trained as one program; null lets memory decide", least=1)
+
+
+@dataclass
+class Logger:
+    """Where metrics go. Further entries with a `_target_` are Lightning loggers of the user's own."""
+
+    tensorboard: bool = setting("write an event file for TensorBoard")
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+# ----------------------------------------------------------------------------------------------- top level
+
+PRECISIONS = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"]
+
+
+@dataclass
+class Config:
+    """Everything a run needs to know. Groups whose option has a `_target_` stay plain mappings."""
+
+    lr: float = setting("learning rate", above=0)
+    batch_size: int | Literal["full"] = setting("rows per iteration; full is batch gradient descent", least=1)
+    epochs: int = setting("passes over the training rows", least=1)
+    seed: int = setting("seed of the initial weights and of the row order", least=0)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = setting("hardware to train on")
+    devices: int | list[int] | Literal["auto"] = setting(
+        "how many devices, or which: 2, [0,1], auto", least=1, check=rules.devices
+    )
+    precision: PRECISIONS = setting("bits of the weights and of the arithmetic")
+    metric: str = setting("what selects the best epoch and the winner")
+    mode: Literal["min", "max"] = setting("whether a lower or a higher metric is better")
+    test: bool = setting("open the test rows once, after the fit, with the best weights")
+    report: bool | Literal["auto"] = setting("draw figures and a page; auto draws for a sweep, not for a single run")
+    resume: str | None = setting("folder of a run, or with -m of a sweep, to go on with")
+    retry_failed: bool = setting("with resume: run failed jobs again")
+    test_again: bool = setting("with resume: open test rows that were opened before; it is counted")
+    data: dict[str, Any] = setting("the rows")
+    model: dict[str, Any] = setting("what is fitted")
+    optimizer: dict[str, Any] = setting("how the parameters move")
+    scheduler: dict[str, Any] = setting("how lr changes from epoch to epoch")
+    callbacks: Callbacks = setting("")
+    trainer: Trainer = setting("")
+    logger: Logger = setting("")
+    sweep: Sweep = setting("")

@@ -1,0 +1,1 @@
+"""Which jobs are trained together, and the trials that show it."""

@@ -1,0 +1,78 @@
+"""The jobs of a sweep: every combination of the values listed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from holdfast.config.check import key_of
+from holdfast.errors import ConfigError, Problem
+
+_SPACED = re.compile(r"(?P<kind>log|lin)space\((?P<arguments>[^()]*)\)")
+
+
+def spell_out(word: str) -> str:
+    """A word in which `logspace(first, last, count)` and `linspace(...)` are lists of values.
+
+    `logspace` takes the ends themselves, not their exponents: its values have equal ratios, as `linspace`'s have equal
+    differences. Both ends are among the values, exactly.
+
+    Args:
+        word: a key and its value, `lr=logspace(1e-4, 1e-2, 3)`; anything else is returned as it is.
+
+    Raises:
+        ConfigError: the arguments are not two numbers and a count.
+
+    >>> spell_out("lr=logspace(1e-4, 1e-2, 3)"), spell_out("data.noise=linspace(0, 1, 5)")
+    ('lr=0.0001,0.001,0.01', 'data.noise=0.0,0.25,0.5,0.75,1.0')
+    """
+    key, equals, value = word.partition("=")
+    found = _SPACED.fullmatch(value.strip())
+    if not found:
+        return word
+    kind = found["kind"]
+    try:
+        first, last, count = found["arguments"].split(",")
+        ends, number = (float(first), float(last)), int(count)
+    except ValueError:
+        raise ConfigError([Problem(word, f"must be {kind}space(first, last, count)")]) from None
+    if number < 2 or not all(map(math.isfinite, ends)) or (kind == "log" and min(ends) <= 0):
+        raise ConfigError([Problem(word, "needs finite ends, above 0 for logspace, and a count from 2 on")])
+    values = _spaced(*ends, number, logarithmic=kind == "log")
+    return key + equals + ",".join(map(repr, values))
+
+
+def words_of(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
+    """The words of a sweep: those of `hydra.sweeper.params`, unless typed again, and those that were typed.
+
+    >>> words_of({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
+    ['seed=1', 'lr=5']
+    """
+    kept = [f"{key}={_written((params or {})[key])}" for key in unlisted(params, typed)]
+    return [spell_out(word) for word in (*kept, *typed)]
+
+
+def unlisted(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
+    """The keys of `hydra.sweeper.params` that were not typed: those that make a sweep of the command.
+
+    >>> unlisted({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
+    ['seed']
+    """
+    again = {key_of(word) for word in typed}
+    return [key for key in params or {} if key_of(key) not in again]
+
+
+def _spaced(first: float, last: float, count: int, *, logarithmic: bool) -> list[float]:
+    shares = [step / (count - 1) for step in range(count)]
+    if logarithmic:
+        values = [first ** (1 - share) * last**share for share in shares]
+    else:
+        values = [first * (1 - share) + last * share for share in shares]
+    # twelve digits: 0.001, not 0.0010000000000000002
+    return [first, *(float(f"{value:.12g}") for value in values[1:-1]), last]
+
+
+def _written(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""One job, trained by Lightning's Trainer."""

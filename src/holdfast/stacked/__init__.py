@@ -1,0 +1,1 @@
+"""Many jobs, trained as one batched program."""

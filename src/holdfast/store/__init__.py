@@ -1,0 +1,1 @@
+"""What lies on disk: names of files, results, locks, digests."""

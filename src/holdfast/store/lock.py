@@ -1,0 +1,123 @@
+"""Whose a folder is: claiming a new one, and holding one while working in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from holdfast.errors import FolderError
+from holdfast.store.files import sweep_leftovers
+from holdfast.store.folders import RunFolder
+
+LONGEST_WAIT = 60.0
+"""Seconds that the processes of one launch may start apart."""
+
+
+def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
+    """Make a folder that no other run has.
+
+    Args:
+        path: the folder wanted.
+        chosen: whether the user named it. A name of ours that is taken gets _2, _3 and so on, so that two
+            starts in the same second never share a folder; a name the user chose is never changed.
+        key: the key that names it.
+
+    Raises:
+        FolderError: the user's folder already holds files, or the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                if chosen and (not path.is_dir() or any(item.name != RunFolder.LOCK for item in path.iterdir())):
+                    begun = RunFolder(path).begun.exists() and key == "hydra.run.dir"
+                    remedy = f"To go on with the run in it: python train.py resume={path}\n" if begun else ""
+                    raise FolderError(
+                        f"{key}={path} already holds files; nothing was run and nothing was overwritten.\n"
+                        f"{remedy}Choose another folder, or leave {key} out to get a new one."
+                    ) from None
+                if chosen:
+                    return path
+    except OSError as error:
+        raise FolderError(f"The folder {path} cannot be made: {error.strerror}.") from error
+    raise AssertionError("count() never ends")
+
+
+@contextmanager
+def held(path: Path, launch: str = "") -> Iterator[None]:
+    """Be the only process that works in a folder; what an earlier one left half written is removed.
+
+    The lock is the operating system's, so that a process that was killed holds nothing.
+
+    Args:
+        path: the folder.
+        launch: the name of the launch whose other processes wait for this one.
+
+    Raises:
+        FolderError: another process works there; the message says which.
+    """
+    while True:
+        lock = os.open(path / RunFolder.LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            os.close(lock)
+            raise FolderError(f"{path} is in use by {holder}; nothing was run. Wait for it, or stop it.") from None
+        if _is_still(path / RunFolder.LOCK, lock):
+            break
+        os.close(lock)  # the one before removed it right after we had opened it
+    try:
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}{_suffix(launch)}".encode(), 0)
+        sweep_leftovers(path)
+        sweep_leftovers(RunFolder(path).figures)
+        yield
+    finally:
+        (path / RunFolder.LOCK).unlink(missing_ok=True)
+        os.close(lock)
+
+
+def await_leader(path: Path, launch: str) -> None:
+    """Wait until the first process of a launch holds a folder and has begun its run there.
+
+    Raises:
+        FolderError: that did not happen in time.
+    """
+    latest = time.monotonic() + LONGEST_WAIT
+    while not (RunFolder(path).begun.exists() and _holder(path).endswith(_suffix(launch))):
+        if time.monotonic() > latest:
+            raise FolderError(
+                f"{path}: the first process of {launch} has begun no run there within {LONGEST_WAIT:.0f} s; "
+                "what that process printed says why. This one did nothing."
+            )
+        time.sleep(0.1)
+
+
+def _suffix(launch: str) -> str:
+    return f", {launch}" if launch else ""
+
+
+def _holder(path: Path) -> str:
+    try:
+        return (path / RunFolder.LOCK).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _is_still(path: Path, opened: int) -> bool:
+    """Whether a path names the file that was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(opened))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,141 @@
+"""The end of a sweep, from the files of its jobs: leaderboard, the one opening of the test rows, selection."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.config.schema import Config
+from holdfast.errors import HoldfastError, in_a_line
+from holdfast.store.files import replacing, sync, write_json
+from holdfast.store.folders import SweepFolder
+from holdfast.store.test_ledger import Openings
+from holdfast.sweeps.effects import identical, without_effect
+from holdfast.sweeps.rank import Job, Ranking, rank, swept_keys
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A sweep at its end.
+
+    Attributes:
+        rankings: its jobs, best first, for each data set.
+        selections: what `selection.json` says of each data set that has a winner.
+    """
+
+    rankings: list[Ranking]
+    selections: list[dict[str, Any]]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if no job failed, and there is a winner whose test went well."""
+        failed = any(job.result.status == "failed" for ranking in self.rankings for job in ranking.jobs)
+        tested = not any("test_error" in entry for entry in self.selections)
+        return 0 if self.selections and tested and not failed else 1
+
+
+def finish(
+    folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config], *, again: bool = False
+) -> Finished:
+    """Rank the jobs, test the winner on rows that nobody has seen, and write down who won and why.
+
+    A winner's name and the digest of its weights are on disk before the test rows are read, and `selection.json` is
+    written last of all. Where the data differ between jobs there is a winner, and an opening, for each data set.
+
+    Args:
+        folder: the sweep's.
+        jobs: every job and how it ended.
+        config_of: the configuration of a job.
+        again: open test rows that were opened before.
+    """
+    rankings = rank(jobs, config_of(0).mode)
+    _write_leaderboard(folder, rankings)
+    if (keep := config_of(0).sweep.keep) != "all":
+        folder.drop(
+            {
+                job.number: job.result
+                for ranking in rankings
+                for job in ranking.jobs[keep:]
+                if job.result.status != "failed"  # its log may be all that tells why
+            }
+        )
+    sync(folder.path)
+    openings = Openings(folder, again=again)
+    told = []
+    for ranking in rankings:
+        if (winner := ranking.winner) is None:
+            continue
+        if not folder.job(winner.number).best.exists():
+            raise HoldfastError(
+                f"{winner.name} won, but its files could not be kept; no test rows were opened for it.\n"
+                f"To train it again: python train.py -m resume={folder.path}"
+            )
+        entry = {**_selected(ranking, winner), "test": None}
+        try:
+            run = folder.job(winner.number)
+            entry["test"] = openings.test(winner.number, ranking.data, run, config_of(winner.number))
+        except Exception as error:  # a winner that cannot be tested is the winner all the same
+            entry["test_error"] = in_a_line(error)
+        told.append({**entry, "test_opened": openings.count(ranking.data)})
+    if len(rankings) == 1 and told:
+        folder.adopt(folder.job(told[0]["winner"]))
+        told[0]["sha256"] = folder.digests()
+        write_json(folder.selection, told[0])
+    else:
+        why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if told else "no job completed"
+        write_json(folder.selection, {"winner": None, "why": why, "data_sets": told})
+    return Finished(rankings, told)
+
+
+def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
+    metric = winner.result.metric
+    runner_up = ""
+    if ranking.margin is not None:
+        ahead = f"{ranking.margin:.6g} ahead of" if ranking.margin else "the same as that of"
+        runner_up = f", {ahead} job {ranking.jobs[1].number}"
+    completed = sum(job.value is not None for job in ranking.jobs)
+    return {
+        "winner": winner.number,
+        "overrides": winner.overrides,
+        "metric": metric,
+        "value": winner.value,
+        "margin": ranking.margin,
+        "why": f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}",
+        "data": ranking.data,
+        "without_effect": without_effect(ranking.jobs),
+        "identical": identical(ranking.jobs),
+    }
+
+
+def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
+    """One line of the leaderboard, without its rank."""
+    best = job.result.best or {}
+    metrics = dict.fromkeys(("val/loss", "train/loss", job.result.metric))
+    return {
+        "job": job.number,
+        "status": job.result.status,
+        **{key: job.given.get(key) for key in keys},
+        **{name: best.get(name) for name in metrics},
+        "best_epoch": best.get("epoch"),
+        "iterations": job.result.iterations,
+        "seconds": round(job.result.seconds, 3),
+    }
+
+
+def _write_leaderboard(folder: SweepFolder, rankings: Sequence[Ranking]) -> None:
+    jobs = [job for ranking in rankings for job in ranking.jobs]
+    keys = swept_keys(jobs)
+    lines = [
+        {"rank": place if job.value is not None else None, **row(job, keys)}
+        for ranking in rankings
+        for place, job in enumerate(ranking.jobs, start=1)
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    with replacing(folder.leaderboard) as stream:
+        stream.write(text.getvalue().encode())

@@ -1,0 +1,122 @@
+"""Who wins a sweep: the completed job with the lowest validation metric, among jobs with the same validation rows."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from holdfast.config.check import key_of
+from holdfast.config.options import UNKNOWN_ROWS
+from holdfast.store.folders import Result
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep and how it ended.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        overrides: its words.
+        data: digest of its validation rows; it begins with `UNKNOWN_ROWS` where they could not be made.
+        result: how it ended.
+    """
+
+    number: int
+    overrides: list[str]
+    data: str
+    result: Result
+
+    @property
+    def name(self) -> str:
+        """It by its number and its words: `job 3 (lr=0.1)`."""
+        return job_name(self.number, self.overrides)
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """The values of its words, as they were typed, by their keys."""
+        return {key_of(word): word.partition("=")[2] for word in self.overrides}
+
+    def command(self, flags: Sequence[str] = ()) -> str:
+        """The command that runs it alone, with flags such as `--config-dir`."""
+        return shlex.join(["python", "train.py", *flags, *self.overrides])
+
+    @property
+    def value(self) -> float | None:
+        """The metric that counts; None for a job that did not complete, or never had a finite one."""
+        best = self.result.best
+        value = best[self.result.metric] if best is not None and self.result.status == "completed" else None
+        return value if value is not None and math.isfinite(value) else None
+
+
+def job_name(number: int, words: Sequence[str]) -> str:
+    """A job by its number and its words: `job 3 (lr=0.1)`."""
+    return f"job {number} ({' '.join(words)})" if words else f"job {number}"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The jobs of one data set, best first, those that cannot win last.
+
+    Attributes:
+        data: digest of the validation rows they share.
+        jobs: all of them.
+        winner: the first, if it can win.
+        margin: what the runner-up's metric is worse by; None without a runner-up.
+    """
+
+    data: str
+    jobs: tuple[Job, ...]
+    winner: Job | None
+    margin: float | None
+
+
+def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
+    """Rank the jobs of a sweep, one ranking for each data set among them.
+
+    Equal metrics go to the lower job number. Jobs on different validation rows are never compared: a lower loss on
+    other rows says nothing.
+
+    Args:
+        jobs: in any order.
+        mode: whether a lower ("min") or a higher ("max") metric is better.
+
+    Returns:
+        A ranking for each data set, in the order of their first jobs.
+    """
+    sign = 1 if mode == "min" else -1
+
+    def place(job: Job) -> tuple[bool, float, bool, int]:
+        value = job.value
+        return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
+
+    by_data: dict[str, list[Job]] = {}
+    for job in sorted(jobs, key=lambda job: job.number):
+        by_data.setdefault(job.data, []).append(job)
+    failed = [
+        data
+        for data, alike in by_data.items()
+        if data.startswith(UNKNOWN_ROWS) and all(job.result.status == "failed" for job in alike)
+    ]
+    if len(failed) < len(by_data):  # jobs without rows are no data set of their own
+        lost = [job for data in failed for job in by_data.pop(data)]
+        next(iter(by_data.values())).extend(lost)
+    rankings = []
+    for data, alike in by_data.items():
+        ordered = tuple(sorted(alike, key=place))
+        values = [job.value for job in ordered[:2] if job.value is not None]
+        margin = sign * (values[1] - values[0]) if len(values) == 2 else None
+        rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))
+    return rankings
+
+
+def swept_keys(jobs: Sequence[Job]) -> list[str]:
+    """The keys that differ between the jobs, in the order they were typed."""
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in job.given.items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1 or len(jobs) == 1]

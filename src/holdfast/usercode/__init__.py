@@ -1,0 +1,1 @@
+"""What a user's module and data module can read and change."""

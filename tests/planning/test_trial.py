@@ -1,0 +1,114 @@
+"""The trial of a stack: which jobs it takes, and what it refuses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from holdfast.data import Line, Rows
+from holdfast.model import Linear, Regression
+from holdfast.planning import trial
+from holdfast.planning.share import share
+from holdfast.planning.trial import extremes, try_together
+from holdfast.usercode.watch import UnstackableError
+from tests.stacked.test_loop import own
+
+HERE = "tests.planning.test_trial"
+
+
+def fake(lr: float, seed: int, **model: Any) -> Any:
+    return SimpleNamespace(lr=lr, seed=seed, model=model, data={}, optimizer={"lr": lr}, scheduler={})
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(0, 3), st.sampled_from([None, 1.0, "a", True, -2.0])),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_the_smallest_and_the_largest_of_every_value_are_tried(jobs: list[Any]) -> None:
+    configs = [fake(lr, seed, l2=l2) for lr, seed, l2 in jobs]
+    chosen = extremes(configs)
+    assert len(set(chosen)) == len(chosen) >= min(2, len(jobs))
+    for column in range(2):
+        values = [job[column] for job in jobs]
+        assert {min(values), max(values)} <= {jobs[index][column] for index in chosen}
+    kinds = {repr(job[2]) for job in jobs if job[2] in (None, "a", True)}
+    if len({repr(job[2]) for job in jobs}) > 1:
+        assert kinds <= {repr(jobs[index][2]) for index in chosen}
+
+
+def test_a_grid_is_tried_on_two_jobs() -> None:
+    assert extremes([fake(lr, seed) for lr in (0.1, 0.2, 0.3) for seed in range(5)]) == [0, 14]
+
+
+class Fine(Linear):
+    pass
+
+
+class Steps(Regression):
+    """Divides by what is zero until the first step was made."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(1, 1))
+        nn.init.zeros_(self.network.bias)  # type: ignore[arg-type]
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        return super().loss(batch) / self.network.bias.detach().abs().sum()
+
+
+class Shifted(Line):
+    """Its rows depend on an argument, and so does its order."""
+
+    def __init__(self, extra: float = 0.0, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.extra = extra
+
+    def draw(self, split: Any) -> Rows:
+        rows = super().draw(split)
+        return Rows(rows.x, rows.y + self.extra)
+
+
+def jobs(name: str, *words: str) -> list[Any]:
+    return [own(f"++model._target_={HERE}.{name}", "batch_size=20", *word.split()) for word in words]
+
+
+@pytest.mark.parametrize("rate", ["1e3", "1e6", "1e12"])
+def test_rates_that_diverge_are_tried_at_smaller_ones(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    alone = trial._alone
+    monkeypatch.setattr(trial, "_alone", lambda config: seen.append(config.optimizer["lr"]) or alone(config))  # type: ignore[func-returns-value]
+    try_together(jobs("Fine", f"lr={rate}", "lr=0.01"))
+    assert max(seen[-2:]) < float(rate), "the trial compared finite numbers"
+
+
+def test_a_loss_that_is_never_finite_is_not_trusted() -> None:
+    with pytest.raises(UnstackableError, match="not finite, however small"):
+        try_together(jobs("Steps", "lr=0.01", "lr=0.02"))
+
+
+def test_the_trial_follows_the_rows_of_each_job() -> None:
+    data = f"++data._target_={HERE}.Shifted"
+    (found,) = share([own(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
+    assert found.reason is None
+
+
+def test_what_ships_with_holdfast_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.planning.share.try_together", lambda configs, most: pytest.fail("it was tried"))
+    (found,) = share([own("lr=0.1"), own("lr=0.2")])
+    assert found.reason is None
+
+
+def test_a_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that goes wrong for whatever reason is refused, with both numbers."""
+    step = trial.Stack._rate
+    monkeypatch.setattr(trial.Stack, "_rate", lambda self, epoch: step(self, epoch) * (1 + 1e-6 * epoch))
+    with pytest.raises(UnstackableError, match="loss_step of Fine is another one in a stack than by a Trainer: "):
+        try_together(jobs("Fine", "lr=0.01", "lr=0.02"))

@@ -1,0 +1,431 @@
+"""The stack against jobs trained alone, against itself, and against loops written by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+from holdfast.cli.main import CONF
+from holdfast.compose import compose
+from holdfast.config.schema import Config
+from holdfast.model import MLP, Linear, Module
+from holdfast.planning.share import share
+from holdfast.single.trainer import train_one
+from holdfast.stacked.gradients import LeastSquares, Mapped
+from holdfast.stacked.inputs import Members
+from holdfast.stacked.layout import Grid
+from holdfast.stacked.loop import Stack
+from holdfast.stacked.outputs import Jobs, train_stack
+from holdfast.stacked.tracing import TRACED_AFTER
+from holdfast.store.folders import RunFolder, SweepFolder
+
+NETWORKS = ("model=linear", "model=mlp model.hidden=[4]", "model=mlp model.hidden=[3,4] model.activation=relu")
+OPTIMIZERS = (
+    "optimizer=sgd",
+    "optimizer.momentum=0.9 optimizer.nesterov=true optimizer.weight_decay=0.01",
+    "optimizer.momentum=0.5 optimizer.dampening=0.3 trainer.gradient_clip_val=1.0",
+    "optimizer=adam optimizer.amsgrad=true optimizer.weight_decay=0.1",
+    "optimizer=adamw optimizer.betas=[0.5,0.9]",
+    "optimizer=rmsprop optimizer.centered=true optimizer.momentum=0.5",
+)
+SCHEDULERS = (
+    "scheduler=none",
+    "scheduler=step scheduler.step_size=1",
+    "scheduler=exponential",
+    "scheduler=cosine scheduler.eta_min=1e-4",
+)
+BATCHES = ("batch_size=1", "batch_size=7", "batch_size=20", "batch_size=full")
+DATA = ("data=line", "data=linear data.rows=100 data.features=3")
+
+
+@cache
+def configured(*words: str) -> Config:
+    return compose([*words, "accelerator=cpu"], CONF)
+
+
+def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[Jobs, SweepFolder]:
+    """Train jobs as one program and write their folders."""
+    folder.mkdir()
+    written, sweep = (
+        train_stack([configured(*words) for words in jobs], [list(words) for words in jobs], ["h"] * len(jobs)),
+        SweepFolder(folder),
+    )
+    for number, files in written.files(range(len(jobs))):
+        written.results[number] = sweep.place(number, files, written.results[number])
+    return written, sweep
+
+
+def alone(words: Sequence[str], folder: Path) -> RunFolder:
+    """Train one of them by a Trainer."""
+    folder.mkdir(parents=True)
+    train_one(configured(*words), RunFolder(folder), overrides=list(words), config_hash="h")
+    return RunFolder(folder)
+
+
+def assert_alike(one: Any, other: Any, rtol: float, atol: float, path: str = "") -> None:
+    """Hold containers against each other: keys, order, types, and numbers within a tolerance."""
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert list(one) == list(other), path
+        for key in one:
+            assert_alike(one[key], other[key], rtol, atol, f"{path}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for place, (mine, yours) in enumerate(zip(one, other, strict=True)):
+            assert_alike(mine, yours, rtol, atol, f"{path}/{place}")
+    elif isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"{path}: {text}")
+    elif isinstance(one, float):
+        np.testing.assert_allclose(one, other, rtol=rtol, atol=atol, equal_nan=True, err_msg=path)
+    else:
+        assert one == other, path
+
+
+def curves(folder: Path) -> dict[str, Any]:
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    found.Reload()
+    # events hold single precision
+    told = {tag: [[e.step, float(e.value)] for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    return {"scalars": told, "tensors": [*found.Tags()["tensors"]]}
+
+
+def assert_folders_alike(mine: Path, yours: Path, rtol: float, atol: float) -> None:
+    """Every file of a stacked job against that of the same job alone."""
+    names = [sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir()) for folder in (mine, yours)]
+    assert names[0] == names[1]
+    results = [json.loads((folder / "result.json").read_text()) for folder in (mine, yours)]
+    for result in results:
+        del result["seconds"], result["sha256"]
+    assert_alike(results[0], results[1], rtol, atol, "result")
+    ways = [np.load(folder / "descent.npy") for folder in (mine, yours) if "descent.npy" in names[0]]
+    if ways:
+        np.testing.assert_allclose(*ways, rtol=max(rtol, 1e-6), atol=max(atol, 1e-6))
+    for name in {"best.ckpt", "last.ckpt", "model.pth"} & set(names[0]):
+        loaded = [torch.load(folder / name, weights_only=True) for folder in (mine, yours)]
+        assert_alike(loaded[0], loaded[1], rtol, atol, name)
+    assert_alike(curves(mine), curves(yours), max(rtol, 1e-6), atol, "events")
+
+
+def combinations() -> list[tuple[str, ...]]:
+    """Every network with every optimizer; schedulers, batch sizes and data in turn, so that each meets each."""
+    found = []
+    for number in range(len(NETWORKS) * len(OPTIMIZERS)):
+        parts = (
+            NETWORKS[number % 3],
+            OPTIMIZERS[number % 6 if number < 6 else (number // 3 + number) % 6],
+            SCHEDULERS[(number // 2) % 4],
+            BATCHES[(number + number // 4) % 4],
+            DATA[(number // 5) % 2],
+        )
+        found.append(tuple(word for part in parts for word in part.split()))
+    return found
+
+
+@pytest.mark.parametrize("words", combinations(), ids=" ".join)
+def test_stack_equals_alone(words: tuple[str, ...], tmp_path: Path) -> None:
+    jobs = [
+        (*words, "precision=64-true", "epochs=3", f"lr={lr}", f"seed={seed}") for lr in (0.003, 0.03) for seed in (0, 1)
+    ]
+    _, sweep = stacked(jobs, tmp_path / "stack")
+    for number, job in enumerate(jobs):
+        folder = alone(job, tmp_path / f"alone{number}")
+        assert_folders_alike(sweep.job(number).path, folder.path, rtol=1e-9, atol=1e-12)
+        assert sweep.job(number).finished("h")
+
+
+@pytest.mark.parametrize("words", ["batch_size=1", "batch_size=20 model=mlp", "batch_size=full optimizer=adam"])
+def test_in_single_precision_too_where_jobs_converge(words: str, tmp_path: Path) -> None:
+    jobs = [(*words.split(), f"lr={lr}", f"seed={seed}", "data.outliers={}") for lr in (0.001, 0.01) for seed in (0, 5)]
+    _, sweep = stacked(jobs, tmp_path / "stack")
+    for number, job in enumerate(jobs):
+        folder = alone(job, tmp_path / f"alone{number}")
+        assert_folders_alike(sweep.job(number).path, folder.path, rtol=1e-4, atol=1e-6)
+
+
+def test_jobs_diverge_and_stop_in_the_same_epoch_as_alone(tmp_path: Path) -> None:
+    """Of these some diverge at once, some late, some stop early and some go on; the stack shrinks on the way."""
+    words = ("epochs=12", "precision=64-true", "batch_size=4", "callbacks.early_stopping.patience=2")
+    jobs = [(*words, f"lr={lr}", f"seed={seed}") for lr in (1e-4, 0.05, 0.2, 0.29, 0.4, 5.0, 1e6) for seed in (0, 1)]
+    written, sweep = stacked(jobs, tmp_path / "stack")
+    ends = [(result.status, result.epochs) for result in written.results]
+    assert len(set(ends)) > 3
+    for number, job in enumerate(jobs):
+        assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-7, 1e-10)
+
+
+def test_a_job_lost_inside_a_long_epoch_is_frozen_there(tmp_path: Path) -> None:
+    words = ("data=linear", "data.rows=4000", "data.features=2", "epochs=2", "precision=64-true")
+    jobs = [(*words, f"lr={lr}") for lr in (1e-3, 0.1, 3.0)]
+    written, sweep = stacked(jobs, tmp_path / "stack")
+    assert [result.iterations for result in written.results] == [4800, 4800, 1000]
+    for number, job in enumerate(jobs):
+        assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-7, 1e-10)
+
+
+def test_data_may_differ_in_their_numbers(tmp_path: Path) -> None:
+    words = ("epochs=2", "precision=64-true", "batch_size=20")
+    differing = (
+        "data.noise=0.1",
+        "data.noise=2.0",
+        "data.seed=3",
+        "data.outliers={}",
+        "data.shuffle=false",
+        "model.weight=4.0",
+    )
+    jobs = [(*words, word) for word in differing]
+    _, sweep = stacked(jobs, tmp_path / "stack")
+    for number, job in enumerate(jobs):
+        assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-9, 1e-12)
+
+
+def test_numbers_of_optimizer_and_scheduler_may_differ(tmp_path: Path) -> None:
+    words = ("epochs=4", "precision=64-true", "batch_size=20", "scheduler=step")
+    differing = (
+        ("optimizer.momentum=0.0", "scheduler.step_size=1"),
+        ("optimizer.momentum=0.9", "scheduler.step_size=2", "scheduler.gamma=0.5"),
+        ("optimizer.momentum=0.5", "optimizer.dampening=0.2", "optimizer.weight_decay=0.1"),
+    )
+    jobs = [(*words, *some) for some in differing]
+    _, sweep = stacked(jobs, tmp_path / "stack")
+    for number, job in enumerate(jobs):
+        assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-9, 1e-12)
+
+
+def test_against_a_loop_that_imports_nothing_of_ours() -> None:
+    """Batch gradient descent on y = -3x + 1 without noise, by numpy: losses of every iteration, weights of the last."""
+    rates, momenta = (0.01, 0.05, 0.1), (0.0, 0.9)
+    fixed = ("data.noise=0", "data.outliers={}", "batch_size=full", "model.weight=-15", "model.bias=-10")
+    jobs = [
+        (*fixed, "epochs=15", "precision=64-true", f"lr={rate}", f"optimizer.momentum={momentum}")
+        for rate in rates
+        for momentum in momenta
+    ]
+    traces = Stack(Members([configured(*words) for words in jobs])).train()
+    x = (-3 + 0.1 * np.arange(60)).astype(np.float32).astype(np.float64)
+    y = (-3 * (-3 + 0.1 * np.arange(60)) + 1).astype(np.float32).astype(np.float64)
+    for number, (rate, momentum) in enumerate((rate, momentum) for rate in rates for momentum in momenta):
+        w, b, velocity, losses = -15.0, -10.0, np.zeros(2), []
+        for _ in range(15):
+            error = w * x + b - y
+            losses.append(np.mean(error**2))
+            velocity = momentum * velocity + np.array([2 * np.mean(error * x), 2 * np.mean(error)])
+            w, b = w - rate * velocity[0], b - rate * velocity[1]
+        np.testing.assert_allclose(traces.losses[:, number], losses, rtol=1e-9)
+        np.testing.assert_allclose(traces.last.tensors["parameters"][:, number].numpy(), [w, b], rtol=1e-9)
+
+
+def test_one_lost_job_of_a_thousand_changes_no_other_number() -> None:
+    rates = [float(rate) for rate in np.geomspace(1e-4, 0.05, 1000)]
+
+    def trained(of_500: float) -> Any:
+        config = configured("batch_size=20", "epochs=3")
+        jobs = [
+            dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate})
+            for rate in [*rates[:500], of_500, *rates[501:]]
+        ]
+        return train_stack(jobs, [[]] * 1000, ["h"] * 1000)
+
+    healthy, hurt = trained(rates[500]), trained(1e6)
+    assert [number for number, result in enumerate(hurt.results) if result.status == "diverged"] == [500]
+    for number, (before, after) in enumerate(zip(healthy.results, hurt.results, strict=True)):
+        if number != 500:
+            assert (before.best, before.last, before.epochs) == (after.best, after.last, after.epochs)
+    kept = [jobs._traces for jobs in (healthy, hurt)]
+    others = np.arange(1000) != 500
+    assert np.array_equal(kept[0].losses[:, others], kept[1].losses[:, others])
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.data())
+def test_a_grid_holds_every_job_once_and_fills_up_with_jobs_of_the_same_stream(streams: list[int], data: Any) -> None:
+    stream_of = np.array(streams)
+    live = np.array(sorted(data.draw(st.sets(st.integers(0, len(streams) - 1), min_size=1))))
+    grid = Grid.of(live, stream_of)
+    assert sorted(grid.live) == list(live)
+    assert np.array_equal(grid.jobs.flatten()[grid.at], grid.live)
+    assert np.array_equal(stream_of[grid.jobs], np.repeat(grid.streams[:, None], grid.jobs.shape[1], axis=1))
+    assert grid.jobs.size <= 2 * len(live)
+
+
+@given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 30), st.integers(1, 9), st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_the_formula_is_the_gradient(streams: int, jobs: int, batch: int, features: int, seed: int) -> None:
+    module = Linear(features).double()
+    generator = torch.Generator().manual_seed(seed)
+    draw = {"generator": generator, "dtype": torch.float64}
+    parameters = torch.randn(features + 1, streams, jobs, **draw)  # type: ignore[call-overload]
+    x = torch.randn(1, streams, batch, features, **draw)  # type: ignore[call-overload]
+    y = torch.randn(1, streams, batch, 1, **draw)  # type: ignore[call-overload]
+    formula, general = LeastSquares(), Mapped(module, torch.no_grad)
+    ones = torch.cat([x, torch.ones_like(y)], -1)
+    outcome, gradient = formula(parameters, formula.batches((ones, -y), jobs)[0])
+    losses, mapped = general(parameters, general.batches((x, y), jobs)[0])
+    torch.testing.assert_close(gradient, mapped)
+    torch.testing.assert_close(formula.losses([outcome]), general.losses([losses]))
+    rows = (x[0, 0], y[0, 0])
+    torch.testing.assert_close(
+        formula.statistics(parameters[:, 0], formula.prepare(rows), np.arange(jobs)),
+        general.statistics(parameters[:, 0], general.prepare(rows), np.arange(jobs)),
+    )
+
+
+def test_a_traced_gradient_is_the_untraced_one() -> None:
+    general = Mapped(MLP(2, [4], "relu"), torch.no_grad)
+    parameters, batch = torch.randn(17, 2, 3), (torch.randn(2, 5, 2), torch.randn(2, 5, 1))
+    seen = [general(parameters, batch) for _ in range(TRACED_AFTER + 2)]
+    assert general._gradient._traced
+    torch.testing.assert_close(seen[0], seen[-1], rtol=0, atol=1e-7)
+
+
+class Noisy(Linear):
+    def loss(self, batch: Any) -> Tensor:
+        return super().loss(batch) + 0 * torch.rand(())
+
+
+class Counts(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def loss(self, batch: Any) -> Tensor:
+        self.calls += 1
+        return super().loss(batch)
+
+
+class Branches(Linear):
+    def loss(self, batch: Any) -> Tensor:
+        loss = super().loss(batch)
+        return loss if loss > 1 else 2 * loss
+
+
+class Hooked(Linear):
+    def on_train_epoch_end(self) -> None:
+        pass
+
+
+class Normed(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return nn.functional.l1_loss(self.network(x), y)
+
+
+class Shared(Module):
+    """A layer that stands in two places, a parameter that two layers have, one that is frozen, and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(1, 1, bias=False)
+        self.second, self.third = self.first, nn.Linear(1, 1)
+        self.third.weight = self.first.weight
+        self.frozen = nn.Parameter(torch.tensor([0.5]), requires_grad=False)
+        self.register_buffer("shift", torch.tensor([0.1]))
+        self.save_hyperparameters()
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return nn.functional.huber_loss(self.first(x) + self.second(x) * self.frozen + self.third(x) + self.shift, y)
+
+
+class Unused(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Parameter(torch.zeros(1))
+
+
+class Absolute(Module):
+    """Nothing but a loss: stackable."""
+
+    def __init__(self, power: float = 1.0) -> None:
+        super().__init__()
+        self.network, self.power = nn.Linear(1, 1), power
+
+    def loss(self, batch: Any) -> Tensor:
+        x, y = batch
+        return ((self.network(x) - y).abs() ** self.power).mean()
+
+
+HERE = "tests.stacked.test_loop"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("++model._target_={here}.Noisy", "draws random numbers"),
+        ("++model._target_={here}.Counts", "changes what it is called on"),
+        ("++model._target_={here}.Branches", "cannot be mapped over jobs"),
+        ("++model._target_={here}.Hooked", "Hooked.on_train_epoch_end"),
+        ("++model._target_={here}.Normed batch_size=5", "changes what it is called on"),
+        ("++model._target_={here}.Unused", "leaves out a parameter"),
+        ("model=mlp model.dropout=0.5", "draws random numbers"),
+        ("trainer.max_steps=5", "trainer.max_steps"),
+        ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
+        ("logger=csv logger.csv.save_dir=x", "logger.csv is called by a Trainer"),
+        ("precision=16-mixed", "precision=16-mixed"),
+        ("++optimizer._target_=torch.optim.Adagrad", "torch.optim.Adagrad has no rule"),
+        ("++scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "may look at more than the epoch"),
+    ],
+)
+def test_what_needs_the_trainer_says_what_for(words: str, reason: str) -> None:
+    (found,) = share([own(*words.format(here=HERE).split())])
+    assert found.reason is not None
+    assert reason in found.reason
+
+
+def own(*words: str) -> Config:
+    """A configuration with options of the user's own put straight in: no file of theirs is needed here."""
+    config = configured(*(word for word in words if not word.startswith("++")))
+    for word in words:
+        if word.startswith("++"):
+            group, value = word[2:].split("._target_=")
+            config = dataclasses.replace(
+                config, **{group: {"_target_": value, **({"lr": 0.1} if group == "optimizer" else {})}}
+            )
+    return config
+
+
+@pytest.mark.parametrize("name", ["Absolute", "Shared"])
+def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) -> None:
+    words = (
+        f"++model._target_={HERE}.{name}",
+        "epochs=2",
+        "batch_size=20",
+        "precision=64-true",
+        "optimizer.momentum=0.9",
+    )
+    configs = [own(*words, f"seed={seed}") for seed in (0, 1)]
+    assert [found.reason for found in share(configs)] == [None]
+    trained = train_stack(configs, [[], []], ["h", "h"])
+    for number, files in trained.files([0, 1]):
+        folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
+        folders[1].mkdir()
+        SweepFolder(tmp_path).place(number, files, trained.results[number])
+        (tmp_path / str(number)).rename(folders[0])
+        train_one(configs[number], RunFolder(folders[1]), overrides=[], config_hash="h")
+        assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)
+
+
+def test_metrics_made_for_numbers_alone_are_asked_job_by_job() -> None:
+    from holdfast.model.module import measure_jobs
+
+    class Careful(Linear):
+        @staticmethod
+        def metrics(sums: Any) -> dict[str, Any]:
+            return {"loss": sums[1] / sums[0], "large": 1.0 if sums[1] > 5 else 0.0}
+
+    found = measure_jobs(Careful(), torch.tensor([[2.0, 4.0], [2.0, 8.0], [2.0, 1.0]]), "val")
+    assert {key: value.tolist() for key, value in found.items()} == {"val/loss": [2, 4, 0.5], "val/large": [0, 1, 0]}
