@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from holdfast.cli.main import CONF
 from holdfast.compose.composed import as_hydras
 from holdfast.compose.loader import Loader, search_path, settings
-from holdfast.config.hashing import config_hash
+from holdfast.config.job import config_hash
 from holdfast.errors import ConfigError
 
 WORDS = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config.hashing import config_hash
 from holdfast.errors import FolderError
 from holdfast.store.files import finite, replacing, sweep_leftovers
 from holdfast.store.folders import Result, RunFolder, SweepFolder
@@ -93,13 +92,6 @@ def test_every_flipped_bit_of_a_file_is_found(tmp_path: Path) -> None:
         flipped[place // 8] ^= 1 << place % 8
         folder.best.write_bytes(flipped)
         assert not folder.finished("abc")
-
-
-def test_the_hash_of_a_configuration_ignores_order_and_folder() -> None:
-    assert config_hash({"a": 1, "b": 2}, {"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}, {"b": 2, "a": 1})
-    raw = {"dir": "${hydra:runtime.output_dir}"}
-    assert config_hash({"dir": "x"}, raw) == config_hash({"dir": "y"}, raw)
-    assert config_hash({"rows": {0: 1.0}}, {}) == config_hash({"rows": {"0": 1.0}}, {})
 
 
 def test_json_holds_no_nan() -> None:

@@ -94,7 +94,7 @@ def task(config: DictConfig) -> Any:
 
     from holdfast.cli import console
     from holdfast.compose import as_single_run, own, settings
-    from holdfast.config.hashing import config_hash
+    from holdfast.config.job import config_hash
     from holdfast.single import processes as ranks
     from holdfast.store.folders import RunFolder
 

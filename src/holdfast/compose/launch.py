@@ -26,7 +26,7 @@ from holdfast.compose.loader import CONFIG_NAME, Loader, search_path, settings
 from holdfast.compose.recompose import Recall
 from holdfast.compose.resuming import command, flags, own, resumed
 from holdfast.config.check import key_of
-from holdfast.config.hashing import config_hash
+from holdfast.config.job import config_hash
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.search.grid import spell_out, unlisted

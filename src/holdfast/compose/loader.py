@@ -23,7 +23,7 @@ from yaml import YAMLError
 from holdfast.compose import overrides as words
 from holdfast.compose.composed import Base, Plain, as_hydras, plain
 from holdfast.config.check import Checked, did_you_mean, keys_under, validate, word
-from holdfast.config.hashing import config_hash
+from holdfast.config.job import config_hash
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 

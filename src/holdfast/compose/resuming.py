@@ -15,7 +15,7 @@ from hydra._internal.utils import get_args_parser
 from holdfast.compose import overrides as words
 from holdfast.compose.recompose import Recall, refuse
 from holdfast.config.check import key_of, word
-from holdfast.config.hashing import CONTROLS, differences
+from holdfast.config.job import CONTROLS, differences
 from holdfast.errors import ConfigError, FolderError, Problem
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.versions import changed

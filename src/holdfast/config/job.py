@@ -1,10 +1,16 @@
-"""The specification of one job: what to train, as plain data that any process can receive."""
+"""One job as plain data, and the digest by which a configuration is recognised."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from holdfast.config.schema import Config
+
+CONTROLS = frozenset({"report", "resume", "retry_failed", "test_again"})
+"""Keys that control what is done with a run and do not change what is trained."""
 
 
 class JobSpec(NamedTuple):
@@ -17,10 +23,72 @@ class JobSpec(NamedTuple):
         number: position of the job in its sweep, from 0.
         overrides: the overrides of the command line that make this job, as the user would type them.
         config: the checked configuration.
-        config_hash: digest of the configuration, jobs with the same digest train the same model.
+        config_hash: digest of the configuration, see `config_hash`; jobs with the same digest train the same model.
     """
 
     number: int
     overrides: tuple[str, ...]
     config: Config
     config_hash: str
+
+
+def config_hash(
+    values: Mapping[str, Any], origin: Mapping[str, Any], known: dict[Any, tuple[Any, str]] | None = None
+) -> str:
+    """Digest of a resolved configuration.
+
+    What a value takes from Hydra itself, such as the run's folder, is hashed as written, not as resolved: the same
+    configuration in another folder is the same configuration.
+
+    Args:
+        values: the configuration, resolved.
+        origin: the same as written.
+        known: the text of groups by their identity; filled here. The jobs of a sweep share most.
+
+    >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
+    False
+    """
+    known = {} if known is None else known
+    parts = []
+    for key in sorted(values.keys() - CONTROLS):
+        value, raw = values[key], origin.get(key)
+        whole = isinstance(value, (dict, list))
+        place = (key, id(value), id(raw)) if whole else (key, type(value), value, raw if isinstance(raw, str) else None)
+        if place not in known:
+            text = f"{json.dumps(key)}: {json.dumps(_stable(value, raw), sort_keys=True)}"
+            known[place] = ((value, raw), text)
+        parts.append(known[place][1])
+    return hashlib.sha256(f"{{{', '.join(parts)}}}".encode()).hexdigest()
+
+
+def _stable(value: Any, raw: Any) -> Any:
+    if isinstance(raw, str) and ("${hydra:" in raw or "${now:" in raw):
+        return raw
+    if isinstance(value, Mapping):
+        inner = raw if isinstance(raw, Mapping) else {}
+        return {str(key): _stable(item, inner.get(key)) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_stable(item, None) for item in value]
+    return value
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The keys whose values differ between two resolved configurations, with both values.
+
+    >>> differences({"lr": 0.1, "data": {"noise": 1.0}}, {"lr": 0.1, "data": {"noise": 2.0}})
+    [('data.noise', 1.0, 2.0)]
+    """
+    one, other = dict(_leaves(before)), dict(_leaves(after))
+    return [
+        (key, one.get(key), other.get(key))
+        for key in dict.fromkeys((*one, *other))
+        if key.partition(".")[0] not in CONTROLS and one.get(key) != other.get(key)
+    ]
+
+
+def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, item in node.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(node) if isinstance(node, tuple) else node
