@@ -22,7 +22,7 @@ from tests.browser import CHROMIUM, chromium, opened, tensorboard
 
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 FIVE = [*TRAIN, "-m", "lr=0.0001,0.001,0.01,0.1,1"]
-IMPORTS = [sys.executable, "-c", "from holdfast.cli.main import import_training; import_training()"]
+IMPORTS = [sys.executable, "-c", "from holdfast.single.startup import import_training; import_training()"]
 
 
 def seconds(command: list[str], folder: str) -> float:

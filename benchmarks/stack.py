@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.cli.main import CONF, import_training
-from holdfast.compose import compose
+from holdfast.cli.main import CONF
+from holdfast.compose.loader import compose
 from holdfast.model import MLP, Linear
 from holdfast.single.isolation import isolated
+from holdfast.single.startup import import_training
 from holdfast.stacked.gradients import Gradients, LeastSquares, Mapped
 from holdfast.stacked.inputs import Members
 from holdfast.stacked.loop import Stack

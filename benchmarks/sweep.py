@@ -26,8 +26,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from holdfast.cli.main import CONF
-from holdfast.compose import Loader
-from holdfast.compose.sweeping import Sweep
+from holdfast.compose.loader import Loader
+from holdfast.compose.sweep import Multirun, sweep_spec
 
 JOBS = 50
 ROUNDS = 5
@@ -105,8 +105,8 @@ def our_sweep() -> float:
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=empty, config=config)
     began = time.perf_counter()
-    sweep = Sweep(hydra.config_loader, config, None, list(config.hydra.overrides.task))
-    launcher.launch(sweep.jobs, initial_job_idx=0)
+    spec = sweep_spec(Multirun(context, config, launcher, None, list(config.hydra.overrides.task)))
+    launcher.launch([list(job.overrides) for job in spec.jobs], initial_job_idx=0)
     return (time.perf_counter() - began) / JOBS
 
 
@@ -124,10 +124,11 @@ def our_composing() -> float:
     """Seconds a job for checking and composing, the first composition of the groups among them."""
     hydra, config = prepared(Loader, "holdfast")
     assert isinstance(hydra.config_loader, Loader)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=empty, config=config)
     began = time.perf_counter()
-    sweep = Sweep(hydra.config_loader, config, None, list(config.hydra.overrides.task))
-    for words in sweep.jobs:
-        hydra.config_loader.load_sweep_config(config, words)
+    for job in sweep_spec(Multirun(context, config, launcher, None, list(config.hydra.overrides.task))).jobs:
+        hydra.config_loader.load_sweep_config(config, list(job.overrides))
     return (time.perf_counter() - began) / JOBS
 
 

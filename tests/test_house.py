@@ -14,23 +14,21 @@ from tests.conftest import ROOT
 SOURCE = ROOT / "src" / "holdfast"
 MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
-    "errors",
-    "config",
-    "store",
-    "data",
-    "model",
-    "record",
-    "usercode",
-    "single",
-    "stacked",
-    "planning",
-    "search",
-    "execute",
-    "sweeps",
-    "report",
-    "compose",
-    "cli",
-    "__main__",
+    {"errors"},
+    {"config"},
+    {"store"},
+    {"data"},
+    {"model"},
+    {"record"},
+    {"usercode"},
+    {"single"},
+    {"stacked"},
+    {"planning"},
+    {"search", "execute"},
+    {"sweeps", "report"},
+    {"compose"},
+    {"cli"},
+    {"__main__"},
 )
 """The packages, and the modules of the root, from the lowest floor up: imports point to the same floor or down."""
 
@@ -60,6 +58,10 @@ def _is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
+def floor(name: str) -> int:
+    return next((number for number, names in enumerate(FLOORS) if name in names), len(FLOORS))
+
+
 def package(module: str) -> str:
     return module.removeprefix("holdfast.").partition(".")[0]
 
@@ -69,15 +71,15 @@ def test_there_are_modules() -> None:
 
 
 def test_every_package_has_a_floor() -> None:
-    assert {path.relative_to(SOURCE).with_suffix("").parts[0] for path in MODULES} == {*FLOORS, "__init__"}
+    assert {path.relative_to(SOURCE).with_suffix("").parts[0] for path in MODULES} == set.union(*FLOORS, {"__init__"})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_imports_point_down_only(path: Path) -> None:
     here = path.relative_to(SOURCE).with_suffix("").parts[0]
     for name in imports(path, top=False):
-        if name.startswith("holdfast.") and package(name) in FLOORS:
-            assert FLOORS.index(package(name)) <= FLOORS.index(here), f"{here} imports {name}"
+        if name.startswith("holdfast.") and not package(name).startswith("__"):
+            assert floor(package(name)) <= floor(here), f"{here} imports {name}"
 
 
 def test_no_two_modules_have_the_same_name() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from holdfast.cli.main import CONF
-from holdfast.compose.hydra_files import Records, _text
+from holdfast.compose.hydra_files import HydraFiles, _text
 from holdfast.compose.loader import Loader, search_path
 from holdfast.compose.overrides import parse
 
@@ -108,10 +108,10 @@ def as_word(key: str, text: str) -> str:
 
 def hold(loader: Loader, master: DictConfig, jobs: list[list[str]]) -> None:
     """Compare what is written for some jobs with what Hydra has in memory, value by value."""
-    made = Records(loader, master)
+    made = HydraFiles(loader, master)
     for number, words in enumerate(jobs):
-        files = made.files(number, words, loader.job(master, words))
-        job: Any = OmegaConf.to_container(made.job(number, words), enum_to_str=True)
+        files = made.of(loader.job_spec(master, number, words))
+        job: Any = OmegaConf.to_container(made.config(loader.job_spec(master, number, words)), enum_to_str=True)
         hydra = job.pop("hydra")
         told = {name: yaml.safe_load(text.decode()) for name, text in files.items() if name.endswith(".yaml")}
         assert told == {

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from holdfast.cli.main import import_training, main
+from holdfast.cli.main import main
+from holdfast.single.startup import import_training
 from holdfast.store.folders import RunFolder, SweepFolder
 
 SINGLE = ("data=linear", "data.rows=60", "data.features=2", "batch_size=12", "epochs=3", "report=false")

@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from holdfast.cli.main import CONF
-from holdfast.compose.recompose import Recall, refuse
+from holdfast.compose.recompose import Recomposer, refuse
 from holdfast.model import Linear
 from holdfast.report import read as reading
 from holdfast.report.page import spread
@@ -37,7 +37,7 @@ def swept(holdfast: Run, folder: Path, *words: str) -> SweepFolder:
 
 def pictures(folder: SweepFolder) -> dict[str, Picture]:
     jobs = reading.jobs_of(folder)
-    recall = Recall(CONF)
+    recall = Recomposer(CONF)
 
     def config_of(number: int) -> Any:
         composed = recall(jobs[number].result.overrides, jobs[number].result.config_hash)
@@ -119,7 +119,7 @@ def test_the_page_answers_which_by_how_much_and_whether_to_trust_it(holdfast: Ru
 
 def test_least_squares_is_that_of_numpy(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.05", "data=linear", "batch_size=20")
-    config = Recall(CONF)(["lr=0.01", "data=linear", "batch_size=20"], results(folder, 1)[0].config_hash)
+    config = Recomposer(CONF)(["lr=0.01", "data=linear", "batch_size=20"], results(folder, 1)[0].config_hash)
     assert config is not None
     exact = reading.Table(config.config).least_squares()
     table = reading.Table(config.config)
@@ -139,7 +139,7 @@ def test_least_squares_is_that_of_numpy(holdfast: Run, tmp_path: Path) -> None:
 
 def test_the_cost_surface_is_the_mean_squared_error(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.1")
-    composed = Recall(CONF)(["lr=0.01"], results(folder, 1)[0].config_hash)
+    composed = Recomposer(CONF)(["lr=0.01"], results(folder, 1)[0].config_hash)
     assert composed is not None
     table = reading.Table(composed.config)
     first, second = np.array([-3.0, 0.0, 2.0]), np.array([1.0, -1.0])

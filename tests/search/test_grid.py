@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import ConfigError
-from holdfast.search.grid import spell_out, words_of
+from holdfast.search.grid import overrides_of, spell_out
 
 
 def values(word: str) -> list[float]:
@@ -45,7 +45,7 @@ def test_arguments_that_cannot_work_are_told(arguments: str) -> None:
 
 
 def test_typed_words_replace_those_of_the_file() -> None:
-    assert words_of({"lr": "logspace(1,100,3)", "seed": 1, "test": False}, ["batch_size=5", "++lr=7"]) == [
+    assert overrides_of({"lr": "logspace(1,100,3)", "seed": 1, "test": False}, ["batch_size=5", "++lr=7"]) == [
         "seed=1",
         "test=false",
         "batch_size=5",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from holdfast.compose import overrides as words
+from holdfast.compose import overrides as parsing
 from holdfast.compose.composed import Base, Plain, as_hydras, plain
 from holdfast.config.check import Checked, did_you_mean, keys_under, validate, word
-from holdfast.config.job import config_hash
+from holdfast.config.job import JobSpec, config_hash
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 
@@ -68,13 +69,18 @@ class Loader(ConfigLoaderImpl):
     Hydra composes anew for every job of a sweep, twice, and stops at its first error. Here the groups are composed
     once a choice and kept; words that only set values are applied to a copy, one by one.
 
+    Args:
+        search_path: where groups are looked for.
+        flags: those of the command line that say so, such as `--config-dir`, with their values.
+
     Attributes:
+        flags: as given.
         lenient: whether a configuration that does not fit the schema is let through, as for tab completion.
     """
 
-    def __init__(self, search_path: ConfigSearchPath) -> None:
+    def __init__(self, search_path: ConfigSearchPath, flags: Sequence[str] = ()) -> None:
         super().__init__(search_path)
-        self.lenient = False
+        self.flags, self.lenient = list(flags), False
         self._bases: dict[tuple[Any, ...], Base] = {}
         self._options: dict[tuple[str, ...], list[str] | None] = {}
         self._master: tuple[Any, list[str], Any] = (None, [], None)
@@ -143,6 +149,11 @@ class Loader(ConfigLoaderImpl):
             self._jobs[key] = self._job([*self._master[1], *sweep_overrides], self._master[2])
         return self._jobs[key]
 
+    def job_spec(self, master_config: DictConfig, number: int, sweep_overrides: list[str]) -> JobSpec:
+        """One job of a sweep, by its number; raises as `job` does."""
+        job = self.job(master_config, sweep_overrides)
+        return JobSpec(number, tuple(sweep_overrides), job.config, job.config_hash)
+
     def _job(self, overrides: list[str], name: str) -> Composed:
         problems: list[Problem] = []
         _, groups, values = self._sort(name, overrides, RunMode.RUN, problems)
@@ -164,9 +175,9 @@ class Loader(ConfigLoaderImpl):
         parsed, groups, values = self._sort(config_name, overrides, run_mode, problems)
         config = self._base(config_name, groups, problems).copy()
         for item in values:
-            words.apply(item, config, problems)
+            parsing.apply(item, config, problems)
         task = [item for item in parsed if not item.is_hydra_override()]
-        config.hydra.overrides.task = [words.text(item) for item in task]
+        config.hydra.overrides.task = [parsing.text(item) for item in task]
         style = config.hydra.job.config.override_dirname
         config.hydra.job.override_dirname = get_overrides_dirname(
             task, style.exclude_keys, style.item_sep, style.kv_sep
@@ -177,16 +188,16 @@ class Loader(ConfigLoaderImpl):
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, problems: list[Problem]
     ) -> tuple[list[Override], list[str], list[Override]]:
         """All words, those that choose groups or are Hydra's own, and those that set values."""
-        parsed = words.parse(overrides, problems)
+        parsed = parsing.parse(overrides, problems)
         own = (item for item in parsed if item.is_hydra_override() and not item.is_sweep_override())
-        hydra_words = [words.text(item) for item in own]
+        hydra_words = [parsing.text(item) for item in own]
         groups, values, seen = hydra_words.copy(), [], set()
         for item in parsed:
             if item.is_hydra_override():
                 if item.is_sweep_override():
-                    problems.append(Problem(words.text(item), "Sweeping over Hydra's configuration is not supported"))
+                    problems.append(Problem(parsing.text(item), "Sweeping over Hydra's configuration is not supported"))
                 continue
-            key, word = (item.key_or_group, item.package), words.text(item)
+            key, word = (item.key_or_group, item.package), parsing.text(item)
             if key in seen:
                 problems.append(Problem(word, f"{item.key_or_group} is given twice; give it once"))
             seen.add(key)
@@ -198,7 +209,7 @@ class Loader(ConfigLoaderImpl):
                 values.append(item)
             elif item.value() is None and item.key_or_group in keys_under("", {}):
                 problems.append(Problem(word, f"cannot be left out; {did_you_mean('', options)}"))
-            elif unknown := [name for name in words.choices(item) if name not in options]:
+            elif unknown := [name for name in parsing.choices(item) if name not in options]:
                 problems.append(Problem(word, f"no such option; {did_you_mean(unknown[0], options)}"))
             else:
                 groups.append(word)

@@ -16,13 +16,13 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
-from holdfast.compose import overrides as words
+from holdfast.compose import overrides as parsing
 from holdfast.compose.loader import CONFIG_NAME, Composed, Loader, search_path
 from holdfast.errors import ConfigError, Problem, in_a_line
 
 
-class Recall:
-    """Composes recorded words.
+class Recomposer:
+    """Composes recorded overrides.
 
     Args:
         conf: the folder of the primary configuration.
@@ -78,11 +78,11 @@ def refuse(recorded: Sequence[str]) -> None:
       +callbacks.x={_target_: os.system}  is recorded in the folder, and could run something: type it yourself
     """
     problems: list[Problem] = []
-    for item in words.parse(recorded, problems):
+    for item in parsing.parse(recorded, problems):
         texts = [item.key_or_group, *map(str, _texts(item))]
         if item.key_or_group.partition("/")[0].partition(".")[0] == "hydra" or any(map(_could_run, texts)):
             lesson = "is recorded in the folder, and could run something: type it yourself"
-            problems.append(Problem(words.text(item), lesson))
+            problems.append(Problem(parsing.text(item), lesson))
     if problems:
         raise ConfigError(problems)
 

@@ -44,10 +44,10 @@ def spell_out(word: str) -> str:
     return key + equals + ",".join(map(repr, values))
 
 
-def words_of(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
+def overrides_of(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
     """The words of a sweep: those of `hydra.sweeper.params`, unless typed again, and those that were typed.
 
-    >>> words_of({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
+    >>> overrides_of({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
     ['seed=1', 'lr=5']
     """
     kept = [f"{key}={_written((params or {})[key])}" for key in unlisted(params, typed)]

@@ -7,14 +7,19 @@ configuration asks for. All others are removed, which has to happen before Light
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from holdfast.config.commands import quoted
 from holdfast.config.schema import Config
+
+COMMAND = "HOLDFAST_COMMAND"
+"""Holds, for the processes that Lightning starts for more devices, the overrides of their run as a JSON list."""
 
 MARK = "HOLDFAST_LAUNCHED"
 """Names, for the processes that Lightning starts for more devices, the folder of the run they belong to."""
@@ -31,7 +36,7 @@ _READ: dict[Starter, frozenset[str]] = {
 """What Lightning reads where one of these has started it."""
 
 _LSF = frozenset({"JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"})
-_ALL = _LSF.union({MARK}, *_READ.values())
+_ALL = _LSF.union({MARK, COMMAND}, *_READ.values())
 
 
 class Launch(NamedTuple):
@@ -79,13 +84,34 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def starting(folder: Path) -> Iterator[None]:
-    """Let the processes that Lightning starts for more devices know the run that they belong to."""
-    os.environ[MARK] = os.path.realpath(folder)
+def starting(folder: Path, words: Sequence[str]) -> Iterator[None]:
+    """Let the processes that Lightning starts for more devices join this run.
+
+    Args:
+        folder: the folder of the run.
+        words: flags and overrides of the run. Lightning repeats the command line of this process, which may be that of
+            a sweep.
+    """
+    os.environ[MARK], os.environ[COMMAND] = os.path.realpath(folder), json.dumps([*words])
     try:
         yield
     finally:
-        os.environ.pop(MARK, None)
+        for name in (MARK, COMMAND):
+            os.environ.pop(name, None)
+
+
+def inherited_command(words: list[str]) -> list[str]:
+    """The command line of this process: that of its run where Lightning has started it as one of several.
+
+    Args:
+        words: what follows the program's name. Lightning adds the folder of the run, the name of the process, and
+            that it writes no `.hydra/`.
+    """
+    rank = os.environ.get("LOCAL_RANK")
+    added = [f"hydra.job.name=train_ddp_process_{rank}", "hydra.output_subdir=null"]
+    if words[-2:] != added or not {MARK, COMMAND} <= os.environ.keys():
+        return words
+    return [*json.loads(os.environ[COMMAND]), f"hydra.run.dir={quoted(Path(os.environ[MARK]))}", *added]
 
 
 def count(config: Config) -> int | None:

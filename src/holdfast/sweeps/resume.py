@@ -1,4 +1,4 @@
-"""What is left to do of a sweep that was begun, told by its files."""
+"""What is left to do of an interrupted sweep, read from its files."""
 
 from __future__ import annotations
 
@@ -6,92 +6,103 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from holdfast.config.job import JobSpec
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.errors import FolderError
 from holdfast.store.folders import Result, SweepFolder
 
-Batch = tuple[int, list[list[str]]]
-"""Jobs that a launcher is given together, with the number of the first."""
-
 
 def read(folder: SweepFolder) -> dict[str, Any]:
-    """What `sweep.json` says.
+    """The content of `sweep.json`.
 
     Raises:
         FolderError: it cannot be read.
     """
     try:
-        told: dict[str, Any] = json.loads(folder.sweep.read_bytes())
-        if told["mode"] not in ("min", "max") or not isinstance(told["jobs"], list):
+        recorded: dict[str, Any] = json.loads(folder.sweep.read_bytes())
+        if recorded["mode"] not in ("min", "max") or not isinstance(recorded["jobs"], list):
             raise ValueError("it holds something else")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise FolderError(f"{folder.sweep} cannot be read: {error}. Choose another folder.") from None
-    return told
+    return recorded
 
 
-def hold_against(
-    folder: SweepFolder, told: Mapping[str, Any], jobs: Sequence[list[str]], hashes: Sequence[str], data: Sequence[str]
-) -> None:
-    """Make sure that a folder holds these jobs.
+def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[JobSpec], data: Sequence[str]) -> None:
+    """Check that a folder holds the sweep of these jobs.
+
+    Args:
+        folder: the folder of the sweep.
+        recorded: the content of its `sweep.json`.
+        jobs: the jobs as they are composed today.
+        data: digest of the validation rows of each job, as they are today.
 
     Raises:
-        FolderError: the first job that is another, or has other rows, with both.
+        FolderError: a job differs from the recorded one, or has other rows; the message names the first such job.
     """
-    before = told["jobs"]
+    before = recorded["jobs"]
     if len(before) != len(jobs):
-        raise FolderError(f"{folder.path} holds a sweep of {len(before)} jobs, this one has {len(jobs)}. {_OTHER}")
-    for number, (entry, words, config_hash, rows) in enumerate(zip(before, jobs, hashes, data, strict=True)):
-        if entry["overrides"] != words:
-            was, now = " ".join(entry["overrides"]), " ".join(words)
-            raise FolderError(f"{folder.path} holds another sweep: its job {number} was {was}, and is {now}. {_OTHER}")
-        if entry["config_hash"] != config_hash:
-            raise FolderError(f"{folder.path}: what conf/ gives for job {number} is no longer what it gave. {_OTHER}")
+        raise FolderError(f"{folder.path} holds a sweep of {len(before)} jobs, this one has {len(jobs)}. {_REMEDY}")
+    for job, entry, rows in zip(jobs, before, data, strict=True):
+        if entry["overrides"] != list(job.overrides):
+            was, now = " ".join(entry["overrides"]), " ".join(job.overrides)
+            raise FolderError(
+                f"{folder.path} holds another sweep: its job {job.number} was {was}, and is {now}. {_REMEDY}"
+            )
+        if entry["config_hash"] != job.config_hash:
+            raise FolderError(
+                f"{folder.path}: what conf/ gives for job {job.number} is no longer what it gave. {_REMEDY}"
+            )
         if entry["data"] != rows and not entry["data"].startswith(UNKNOWN_ROWS):
-            raise FolderError(f"{folder.path}: the validation rows of job {number} are no longer the same. {_OTHER}")
+            raise FolderError(
+                f"{folder.path}: the validation rows of job {job.number} are no longer the same. {_REMEDY}"
+            )
 
 
-def hold_code_against(folder: SweepFolder, told: Mapping[str, Any], code: Mapping[str, str]) -> None:
-    """Make sure that the user's modules are those that the finished jobs were trained with.
+def check_code(folder: SweepFolder, recorded: Mapping[str, Any], code: Mapping[str, str]) -> None:
+    """Check that the user's modules are those with which the finished jobs were trained.
+
+    Args:
+        folder: the folder of the sweep.
+        recorded: the content of its `sweep.json`.
+        code: digest of the file of each module, as it is today.
 
     Raises:
-        FolderError: the first file that is another.
+        FolderError: a module has changed; the message names the first one.
     """
     for name, sha256 in code.items():
-        if told.get("code", {}).get(name, sha256) != sha256:
+        if recorded.get("code", {}).get(name, sha256) != sha256:
             raise FolderError(
                 f"{folder.path}: the module {name} is no longer the one that this sweep was begun with, and jobs "
-                f"trained by two versions of it cannot be compared. {_OTHER}\n"
+                f"trained by two versions of it cannot be compared. {_REMEDY}\n"
                 "To train only what failed with the new one, and compare all the same: retry_failed=true"
             )
 
 
-_OTHER = "Nothing was run; choose another folder for another sweep."
+_REMEDY = "Nothing was run; choose another folder for another sweep."
 
 
-def finished(folder: SweepFolder, hashes: Sequence[str], *, retry_failed: bool) -> dict[int, Result]:
-    """The jobs that have nothing left to do, by number: their results parse, are theirs, and their files are whole."""
-    found = {number: result for number, result in folder.read_dropped().items() if _counts(result, hashes, number)}
-    for number, config_hash in enumerate(hashes):
-        run = folder.job(number)
-        if number not in found and (result := run.finished(config_hash)) is not None:
-            found[number] = result
-    return {number: result for number, result in found.items() if not (retry_failed and result.status == "failed")}
+def finished(folder: SweepFolder, jobs: Sequence[JobSpec], *, retry_failed: bool) -> dict[int, Result]:
+    """The results of the jobs that have nothing left to do, by number.
 
+    A job is finished when its result parses and has the job's configuration hash, and its files match their digests.
 
-def missing(first: int, jobs: Sequence[list[str]], done: Mapping[int, Result]) -> list[Batch]:
-    """The jobs that are not done, in runs without gaps."""
-    found: list[Batch] = []
-    for number, words in enumerate(jobs, start=first):
-        if number not in done:
-            if found and found[-1][0] + len(found[-1][1]) == number:
-                found[-1][1].append(words)
-            else:
-                found.append((number, [words]))
-    return found
+    Args:
+        folder: the folder of the sweep.
+        jobs: all jobs of the sweep.
+        retry_failed: whether a failed job counts as unfinished.
+    """
+    dropped, results = folder.read_dropped(), dict[int, Result]()
+    for job in jobs:
+        result = dropped.get(job.number)
+        if result is None or result.config_hash != job.config_hash:
+            result = folder.job(job.number).finished(job.config_hash)
+        if result is not None and not (retry_failed and result.status == "failed"):
+            results[job.number] = result
+    return results
 
 
 def selections(folder: SweepFolder) -> list[dict[str, Any]] | None:
-    """What `selection.json` says of every data set that has a winner; None if a sweep has not got so far."""
+    """What `selection.json` says of every data set that has a winner; None where it is not written yet."""
     try:
         selection = json.loads(folder.selection.read_bytes())
         return list(selection["data_sets"]) if selection["winner"] is None else [selection]
@@ -100,12 +111,8 @@ def selections(folder: SweepFolder) -> list[dict[str, Any]] | None:
 
 
 def is_whole(folder: SweepFolder, selected: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the winner's weights, kept as the sweep's own, are those that were selected."""
+    """Whether the winner's weights in the sweep's folder are those that were selected."""
     try:
         return all(folder.digests() == entry["sha256"] for entry in selected if "sha256" in entry)
     except OSError:
         return False
-
-
-def _counts(result: Result, hashes: Sequence[str], number: int) -> bool:
-    return number < len(hashes) and result.config_hash == hashes[number]

@@ -4,7 +4,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
@@ -22,32 +21,20 @@ ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=Launch
 
 
 class StackedLauncher(BasicLauncher):
-    """Trains the jobs of a sweep as few programs; a program that is not Holdfast's own is run job by job."""
+    """Stands for training in this process, in stacks; our sweeper does so without calling it.
 
-    _stacking: Any = None
-
-    def stacking(self) -> Any:
-        """What plans and trains the jobs; None for a program that is not Holdfast's own."""
-        from holdfast.cli.main import task
-        from holdfast.compose.loader import Loader
-
-        assert self.hydra_context is not None
-        ours = self.task_function is task and isinstance(self.hydra_context.config_loader, Loader)
-        if ours and self._stacking is None:
-            from holdfast.compose.stacking import Stacking
-
-            self._stacking = Stacking(self)
-        return self._stacking
+    Another sweeper may call it with jobs of Holdfast; those of any other program run as under Hydra's basic launcher.
+    """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run every job; returns how each ended, in their order."""
-        stacking = self.stacking()
-        if stacking is None:
-            return self.launch_each(job_overrides, initial_job_idx)
-        returns: Sequence[JobReturn] = stacking.launch([list(words) for words in job_overrides], initial_job_idx)
-        return returns
+        from holdfast.compose.loader import Loader
 
-    def launch_each(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run jobs one by one, as Hydra's own launcher does."""
-        returns: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
-        return returns
+        assert self.hydra_context is not None
+        assert self.config is not None
+        if isinstance(self.hydra_context.config_loader, Loader):
+            from holdfast.compose.launchers import launch_stacked
+
+            return launch_stacked(self.hydra_context, self.config, job_overrides, initial_job_idx)
+        returned: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+        return returned

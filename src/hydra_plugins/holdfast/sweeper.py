@@ -42,12 +42,11 @@ class HoldfastSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
-        loader = self.hydra_context.config_loader
-        if not isinstance(loader, Loader):
-            returns: list[Sequence[JobReturn]] = super().sweep(arguments)
-            return returns
-        from holdfast.compose.sweeping import Sweep
+        if not isinstance(self.hydra_context.config_loader, Loader):
+            returned: list[Sequence[JobReturn]] = super().sweep(arguments)
+            return returned
+        from holdfast.compose.sweep import Multirun, run_multirun
 
-        sweep = Sweep(loader, self.config, self.params, arguments)
-        returns, self.exit_code = sweep.run(self.launcher, self.max_batch_size)
-        return returns
+        multirun = Multirun(self.hydra_context, self.config, self.launcher, self.params, arguments, self.max_batch_size)
+        self.exit_code = run_multirun(multirun)
+        return []

@@ -7,7 +7,6 @@ import math
 import os
 import shlex
 import sys
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,14 +40,6 @@ class BelowError(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record belongs on standard output."""
         return record.levelno < logging.ERROR
-
-
-def silence() -> None:
-    """Keep a job's log in its file, off the terminal."""
-    root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if type(handler) is logging.StreamHandler:
-            root.removeHandler(handler)
 
 
 def summary(result: Result, folder: RunFolder) -> str:
@@ -114,7 +105,7 @@ def _places(path: Path, files: Sequence[str]) -> list[str]:
     return [f"{shown}: {' '.join(files)}", f"tensorboard --logdir {shlex.quote(str(root))}"]
 
 
-class View:
+class SweepProgress:
     """A line for every job that ends, if they are few, and on a terminal one bar for the sweep.
 
     Args:
@@ -129,7 +120,7 @@ class View:
         self._ended = 0
         self._best = math.nan
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> SweepProgress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -172,48 +163,6 @@ class View:
         self._done = done
         if self._bar is not None:
             self._bar.update(int(done) - self._bar.n)
-
-
-class Watch(View):
-    """The same for jobs that are run by a launcher which does not tell how they end.
-
-    Args:
-        folder: the sweep's, where results appear.
-        jobs, mode: as those of a View.
-    """
-
-    _SECONDS = 0.1
-
-    def __init__(self, folder: SweepFolder, jobs: Sequence[Sequence[str]], mode: Literal["min", "max"]) -> None:
-        super().__init__(jobs, mode)
-        self._folder = folder
-        self._waiting = dict.fromkeys(range(len(jobs)))
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> View:
-        super().__enter__()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        self._look()
-        super().__exit__(kind, error, trace)
-
-    def _watch(self) -> None:
-        while not self._over.wait(self._SECONDS):
-            self._look()
-
-    def _look(self) -> None:
-        for number in list(self._waiting):
-            result = self._folder.job(number).read()
-            if result is not None:
-                del self._waiting[number]
-                self.ended(number, result)
 
 
 def _outcome(result: Result) -> str:

@@ -6,8 +6,8 @@ from threading import Thread
 
 import pytest
 
-from holdfast.cli.signals import deferred, listen
 from holdfast.errors import Stopped
+from holdfast.single.signals import deferred, listen
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)])

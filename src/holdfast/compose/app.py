@@ -1,0 +1,93 @@
+"""From a command line to a run, a sweep, or what Hydra shows: `--cfg`, `--info`, completion."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+
+from holdfast.compose.launchers import task
+from holdfast.compose.loader import CONFIG_NAME, Loader, search_path
+from holdfast.compose.recompose import Recomposer
+from holdfast.compose.resumed import RUN, SWEEP, config_flags, resumed
+from holdfast.compose.single_run import run_single
+from holdfast.errors import ConfigError, Problem
+from holdfast.search.grid import spell_out
+from holdfast.single import processes
+
+
+def run(words: Sequence[str], conf: Path) -> int:
+    """Do what a command line asks for.
+
+    Args:
+        words: the command line after the program's name; flags may stand anywhere among the overrides.
+        conf: the folder of the primary configuration.
+
+    Returns:
+        The exit code: 0 when the work was done, 1 when a run failed.
+
+    Raises:
+        ConfigError: the overrides cannot work; nothing was written.
+    """
+    version.setbase("1.3")
+    parser = get_args_parser()
+    arguments = parser.parse_intermixed_args(list(words))
+    _refuse_flags(arguments, words)
+    with ExitStack() as stack:
+        loader = Loader(search_path(arguments, conf), config_flags(arguments))
+        hydra = Hydra(task_name="train", config_loader=loader)
+        GlobalHydra.instance().initialize(hydra)
+        stack.callback(GlobalHydra.instance().clear)
+        name = arguments.config_name or CONFIG_NAME
+        if arguments.hydra_help:
+            hydra.hydra_help(name, args_parser=parser, args=arguments)
+        elif arguments.shell_completion:
+            loader.lenient = True
+            hydra.shell_completion(name, arguments.overrides)
+        elif arguments.info:
+            hydra.show_info(arguments.info, name, arguments.overrides)
+        elif arguments.cfg:
+            hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
+        else:
+            kind = SWEEP if arguments.multirun else RUN
+            begun = resumed(arguments.overrides, lambda: Recomposer(conf, loader.flags), kind)
+            overrides = begun.overrides if begun else arguments.overrides
+            if kind is RUN:
+                return run_single(loader, name, overrides, begun=begun.path if begun else None)
+            with processes.alone():
+                return _sweep(loader, name, overrides)
+        return 0
+
+
+def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
+    """A multirun, as `Hydra.multirun` does it, with the exit code of the sweep."""
+    words = [*map(spell_out, overrides), "hydra.mode=MULTIRUN"]
+    config = loader.load_configuration(name, words, RunMode.MULTIRUN)
+    callbacks = Callbacks(config)
+    callbacks.on_multirun_start(config=config, config_name=name)
+    sweeper = Plugins.instance().instantiate_sweeper(
+        hydra_context=HydraContext(config_loader=loader, callbacks=callbacks), task_function=task, config=config
+    )
+    sweeper.sweep(arguments=list(config.hydra.overrides.task))
+    callbacks.on_multirun_end(config=config, config_name=name)
+    # Hydra may have loaded its plugins anew, so that a class imported earlier would be another one
+    from hydra_plugins.holdfast.sweeper import HoldfastSweeper
+
+    return sweeper.exit_code if isinstance(sweeper, HoldfastSweeper) else 0
+
+
+def _refuse_flags(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.experimental_rerun is not None:
+        raise ConfigError([Problem("--experimental-rerun", "would run a pickle; type the run's words again instead")])
+    modes = [arguments.run, arguments.multirun, arguments.cfg, arguments.info, arguments.shell_completion]
+    if sum(map(bool, modes)) > 1:
+        raise ConfigError([Problem(" ".join(words), "give one of --run, --multirun, --cfg, --info and -sc")])

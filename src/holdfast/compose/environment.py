@@ -1,0 +1,129 @@
+"""What Hydra adds to the training of a job: the files of `.hydra/`, the log, callbacks, the working folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from holdfast.compose.hydra_files import HydraFiles, as_hydra_config
+from holdfast.compose.loader import Loader
+from holdfast.config.job import JobSpec
+from holdfast.errors import HoldfastError
+from holdfast.execute.work import Outcome
+from holdfast.store.folders import Result
+
+
+class RunEnvironment:
+    """The environment of a single run, as `Hydra.run` makes it.
+
+    Args:
+        context: Hydra's loader and callbacks.
+        config: the run's whole configuration, Hydra's part included.
+
+    Attributes:
+        returned: what Hydra's callbacks are given at the end of the run.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig) -> None:
+        self._context, self._config = context, config
+        self.returned = JobReturn()
+
+    def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
+        """Call a function that trains the run, in its folder and with its log."""
+        self.returned, outcome = _run(self._context, self._config, train, "hydra.run.dir", None)
+        return outcome
+
+    def files(self, job: JobSpec) -> dict[str, bytes]:
+        """A run is never part of a stack."""
+        raise NotImplementedError
+
+    def begin(self, job: JobSpec) -> None:
+        """A run is never part of a stack."""
+        raise NotImplementedError
+
+    def end(self, job: JobSpec, result: Result) -> None:
+        """A run is never part of a stack."""
+        raise NotImplementedError
+
+
+class SweepEnvironment:
+    """The environment of the jobs of a sweep, as Hydra's basic launcher makes it.
+
+    Args:
+        context: our loader and Hydra's callbacks.
+        config: the configuration of the sweep, with the folder that the sweep has claimed.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig) -> None:
+        assert isinstance(context.config_loader, Loader)
+        self._context, self._config = context, config
+        self._files = HydraFiles(context.config_loader, config)
+        self._begun: set[int] = set()
+
+    def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
+        """Call a function that trains one job, in its folder and with its log."""
+        config = self._files.config(job)
+        _, outcome = _run(self._context, config, train, "hydra.sweep.dir", "hydra.sweep.subdir")
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        return outcome
+
+    def files(self, job: JobSpec) -> dict[str, bytes]:
+        """The files that Hydra would leave in the folder of a job, by their paths in it."""
+        return self._files.of(job)
+
+    def begin(self, job: JobSpec) -> None:
+        """Let Hydra's callbacks know, once, that a job of a stack starts."""
+        if self._context.callbacks.callbacks and job.number not in self._begun:
+            self._begun.add(job.number)
+            config = self._files.config(job)
+            with as_hydra_config(config):
+                self._context.callbacks.on_job_start(config=config, task_function=_no_task)
+
+    def end(self, job: JobSpec, result: Result) -> None:
+        """Let Hydra's callbacks know that a job of a stack has ended."""
+        if self._context.callbacks.callbacks:
+            config, returned = self._files.config(job), job_return(job, result)
+            returned.cfg = returned.hydra_cfg = config
+            with as_hydra_config(config):
+                self._context.callbacks.on_job_end(config=config, job_return=returned)
+
+
+def job_return(job: JobSpec, outcome: Outcome) -> JobReturn:
+    """The outcome of a job in Hydra's form: the best metric, or the error."""
+    returned = JobReturn(overrides=list(job.overrides), working_dir=os.getcwd(), task_name="train")
+    if isinstance(outcome, Exception):
+        returned.status, returned.return_value = JobStatus.FAILED, outcome
+    elif outcome.status == "failed":
+        returned.status, returned.return_value = JobStatus.FAILED, HoldfastError(str(outcome.error))
+    else:
+        returned.status, returned.return_value = JobStatus.COMPLETED, best_metric(outcome)
+    return returned
+
+
+def best_metric(result: Result) -> float | None:
+    """What a job returns to Hydra, for sweepers that search: its best metric."""
+    return result.best[result.metric] if result.best else None
+
+
+def _run(
+    context: HydraContext, config: DictConfig, train: Callable[[], Result], dir_key: str, subdir_key: str | None
+) -> tuple[JobReturn, Outcome]:
+    results = []
+
+    def task(_: DictConfig) -> float | None:
+        results.append(train())
+        return best_metric(results[0])
+
+    returned = run_job(
+        hydra_context=context, task_function=task, config=config, job_dir_key=dir_key, job_subdir_key=subdir_key
+    )
+    return returned, results[0] if results else returned._return_value
+
+
+def _no_task(config: DictConfig) -> Any:
+    """Stands for the task of a job in a stack: a stack calls no function for each of its jobs."""

@@ -1,0 +1,152 @@
+"""Jobs that a launcher of Hydra's runs, one by one, maybe in other processes or on other machines."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from holdfast.compose.environment import SweepEnvironment, best_metric, job_return
+from holdfast.compose.loader import Loader, settings
+from holdfast.compose.resumed import flags_in, user_overrides
+from holdfast.config.job import JobSpec, config_hash
+from holdfast.errors import HoldfastError, in_a_line
+from holdfast.execute.alone import train_job
+from holdfast.execute.here import Here
+from holdfast.execute.work import Outcome, Progress, Work
+from holdfast.planning.plan import describe
+from holdfast.single.startup import import_training
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.sweeps.works import plan_jobs, works_of
+
+SECONDS_BETWEEN_LOOKS = 0.1
+"""How often the folders of jobs are looked at, while a launcher runs them and reports nothing."""
+
+
+def task(config: DictConfig) -> float | None:
+    """Train one job in the folder that a launcher of Hydra's has made for it; returns its best metric.
+
+    The job may run in another process, which is given Hydra's configuration: it is checked here once more.
+    """
+    checked, values, origin = settings(config)
+    hydra = HydraConfig.get()
+    overrides = tuple(user_overrides(hydra.overrides.task))
+    job = JobSpec(hydra.job.num, overrides, checked, config_hash(values, origin))
+    folder = RunFolder(Path(hydra.runtime.output_dir))
+    return best_metric(train_job(job, folder, flags=flags_in(sys.argv[1:])))
+
+
+class HydraLauncher:
+    """Does works by a launcher of Hydra's, each job alone.
+
+    Args:
+        launcher: the launcher.
+        folder: the folder of the sweep, where the results of jobs appear.
+        progress: is told of jobs that have ended.
+    """
+
+    def __init__(self, launcher: Launcher, folder: SweepFolder, progress: Progress) -> None:
+        self._launcher, self._folder, self._progress = launcher, folder, progress
+
+    def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
+        """Launch all jobs; yields each with its outcome, after the launcher has returned."""
+        for number in sorted(number for work in works for number in work.finished):
+            self._progress.ended(number, self._folder.job(number).read())
+        for jobs in _without_gaps([job for work in works for job in work.unfinished]):
+            with _watched(jobs, self._folder, self._progress):
+                returned = self._launch(jobs)
+            for job, job_returned in zip(jobs, returned, strict=True):
+                yield job, self._outcome(job, job_returned)
+
+    def _launch(self, jobs: Sequence[JobSpec]) -> Sequence[JobReturn]:
+        try:
+            return self._launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=jobs[0].number)
+        except Exception as error:  # a worker was killed, or the like: some jobs may have finished
+            broken = JobReturn(status=JobStatus.FAILED)
+            broken.return_value = HoldfastError(f"the launcher broke: {in_a_line(error)}")
+            return [broken] * len(jobs)
+
+    def _outcome(self, job: JobSpec, returned: JobReturn) -> Outcome:
+        result = self._folder.job(job.number).read()
+        if result is not None and result.config_hash == job.config_hash:
+            return result
+        if returned.status == JobStatus.FAILED:
+            error: Exception = returned._return_value
+            return error
+        return HoldfastError("it left no result of its configuration")
+
+
+def launch_stacked(
+    context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int
+) -> list[JobReturn]:
+    """Train jobs for a sweeper that is not ours, such as one that searches, and return them in Hydra's form.
+
+    Args:
+        context: our loader and Hydra's callbacks.
+        config: the configuration of the sweep.
+        overrides: those of each job.
+        first: number of the first job.
+    """
+    setup_globals()
+    import_training()
+    loader = context.config_loader
+    assert isinstance(loader, Loader)
+    jobs = [loader.job_spec(config, number, list(each)) for number, each in enumerate(overrides, start=first)]
+    plan = plan_jobs(jobs, alone_because(config))
+    print(describe(plan, {job.number: job.config for job in jobs}), flush=True)
+    folder = SweepFolder(Path(str(config.hydra.sweep.dir)))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    executor = Here(SweepEnvironment(context, config), train_job, folder.job, folder.place)
+    outcomes = {job.number: job_return(job, outcome) for job, outcome in executor.run(works_of(plan, jobs))}
+    return [outcomes[job.number] for job in jobs]
+
+
+def alone_because(config: DictConfig) -> str | None:
+    """Why every job of a sweep has to be trained alone; None where it need not."""
+    job = config.hydra.job
+    key = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
+    return None if key is None else f"{key} is for a job by itself"
+
+
+def _without_gaps(jobs: Sequence[JobSpec]) -> list[list[JobSpec]]:
+    """The jobs in groups of consecutive numbers: a launcher numbers the jobs it is given without gaps."""
+    groups: list[list[JobSpec]] = []
+    for job in jobs:
+        if groups and groups[-1][-1].number + 1 == job.number:
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups
+
+
+@contextmanager
+def _watched(jobs: Sequence[JobSpec], folder: SweepFolder, progress: Progress) -> Iterator[None]:
+    """Watch for the results of jobs, and show each as it appears."""
+    waiting, over = [job.number for job in jobs], threading.Event()
+
+    def look() -> None:
+        for number in waiting[:]:
+            if (result := folder.job(number).read()) is not None:
+                waiting.remove(number)
+                progress.ended(number, result)
+
+    def watch() -> None:
+        while not over.wait(SECONDS_BETWEEN_LOOKS):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()

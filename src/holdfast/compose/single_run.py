@@ -1,0 +1,196 @@
+"""A single run: composed, its folder claimed, trained as one work of one job, and summarised."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, read_write
+
+from holdfast.compose.environment import RunEnvironment
+from holdfast.compose.loader import Loader, settings
+from holdfast.compose.resumed import user_overrides
+from holdfast.config.check import key_of
+from holdfast.config.commands import resume_command
+from holdfast.config.job import JobSpec, config_hash
+from holdfast.config.schema import Config
+from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError, in_a_line
+from holdfast.execute.alone import train_run
+from holdfast.execute.here import Here
+from holdfast.execute.work import Outcome, Work
+from holdfast.report import console
+from holdfast.search.grid import unlisted
+from holdfast.single import processes
+from holdfast.single.startup import prepare
+from holdfast.store.files import write_json
+from holdfast.store.folders import Result, RunFolder
+from holdfast.store.lock import await_leader, claim, held
+from holdfast.store.versions import versions
+
+log = logging.getLogger(__name__)
+
+
+class _Run(NamedTuple):
+    """A single run.
+
+    Attributes:
+        loader: composed it.
+        name: of the primary configuration.
+        config: its whole configuration, Hydra's part included.
+        job: the same, checked and hashed.
+        origin: its configuration as it is written in YAML, before interpolations are resolved.
+        begun: the folder of a run that is resumed.
+    """
+
+    loader: Loader
+    name: str
+    config: DictConfig
+    job: JobSpec
+    origin: Mapping[str, Any]
+    begun: Path | None
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder(Path(self.config.hydra.run.dir))
+
+    @property
+    def has_chosen_folder(self) -> bool:
+        """Whether the user named the folder."""
+        return "hydra.run.dir" in map(key_of, self.config.hydra.overrides.hydra)
+
+
+def run_single(loader: Loader, name: str, overrides: Sequence[str], *, begun: Path | None) -> int:
+    """Train one run in a folder that is its own.
+
+    Args:
+        loader: composes the configuration.
+        name: of the primary configuration.
+        overrides: those of the command line.
+        begun: the folder of a run that is resumed; None for a new run.
+
+    Returns:
+        The exit code: 0 when the run completed or diverged, 1 when it failed.
+
+    Raises:
+        ConfigError: the overrides cannot work; nothing was written.
+    """
+    config = loader.load_configuration(name, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
+    HydraConfig.instance().set_config(config)
+    if keys := unlisted(config.hydra.sweeper.get("params"), overrides):
+        lesson = f"is a sweep over {', '.join(keys)}: add -m, or give each a value"
+        raise ConfigError([Problem(" ".join(overrides), lesson)])
+    checked, values, origin = settings(config)
+    recorded = tuple(user_overrides(config.hydra.overrides.task))
+    run = _Run(loader, name, config, JobSpec(0, recorded, checked, config_hash(values, origin)), origin, begun)
+    with processes.entered(checked, run.folder.path) as launch:
+        if launch.name and begun is None and not run.has_chosen_folder:
+            lesson = f"all processes of {launch.name} train one run: add hydra.run.dir=outputs/runs/NAME, its folder"
+            raise ConfigError([Problem(f"devices={checked.devices}", lesson)])
+        return _lead(run, launch) if launch.rank == 0 else _follow(run, launch)
+
+
+def _lead(run: _Run, launch: processes.Launch) -> int:
+    """Train a run as its first, or only, process: the one that holds the folder."""
+    if run.begun is None:
+        prepare(run.job.config)
+        path = claim(run.folder.path, chosen=run.has_chosen_folder)
+        with read_write(run.config.hydra.run):
+            run.config.hydra.run.dir = str(path)
+    folder = run.folder
+    with held(folder.path, launch.name):
+        if run.begun is not None:
+            if (finished := _finished(folder, run.job)) is not None:
+                code, text = finished
+                print(text)
+                return code
+            prepare(run.job.config)
+        else:
+            record = {"overrides": list(run.job.overrides), "config_hash": run.job.config_hash, "config": run.origin}
+            write_json(folder.begun, {**record, "versions": versions()})
+        try:
+            return _train(run)
+        except KeyboardInterrupt as stop:
+            raise Stopped.of(stop, resume_command(folder.path, run.loader.flags, sweep=False)) from None
+
+
+def _follow(run: _Run, launch: processes.Launch) -> int:
+    """Train a run as one of its further processes, in the folder that the first one holds."""
+    if not launch.name:  # the first process has started this one, after everything was ready
+        prepare(run.job.config)
+        return _train(run)
+    if run.begun is not None:
+        result = run.folder.finished(run.job.config_hash)
+        if result is not None and result.status == "completed":
+            return 0  # test rows that are opened again are opened by the first process alone
+        if (finished := _finished(run.folder, run.job)) is not None:
+            return finished[0]
+    prepare(run.job.config)
+    await_leader(run.folder.path, launch.name)
+    with read_write(run.config.hydra):
+        run.config.hydra.output_subdir = None
+        run.config.hydra.job.name = f"{run.config.hydra.job.name}_ddp_process_{launch.rank}"
+    return _train(run)
+
+
+def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:
+    """The exit code of a run that has nothing left to do, and a text that says so; otherwise None."""
+    result = folder.finished(job.config_hash)
+    if result is None or (job.config.test_again and job.config.test):
+        return None
+    if result.status != "failed":
+        return 0, f"{folder.path} is finished ({result.status}); nothing was done."
+    if job.config.retry_failed:
+        return None
+    return 1, f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again."
+
+
+def _train(run: _Run) -> int:
+    """Train a run, with Hydra's callbacks around it; returns the exit code."""
+    callbacks = Callbacks(run.config)
+    callbacks.on_run_start(config=run.config, config_name=run.name)
+    environment = RunEnvironment(HydraContext(config_loader=run.loader, callbacks=callbacks), run.config)
+    given = [*run.config.hydra.overrides.hydra, *run.config.hydra.overrides.task]
+    words = [*run.loader.flags, *(item for item in given if key_of(item) not in ("hydra.run.dir", "hydra.mode"))]
+    train = partial(train_run, words=words, progress=sys.stderr.isatty())
+    executor = Here(environment, train, folder_of=lambda _: run.folder)
+    ((_, outcome),) = executor.run([Work("alone", (run.job,))])
+    if isinstance(outcome, Result) and processes.present().rank == 0:
+        _conclude(run.folder, outcome, run.job.config)
+    callbacks.on_run_end(config=run.config, config_name=run.name, job_return=environment.returned)
+    return _exit_code(outcome)
+
+
+def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
+    """Draw the report where it is asked for, and print the summary."""
+    if config.report is True:
+        try:
+            from holdfast.report.write import report_run
+
+            report_run(folder, result, config)
+        except Exception as error:  # a run whose report cannot be drawn is finished all the same
+            print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {folder.path} tries again")
+    elif config.logger.tensorboard:
+        from holdfast.report.tensorboard import write_config
+
+        write_config(folder)
+    log.info("%s", console.summary(result, folder))
+
+
+def _exit_code(outcome: Outcome) -> int:
+    """The exit code of a run, after its error is printed."""
+    if isinstance(outcome, Result):
+        return 0
+    error = StorageError.of(outcome) or outcome
+    if isinstance(error, HoldfastError):
+        log.error("%s", error)
+        return error.exit_code
+    log.error("%s", f"The run failed: {type(error).__name__}: {error}", exc_info=error)
+    return 1

@@ -1,0 +1,133 @@
+"""From the overrides of a multirun to a sweep whose jobs are all composed, checked and hashed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.utils import setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from holdfast.compose.environment import SweepEnvironment
+from holdfast.compose.launchers import HydraLauncher, alone_because
+from holdfast.compose.loader import Composed, Loader
+from holdfast.compose.overrides import product
+from holdfast.compose.resumed import sweep_controls, user_overrides
+from holdfast.config.check import key_of
+from holdfast.config.job import JobSpec
+from holdfast.errors import ConfigError, Problem
+from holdfast.execute.alone import train_job
+from holdfast.execute.here import Here
+from holdfast.execute.work import Executor, Progress
+from holdfast.search.grid import overrides_of
+from holdfast.store.folders import SweepFolder
+from holdfast.sweeps.controller import SweepSpec, run_sweep
+
+MOST_PROBLEMS = 20
+"""Problems that are reported at once, where a sweep of thousands of jobs has a mistake in each."""
+
+
+class Multirun(NamedTuple):
+    """A multirun as Hydra hands it to our sweeper.
+
+    Attributes:
+        context: our loader and Hydra's callbacks.
+        config: the configuration of the sweep, without the overrides of single jobs.
+        launcher: the launcher that is chosen.
+        params: `hydra.sweeper.params`.
+        overrides: those of the command line, as typed.
+        batch_size: jobs that are handed to the launcher at a time; None for all.
+    """
+
+    context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+    params: Any
+    overrides: list[str]
+    batch_size: int | None = None
+
+
+def run_multirun(multirun: Multirun) -> int:
+    """Run every job of a multirun and choose the winner; returns the exit code.
+
+    Raises:
+        ConfigError: an override cannot work, in any job; nothing was written.
+    """
+    setup_globals()
+    spec, config = sweep_spec(multirun), multirun.config
+
+    def make_executor(folder: SweepFolder, progress: Progress) -> Executor:
+        with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
+            config.hydra.sweep.dir = str(folder.path)
+        if not folder.hydra.exists():
+            OmegaConf.save(config, folder.hydra)
+        if not spec.stacked:
+            return HydraLauncher(multirun.launcher, folder, progress)
+        train = partial(train_job, flags=spec.flags)
+        return Here(SweepEnvironment(multirun.context, config), train, folder.job, folder.place, progress)
+
+    return run_sweep(spec, make_executor)
+
+
+def sweep_spec(multirun: Multirun) -> SweepSpec:
+    """Compose, check and hash every job of a multirun.
+
+    Raises:
+        ConfigError: with the problems of all jobs.
+    """
+    # Hydra may have loaded its plugins anew, so that a class imported earlier would be another one
+    from hydra_plugins.holdfast.launcher import StackedLauncher
+
+    loader, config = multirun.context.config_loader, multirun.config
+    assert isinstance(loader, Loader)
+    overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
+    composed = _compose(loader, config, product(overrides_of(multirun.params, overrides), loader))
+    return SweepSpec(
+        jobs=tuple(
+            JobSpec(number, tuple(each), job.config, job.config_hash) for number, (each, job) in enumerate(composed)
+        ),
+        overrides=overrides,
+        origin=dict(composed[0][1].origin),
+        launcher=str(config.hydra.runtime.choices["hydra/launcher"]),
+        stacked=isinstance(multirun.launcher, StackedLauncher),
+        alone_because=alone_because(config),
+        batch_size=multirun.batch_size,
+        path=Path(config.hydra.sweep.dir),
+        chosen="hydra.sweep.dir" in map(key_of, config.hydra.overrides.hydra),
+        flags=loader.flags,
+        **controls,
+    )
+
+
+def _compose(loader: Loader, config: DictConfig, jobs: Sequence[list[str]]) -> list[tuple[list[str], Composed]]:
+    """Every job with its overrides, composed; all problems are raised together."""
+    problems: dict[Problem, None] = {}
+    composed = []
+    if _subdir(config) != "${hydra.job.num}":
+        problems[Problem("hydra.sweep.subdir", "the folders of jobs are numbered: leave it out")] = None
+    for overrides in jobs:
+        try:
+            job = loader.job(config, overrides)
+        except ConfigError as error:
+            problems.update(dict.fromkeys(error.problems))
+            if len(problems) >= MOST_PROBLEMS:
+                break
+            continue
+        if job.config.test:
+            lesson = "the winner of a sweep is tested anyway, it alone: leave test out"
+            problems[Problem("test=true", lesson)] = None
+        composed.append((overrides, job))
+    for key in ("metric", "mode", "report", "sweep") if composed else ():
+        if any(getattr(job.config, key) != getattr(composed[0][1].config, key) for _, job in composed):
+            problems[Problem(key, "the jobs of a sweep are compared, and kept, by one rule: give one value")] = None
+    if problems:
+        raise ConfigError(list(problems))
+    return composed
+
+
+def _subdir(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload,index]

@@ -1,0 +1,72 @@
+"""What an executor is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from holdfast.config.job import JobSpec
+from holdfast.store.folders import Result
+
+Outcome = Result | Exception
+"""How a job ended, or the error because of which it left no result."""
+
+
+class Work(NamedTuple):
+    """Jobs that are trained together, or one job that is trained alone.
+
+    Attributes:
+        kind: `stack` for jobs trained as one batched program, `alone` for one job trained by Lightning's Trainer.
+        jobs: in the order of their numbers.
+        finished: numbers of the jobs of a stack whose files are complete. They are trained again, since a job comes
+            out the same to the last bit only beside the same others, but their folders stay as they are.
+    """
+
+    kind: Literal["stack", "alone"]
+    jobs: tuple[JobSpec, ...]
+    finished: frozenset[int] = frozenset()
+
+    @property
+    def unfinished(self) -> list[JobSpec]:
+        """The jobs whose results are needed."""
+        return [job for job in self.jobs if job.number not in self.finished]
+
+
+class Executor(Protocol):
+    """A place where works are done: this process, or a launcher of Hydra's."""
+
+    def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
+        """Do all works; yields every unfinished job with its outcome, as the jobs end."""
+
+
+class Environment(Protocol):
+    """What surrounds the training of a job: the record of its configuration, its log, Hydra's callbacks."""
+
+    def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
+        """Call a function that trains one job, inside of everything that surrounds it."""
+
+    def files(self, job: JobSpec) -> dict[str, bytes]:
+        """The files that `train` would leave in the folder of a job, by their paths in it."""
+
+    def begin(self, job: JobSpec) -> None:
+        """Announce that a job of a stack starts; further calls for the same job do nothing."""
+
+    def end(self, job: JobSpec, result: Result) -> None:
+        """Announce that a job of a stack has ended."""
+
+
+class Progress(Protocol):
+    """Shows how far the works are."""
+
+    def epoch(self, jobs: int, epochs: int, epoch: int, best: float) -> None:
+        """Jobs that are trained together have finished an epoch.
+
+        Args:
+            jobs: how many they are.
+            epochs: the epochs that each of them is trained for.
+            epoch: number of the epoch, from 0.
+            best: best metric of these jobs so far; NaN while there is none.
+        """
+
+    def ended(self, number: int, result: Result | None) -> None:
+        """The job with this number has ended, with a result if it left one."""

@@ -1,0 +1,84 @@
+"""From the jobs of a sweep to the works that an executor is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from holdfast.config.job import JobSpec
+from holdfast.config.schema import Config
+from holdfast.execute.work import Work
+from holdfast.planning.plan import Plan, plan
+from holdfast.planning.share import Share, share
+
+
+def plan_jobs(jobs: Sequence[JobSpec], alone_because: str | None = None) -> Plan:
+    """Plan which jobs are trained together, and which alone.
+
+    Args:
+        jobs: in the order of their numbers.
+        alone_because: a reason why all of them have to be trained alone.
+    """
+    indexed = plan([job.config for job in jobs], _sharing(alone_because))
+    return Plan(
+        tuple(tuple(jobs[index].number for index in stack) for stack in indexed.stacks),
+        {jobs[index].number: reason for index, reason in indexed.alone.items()},
+        indexed.notes,
+    )
+
+
+def plan_again(
+    jobs: Sequence[JobSpec], recorded: Mapping[str, Any], finished: Collection[int], alone_because: str | None = None
+) -> Plan:
+    """Plan the jobs of a resumed sweep as they were planned when it started.
+
+    A job of a stack comes out the same to the last bit only beside the same others. Jobs that were planned otherwise,
+    by another launcher or together with jobs that are not among these, are planned anew.
+
+    Args:
+        jobs: in the order of their numbers.
+        recorded: the plan in `sweep.json`.
+        finished: numbers of the jobs that have nothing left to do.
+        alone_because: as for `plan_jobs`.
+    """
+    by_number = {job.number: job for job in jobs}
+    stacks = [tuple(stack) for stack in recorded["stacks"] if not by_number.keys().isdisjoint(stack)]
+    alone = {int(number): reason for number, reason in recorded["alone"].items() if int(number) in by_number}
+    if sorted([*alone, *chain(*stacks)]) != sorted(by_number):
+        return plan_jobs(jobs, alone_because)
+    kept = []
+    for stack in stacks:
+        if set(stack) <= set(finished):
+            kept.append(stack)
+            continue
+        # the user's code may have changed since the plan was made
+        for part in _sharing(alone_because)([by_number[number].config for number in stack]):
+            numbers = tuple(stack[index] for index in part.jobs)
+            if part.reason is None:
+                kept.append(numbers)
+            else:
+                alone |= dict.fromkeys(numbers, part.reason)
+    return Plan(tuple(sorted(kept)), dict(sorted(alone.items())))
+
+
+def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()) -> list[Work]:
+    """The works of a plan: its stacks, then the jobs that train alone; works without unfinished jobs are left out.
+
+    Args:
+        plan: of these jobs.
+        jobs: with the numbers of the plan.
+        finished: numbers of the jobs that have nothing left to do.
+    """
+    by_number = {job.number: job for job in jobs}
+    done = frozenset(finished)
+    works = [Work("stack", tuple(by_number[number] for number in stack), done & {*stack}) for stack in plan.stacks]
+    works += [Work("alone", (by_number[number],), done & {number}) for number in plan.alone]
+    return [work for work in works if work.unfinished]
+
+
+def _sharing(alone_because: str | None) -> Callable[[Sequence[Config]], Sequence[Share]]:
+    """The function that says which jobs of the same structure can be one stack."""
+    if alone_because is None:
+        return share
+    return lambda configs: [Share(tuple(range(len(configs))), alone_because)]
