@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.data import Line, row_order
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder

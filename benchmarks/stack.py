@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.model import MLP, Linear
 from holdfast.single.isolation import isolated
 from holdfast.single.startup import import_training

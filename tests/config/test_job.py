@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.config.job import JobSpec, config_hash
 
 

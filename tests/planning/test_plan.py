@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.config.schema import Config
 from holdfast.planning.plan import Plan, describe, plan, structure
 from holdfast.planning.share import Share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.errors import ConfigError, DeviceError
 from holdfast.single.devices import Needs, check
 

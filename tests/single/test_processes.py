@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.data import Line
 from holdfast.errors import FolderError
 from holdfast.single import processes as ranks

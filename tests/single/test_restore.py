@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from holdfast.cli.main import CONF
-from holdfast.compose.loader import compose
+from holdfast.compose.recompose import compose
 from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError, Stopped
 from holdfast.record import events, writer

@@ -8,10 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
@@ -237,22 +235,6 @@ class Loader(ConfigLoaderImpl):
                 raise ConfigError(problems) from error
             return self._base(config_name, [item for item in groups if item != culprit], problems)
         return self._bases[key]
-
-
-def compose(overrides: list[str], conf: Path) -> Config:
-    """The configuration that some words make, without running it.
-
-    Args:
-        overrides: words as typed on the command line; flags have no meaning here.
-        conf: the folder of the primary configuration.
-
-    Raises:
-        ConfigError: with every word that cannot work.
-    """
-    version.setbase("1.3")
-    loader = Hydra("train", Loader(search_path(get_args_parser().parse_args([]), conf))).config_loader
-    config = loader.load_configuration(CONFIG_NAME, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
-    return settings(config)[0]
 
 
 def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:

@@ -17,7 +17,8 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from holdfast.compose import overrides as parsing
-from holdfast.compose.loader import CONFIG_NAME, Composed, Loader, search_path
+from holdfast.compose.loader import CONFIG_NAME, Composed, Loader, search_path, settings
+from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem, in_a_line
 
 
@@ -102,3 +103,19 @@ def _texts(item: Override) -> Iterator[Any]:
             waiting += value
         else:
             yield value
+
+
+def compose(overrides: list[str], conf: Path) -> Config:
+    """The configuration that some words make, without running it.
+
+    Args:
+        overrides: words as typed on the command line; flags have no meaning here.
+        conf: the folder of the primary configuration.
+
+    Raises:
+        ConfigError: with every word that cannot work.
+    """
+    version.setbase("1.3")
+    loader = Hydra("train", Loader(search_path(get_args_parser().parse_args([]), conf))).config_loader
+    config = loader.load_configuration(CONFIG_NAME, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
+    return settings(config)[0]

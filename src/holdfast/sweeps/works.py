@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.execute.work import Work
 from holdfast.planning.plan import Plan, plan
-from holdfast.planning.share import Share, share
+
+if TYPE_CHECKING:
+    from holdfast.planning.share import Share
 
 
 def plan_jobs(jobs: Sequence[JobSpec], alone_because: str | None = None) -> Plan:
@@ -79,6 +81,8 @@ def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()
 
 def _sharing(alone_because: str | None) -> Callable[[Sequence[Config]], Sequence[Share]]:
     """The function that says which jobs of the same structure can be one stack."""
+    from holdfast.planning.share import Share, share
+
     if alone_because is None:
         return share
     return lambda configs: [Share(tuple(range(len(configs))), alone_because)]
