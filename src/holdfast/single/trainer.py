@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,8 +23,9 @@ from holdfast.single.isolation import isolated
 from holdfast.single.progress import Progress
 from holdfast.single.recorder import EventLogger, Recorder
 from holdfast.single.restore import find, go_on, restore
-from holdfast.store.files import digest, sweep_leftovers, write_json
+from holdfast.store.files import digest, sweep_leftovers
 from holdfast.store.folders import Result, RunFolder, Status
+from holdfast.store.test_ledger import TestLedger
 
 
 def train_one(
@@ -51,7 +51,9 @@ def train_one(
     if ended is not None and ended.status == "completed":
         return _test_again(config, folder, ended)
     found = find(folder, config_hash)
-    trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
+    trace, rules = Trace(), Rules.of(config)
+    ledger = TestLedger(folder.opening, again=config.test_again)
+    opened = ledger.count()
     writer = Writer(
         folder,
         rules,
@@ -107,7 +109,7 @@ def train_one(
             if not (config.test and trace.reached.best):
                 return finish("completed")
             writer.flush(trace)
-            _announce(folder, opened, again=config.test_again, leader=writer.leader)
+            _announce(ledger, folder, leader=writer.leader)
             tested = _test(trainer, module, data, trace.reached.best)
             return finish("completed", test=tested, test_opened=opened + recorder.test_opened)
         except Exception as error:
@@ -130,29 +132,18 @@ def _is_users_exit(stop: BaseException) -> bool:
     return isinstance(stop, SystemExit) and not of_signal
 
 
-OPENED = "the test rows were opened before, and what they said was lost; test_again=true opens them again"
-
-
-def _opened(folder: RunFolder) -> int:
-    """How often the test rows were opened for a run."""
-    try:
-        return int(json.loads(folder.opening.read_bytes())["count"])
-    except FileNotFoundError:
-        return 0
-
-
-def _announce(folder: RunFolder, before: int, *, again: bool, leader: bool) -> None:
-    """Write down that the test rows are being opened, and for which weights, before they are."""
-    if before and not again:
-        raise HoldfastError(OPENED)
+def _announce(ledger: TestLedger, folder: RunFolder, *, leader: bool) -> None:
+    """Write down that the test rows are about to be read with the best weights of a run."""
+    ledger.check()
     if leader:
-        write_json(folder.opening, {"sha256": digest(folder.best), "count": before + 1})
+        ledger.open(digest(folder.best))
 
 
 def _test_again(config: Config, folder: RunFolder, ended: Result) -> Result:
     """Open the test rows of a finished run once more; nothing else of it changes."""
-    opened = _opened(folder)
-    tested = test_best(config, folder, lambda: _announce(folder, opened, again=True, leader=is_leader()))
+    ledger = TestLedger(folder.opening, again=True)
+    opened = ledger.count()
+    tested = test_best(config, folder, lambda: _announce(ledger, folder, leader=is_leader()))
     return folder.commit(replace(ended, test=tested, test_opened=opened + 1))
 
 
