@@ -17,7 +17,8 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import _global_optimizer_pre_hooks, register_optimizer_step_pre_hook
 
-from holdfast.single.isolation import isolated, load
+from holdfast.single.isolation import isolated
+from holdfast.single.targets import import_target
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 
@@ -131,7 +132,7 @@ def test_variables_of_the_users_modules_are_restored(tmp_path: Path, monkeypatch
     for number in range(3):
         with isolated():  # the first one imports the module
             random.seed(number)
-            seen.append(load("users_variables.Thing")().numbers)
+            seen.append(import_target("users_variables.Thing")().numbers)
     expected = (1, 1, 1, 2, 2, 2, 1, 1, random.Random(3).random(), np.random.default_rng(3).random(), 0, 2, 2, 1, 7, 7)
     for number, numbers in enumerate(seen):
         assert numbers == (*expected, random.Random(number).random(), 1, 1)

@@ -21,7 +21,7 @@ from holdfast.compose import compose
 from holdfast.data import Line
 from holdfast.errors import FolderError
 from holdfast.single import processes as ranks
-from holdfast.single.assemble import assemble
+from holdfast.single.build import build_trainer
 from holdfast.store import lock as claims
 from holdfast.store.folders import RunFolder
 from holdfast.store.lock import await_leader, held
@@ -100,7 +100,7 @@ def test_a_sweep_is_a_process_of_its_own(launcher: str, holdfast: Run, tmp_path:
 
 
 def test_two_devices_are_two_processes_whatever_was_left_over(tmp_path: Path) -> None:
-    left = {**task(1, tasks=3), **worker(1, workers=3), ranks.MARK: str(tmp_path / "other")}
+    left = {**task(1, tasks=3), **worker(1, workers=3), ranks.FOLDER_VARIABLE: str(tmp_path / "other")}
     process = start(left, *TWO, cwd=tmp_path)
     _, err = said(process)
     assert process.returncode == 0, err
@@ -162,7 +162,7 @@ def test_several_machines_need_processes_that_were_started_together(
 
 def test_who_leads_is_not_asked_of_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MPIEnvironment, "detect", lambda: True)
-    trainer = assemble(compose(["devices=2", "accelerator=cpu"], CONF), Line())
+    trainer = build_trainer(compose(["devices=2", "accelerator=cpu"], CONF), Line())
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
     assert trainer.is_global_zero
 
@@ -182,13 +182,17 @@ CASES: dict[str, tuple[list[str], dict[str, str], tuple[str | None, int]]] = {
     "torchrun": (["devices=2"], worker(1), ("torchrun", 1)),
     "torchrun in SLURM": (["devices=2"], {**task(0), **worker(1)}, ("torchrun", 1)),
     "torchrun elsewhere": (["devices=2"], {**task(1), **worker(1, 4)}, ("SLURM", 1)),
-    "ours": (["devices=2"], {ranks.MARK: "run", "LOCAL_RANK": "1"}, ("Holdfast", 1)),
-    "ours, as many as there are": (["devices=auto"], {ranks.MARK: "run", "LOCAL_RANK": "1"}, ("Holdfast", 1)),
-    "a mark alone": (["devices=2"], {ranks.MARK: "run"}, OWN),
-    "the mark of the first process": (["devices=2"], {ranks.MARK: "run", "LOCAL_RANK": "0"}, OWN),
-    "the mark of another run": (["devices=2"], {ranks.MARK: "other", "LOCAL_RANK": "1"}, OWN),
-    "the mark of a run that nobody has begun": (["devices=2"], {ranks.MARK: "new", "LOCAL_RANK": "1"}, OWN),
-    "a mark for one device": ([], {ranks.MARK: "run", "LOCAL_RANK": "1"}, OWN),
+    "ours": (["devices=2"], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"}, ("Holdfast", 1)),
+    "ours, as many as there are": (
+        ["devices=auto"],
+        {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"},
+        ("Holdfast", 1),
+    ),
+    "a mark alone": (["devices=2"], {ranks.FOLDER_VARIABLE: "run"}, OWN),
+    "the mark of the first process": (["devices=2"], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "0"}, OWN),
+    "the mark of another run": (["devices=2"], {ranks.FOLDER_VARIABLE: "other", "LOCAL_RANK": "1"}, OWN),
+    "the mark of a run that nobody has begun": (["devices=2"], {ranks.FOLDER_VARIABLE: "new", "LOCAL_RANK": "1"}, OWN),
+    "a mark for one device": ([], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"}, OWN),
 }
 
 
@@ -197,12 +201,12 @@ def test_variables_count_only_where_they_fit(case: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     overrides, environment, expected = CASES[case]
     for name, value in environment.items():
-        monkeypatch.setenv(name, str(tmp_path / value) if name == ranks.MARK else value)
+        monkeypatch.setenv(name, str(tmp_path / value) if name == ranks.FOLDER_VARIABLE else value)
     config = compose(overrides, CONF)
     Path("run").mkdir()
     with ranks.entered(config, Path("new" if "nobody" in case else "run")) as launch:
         assert (launch.starter, launch.rank) == expected
-        assert ranks.present() == launch
+        assert ranks.current() == launch
         left = {name for name in environment if name in os.environ}
         if launch.starter is None:
             assert left <= {"SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_JOB_NAME", "SLURM_NODELIST"}
@@ -210,11 +214,11 @@ def test_variables_count_only_where_they_fit(case: str, tmp_path: Path, monkeypa
             assert "TORCHELASTIC_RUN_ID" not in left or launch.starter == "torchrun"
             assert "SLURM_NTASKS" not in left or launch.starter == "SLURM"
         with ranks.alone():
-            assert ranks.present().rank == 0
-        assert ranks.present() == launch
-    assert ranks.present().starter is None
-    assert {name: os.environ.get(name) for name in environment if name != ranks.MARK} == {
-        name: value for name, value in environment.items() if name != ranks.MARK
+            assert ranks.current().rank == 0
+        assert ranks.current() == launch
+    assert ranks.current().starter is None
+    assert {name: os.environ.get(name) for name in environment if name != ranks.FOLDER_VARIABLE} == {
+        name: value for name, value in environment.items() if name != ranks.FOLDER_VARIABLE
     }
 
 

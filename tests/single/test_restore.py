@@ -26,6 +26,7 @@ from holdfast.errors import CheckpointError, Stopped
 from holdfast.record import events, writer
 from holdfast.record.checkpoint import load
 from holdfast.record.resume_point import KEY
+from holdfast.single import recorder
 from holdfast.single.recorder import Recorder
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
@@ -121,7 +122,7 @@ Line = tuple[str, int]
 def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
     """Stop at a line of ours at the end of epoch 2, as a signal may; tells the lines there are, as they are reached."""
     seen: list[Line] = []
-    source, original = Path(writer.__file__).parent, Recorder.on_train_epoch_end
+    sources, original = {Path(module.__file__).parent for module in (writer, recorder)}, Recorder.on_train_epoch_end
 
     def local(frame: FrameType, event: str, _: Any) -> Any:
         at = (Path(frame.f_code.co_filename).name, frame.f_lineno)
@@ -132,7 +133,7 @@ def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
         return local
 
     def called(frame: FrameType, event: str, _: Any) -> Any:
-        return local if Path(frame.f_code.co_filename).parent == source else None
+        return local if Path(frame.f_code.co_filename).parent in sources else None
 
     def watched(self: Recorder, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         sys.settrace(called if trainer.current_epoch == 2 else None)
@@ -151,8 +152,8 @@ def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
     whole.path.mkdir()
     with interrupted_at(None) as lines:
         trained(config, whole)
-    judged = [line for line in lines if line[0] in ("callbacks.py", "trace.py")]
-    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume.py")]
+    judged = [line for line in lines if line[0] in ("recorder.py", "history.py")]
+    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume_point.py")]
     assert min(len(judged), len(written)) > 20
     for line in judged[::2] + written[::5]:
         cut = RunFolder(tmp_path / f"{line[0]}{line[1]}")

@@ -122,7 +122,7 @@ def task(config: DictConfig) -> Any:
         log.exception("This job failed.")
         # some exceptions cannot travel between processes, and would take the launcher down with them
         raise HoldfastError(in_a_line(error)) from None
-    if ranks.present().rank == 0 and not job:
+    if ranks.is_leader() and not job:
         if checked.report is True:
             try:
                 from holdfast.report.write import report_run

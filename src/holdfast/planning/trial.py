@@ -25,7 +25,7 @@ from holdfast.errors import in_a_line
 from holdfast.planning.first_batch import compare, compare_each
 from holdfast.record.checkpoint import CheckpointIO, plain
 from holdfast.record.history import Rules, Trace, Traces
-from holdfast.single.assemble import assemble, build, seed_rows
+from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
 from holdfast.stacked.inputs import Members, is_equal, is_trained, shorten
@@ -147,7 +147,9 @@ def _alone(config: Config) -> Trace:
             update=lambda trace: None,
         )
         # with a logger, since Lightning then holds the hyperparameters of both modules against each other
-        trainer = assemble(config, data, plugins=[checkpoints], callbacks=[recorder, _Shorten()], logger=DummyLogger())
+        trainer = build_trainer(
+            config, data, plugins=[checkpoints], callbacks=[recorder, _Shorten()], logger=DummyLogger()
+        )
         seed_rows()
         trainer.fit(module, datamodule=data)
         return trace

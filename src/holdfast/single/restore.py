@@ -17,52 +17,61 @@ from holdfast.record.resume_point import KEY
 from holdfast.store.folders import RunFolder
 
 
-def find(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
-    """The checkpoint that a run can go on from; None if it has to begin anew.
+def find_checkpoint(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
+    """The checkpoint that a run resumes from; None if the run starts from its first epoch.
+
+    Args:
+        folder: folder of the run.
+        config_hash: digest of the run's configuration.
 
     Raises:
-        CheckpointError: there is a last checkpoint, but it cannot be read, or is of another configuration.
+        CheckpointError: `last.ckpt` cannot be read, or is of another configuration.
     """
     if not folder.last.exists():
         return None
-    found = load(folder.last)
-    if KEY not in found:
-        return None  # the run was over, and is to be run again
-    if found[KEY]["config_hash"] != config_hash:
+    checkpoint = load(folder.last)
+    if KEY not in checkpoint:
+        return None  # the run had ended, and is to be run again
+    if checkpoint[KEY]["config_hash"] != config_hash:
         raise CheckpointError(f"{folder.last} is of another configuration; remove it to begin this run anew.")
-    return found
+    return checkpoint
 
 
-def restore(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
-    """The trace as it was at the end of the last epoch."""
-    found = checkpoint[KEY]
-    standing, epochs = Standing(**found["standing"]), [Epoch(**epoch) for epoch in found["epochs"]]
+def restored(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
+    """The history of a run as it was at the end of its last epoch.
+
+    Args:
+        checkpoint: what `find_checkpoint` returned.
+        folder: folder of the run.
+    """
+    saved = checkpoint[KEY]
+    standing, epochs = Standing(**saved["standing"]), [Epoch(**epoch) for epoch in saved["epochs"]]
     best = None
     if standing.best_epoch >= 0:
-        # if the process was killed between the two files, the best is already that of a later epoch; it comes again
-        kept = load(folder.best)
-        best = Snapshot(standing.best_epoch, kept if kept.get("epoch") == standing.best_epoch else {})
+        # `best.ckpt` is written first: after a crash between the two it is of a later epoch, which is trained again
+        content = load(folder.best)
+        best = Snapshot(standing.best_epoch, content if content.get("epoch") == standing.best_epoch else {})
     last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY})
     return Trace(
-        losses=found["losses"].tolist(),
-        clock=[(int(count), time) for count, time in found["clock"].tolist()],
-        descent=list(found["descent"]),
+        losses=saved["losses"].tolist(),
+        clock=[(int(count), time) for count, time in saved["clock"].tolist()],
+        descent=list(saved["descent"]),
         begun=epochs,
-        reached=Reached(len(epochs), len(found["losses"]), len(found["descent"]), standing, best, last),
+        reached=Reached(len(epochs), len(saved["losses"]), len(saved["descent"]), standing, best, last),
     )
 
 
-def go_on(trainer: pl.Trainer, reached: Reached) -> None:
-    """Make a Trainer ready to go on from the end of an epoch."""
-    # it takes a run with max_steps for one that was stopped inside an epoch
+def prepare_to_resume(trainer: pl.Trainer, reached: Reached) -> None:
+    """Prepare a Trainer to resume from the end of the epoch that was reached."""
+    # Lightning would take a run with max_steps for one that was interrupted inside an epoch
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
-            _keep_rows(logger, reached)
+            _restore_rows(logger, reached)
 
 
-def _keep_rows(logger: CSVLogger, reached: Reached) -> None:
-    """Hand a logger the rows that it wrote before an epoch ended: by itself it would begin its table anew."""
+def _restore_rows(logger: CSVLogger, reached: Reached) -> None:
+    """Give a logger the rows that it wrote before the end of an epoch; it would start an empty table."""
     try:
         text = (Path(logger.log_dir) / ExperimentWriter.NAME_METRICS_FILE).read_text()
     except FileNotFoundError:
@@ -73,5 +82,5 @@ def _keep_rows(logger: CSVLogger, reached: Reached) -> None:
 
 
 def _is_before(row: Mapping[str, str], reached: Reached) -> bool:
-    """Whether a row was written before an epoch ended; those of single iterations name no epoch."""
+    """Whether a row was written before the end of an epoch; rows of single iterations have no epoch."""
     return int(row["epoch"]) < reached.epochs if row.get("epoch") else int(row["step"]) < reached.losses
