@@ -23,8 +23,8 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.errors import in_a_line
 from holdfast.planning.first_batch import compare, compare_each
-from holdfast.record.checkpoint import CheckpointIO, plain
-from holdfast.record.history import Rules, Trace, Traces
+from holdfast.record.checkpoint import plain
+from holdfast.record.history import Trace, Traces
 from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
@@ -136,23 +136,14 @@ def _alone(config: Config) -> Trace:
     """Train a job by a Trainer, and write nothing."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
-        trace, checkpoints = Trace(), CheckpointIO()
-        recorder = Recorder(
-            trace,
-            Rules.of(config),
-            checkpoints,
-            seed=config.seed,
-            full_train_loss=config.trainer.full_train_loss,
-            descent=False,
-            update=lambda trace: None,
-        )
+        recorder = Recorder(config, Trace())
         # with a logger, since Lightning then holds the hyperparameters of both modules against each other
         trainer = build_trainer(
-            config, data, plugins=[checkpoints], callbacks=[recorder, _Shorten()], logger=DummyLogger()
+            config, data, plugins=[recorder.checkpoint_io], callbacks=[recorder, _Shorten()], logger=DummyLogger()
         )
         seed_rows()
         trainer.fit(module, datamodule=data)
-        return trace
+        return recorder.trace
 
 
 def _is_finite(trace: Trace) -> bool:

@@ -23,6 +23,8 @@ class EventLogger(Logger):
         experiment: torch's SummaryWriter, for what is not a number, such as images.
     """
 
+    name = version = ""  # Lightning's names of subfolders
+
     def __init__(self, writer: Writer, folder: RunFolder) -> None:
         super().__init__()
         self._writer, self._folder = writer, folder
@@ -33,25 +35,12 @@ class EventLogger(Logger):
         """The run's folder."""
         return str(self._folder.path)
 
-    @property
-    def log_dir(self) -> str:
-        """The run's folder."""
-        return str(self._folder.path)
+    log_dir = save_dir
 
     def finalize(self, status: str) -> None:
         """Close the SummaryWriter, if there is one."""
         if "_writer" in vars(self.experiment):
             self.experiment.close()
-
-    @property
-    def name(self) -> str:
-        """Empty: the logger has no subfolder."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty: the logger has no subfolder."""
-        return ""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write metrics as they come; `epoch`, which Lightning adds, is left out."""

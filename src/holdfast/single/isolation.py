@@ -37,14 +37,8 @@ def _attribute(owner: Any, name: str) -> GlobalSetting:
     return GlobalSetting(lambda: getattr(owner, name), lambda value: setattr(owner, name, value))
 
 
-_PRECISIONS = (
-    ("generic", "all"),
-    *((backend, operation) for backend in ("cuda", "mkldnn") for operation in ("all", "matmul", "conv", "rnn")),
-)
-"""Backends and operations for which torch has a setting of the rounding of float32."""
-
-
 def _precision(backend: str, operation: str) -> GlobalSetting:
+    """How float32 is rounded in an operation of a backend."""
     return GlobalSetting(
         lambda: torch._C._get_fp32_precision_getter(backend, operation),
         lambda value: torch._C._set_fp32_precision_setter(backend, operation, value),
@@ -71,7 +65,8 @@ GLOBAL_SETTINGS = (
     GlobalSetting(_default_device, torch.set_default_device),
     GlobalSetting(torch.get_num_threads, torch.set_num_threads),
     GlobalSetting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    *(_precision(backend, operation) for backend, operation in _PRECISIONS),
+    _precision("generic", "all"),
+    *(_precision(name, kind) for name in ("cuda", "mkldnn") for kind in ("all", "matmul", "conv", "rnn")),
     GlobalSetting(
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
         lambda state: torch.use_deterministic_algorithms(state[0], warn_only=state[1]),

@@ -18,7 +18,7 @@ class Progress(pl.Callback):
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the bar; without a total where the training rows are a stream."""
@@ -28,22 +28,16 @@ class Progress(pl.Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         """Advance by one iteration."""
-        assert self._bar is not None
         self._bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the number of epochs done."""
-        assert self._bar is not None
         self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{self._epochs}", refresh=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove the bar."""
-        self._close()
+        self._bar.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Remove the bar."""
-        self._close()
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

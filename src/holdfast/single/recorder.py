@@ -14,6 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 
 from holdfast.config.check import did_you_mean
+from holdfast.config.schema import Config
 from holdfast.data.seeding import derive, reseed
 from holdfast.errors import HoldfastError
 from holdfast.record.checkpoint import CheckpointIO
@@ -29,34 +30,18 @@ class Recorder(Checkpoint):
     It is a Checkpoint callback, so that Lightning calls it after every other callback has logged its metrics.
 
     Args:
+        config: configuration of the run: its seed, and the rules for the best epoch and for an early end.
         trace: the history that is filled in.
-        rules: how the best epoch is chosen, and when a run ends early.
-        checkpoint_io: the plugin of the same Trainer, which takes the snapshots.
-        seed: seed of everything random in a step, such as dropout.
-        full_train_loss: whether to measure the training metrics over all rows after every epoch.
-        descent: whether to record the parameter path of a model with two parameters.
         update: called with the history after every epoch, and every `CHECK_EVERY` iterations.
 
     Attributes:
+        checkpoint_io: a plugin that the Trainer has to be given; it takes the snapshots.
         test_opened: how often the Trainer has opened the test rows.
     """
 
-    def __init__(
-        self,
-        trace: Trace,
-        rules: Rules,
-        checkpoint_io: CheckpointIO,
-        *,
-        seed: int,
-        full_train_loss: bool,
-        descent: bool,
-        update: Callable[[Trace], None],
-    ) -> None:
-        self.trace = trace
-        self.checkpoint_io = checkpoint_io
-        self.test_opened = 0
-        self._rules, self._update = rules, update
-        self._seed, self._full_train_loss, self._descent = seed, full_train_loss, descent
+    def __init__(self, config: Config, trace: Trace, update: Callable[[Trace], None] = lambda trace: None) -> None:
+        self.trace, self.checkpoint_io, self.test_opened = trace, CheckpointIO(), 0
+        self._config, self._rules, self._update = config, Rules.of(config), update
         self._path_parameters: Sequence[Tensor] = ()  # those whose path is recorded
         self._path_stride = 1  # in iterations
         self._seeded_epoch = -1
@@ -68,7 +53,7 @@ class Recorder(Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Seed what the module draws while it is set up; its data module was set up right before, by another seed."""
         if stage == "fit":
-            reseed(derive(self._seed, "setup"))
+            reseed(derive(self._config.seed, "setup"))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed the first epoch of a resumed run: Lightning fetches its first batch before the epoch starts."""
@@ -137,20 +122,21 @@ class Recorder(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if losses:
             metrics["train/loss_epoch"] = _reduced(trainer, sum(losses) / len(losses), "mean")
-        if self._full_train_loss:
+        if self._config.trainer.full_train_loss:
             metrics.update(measure_train(trainer, module))
         metrics["train/lr"] = self._learning_rate
         return metrics
 
     def _reseed(self, epoch: int) -> None:
-        reseed(derive(self._seed, "epoch", epoch))
+        reseed(derive(self._config.seed, "epoch", epoch))
         self._seeded_epoch = epoch
 
     def _start_path(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start to record the parameter path, if the model has two parameters and its fit an end."""
+        """Start to record the parameter path, if the model has two parameters and the report will show it."""
         parameters = [value for value in module.parameters() if value.requires_grad]
         batches = trainer.num_training_batches
-        if self._descent and sum(value.numel() for value in parameters) == 2 and math.isfinite(batches):
+        drawn = self._config.report is not False and math.isfinite(batches)
+        if drawn and sum(value.numel() for value in parameters) == 2:
             self._path_parameters = parameters
             self._path_stride = stride(int(batches) * (trainer.max_epochs or 1))
             if not self.trace.descent:  # a resumed run has points already

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, Stopped, in_a_line
-from holdfast.record.checkpoint import CheckpointIO, load
+from holdfast.record.checkpoint import load
 from holdfast.record.history import Rules, Trace, divergence
 from holdfast.record.writer import Writer, hparams, write_tested
 from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
@@ -100,15 +100,7 @@ class _Run:
         if self._checkpoint is not None:
             self._trace = restored(self._checkpoint, folder)
             self._writer.go_on(self._checkpoint, self._trace)
-        self._recorder = Recorder(
-            self._trace,
-            self._rules,
-            CheckpointIO(),
-            seed=config.seed,
-            full_train_loss=config.trainer.full_train_loss,
-            descent=config.report is not False,
-            update=self._writer.update,
-        )
+        self._recorder = Recorder(config, self._trace, self._writer.update)
 
     def train(self, *, progress: bool) -> Result:
         """Train, and test the best weights if the configuration says so."""
