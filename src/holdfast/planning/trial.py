@@ -143,7 +143,7 @@ def _alone(config: Config) -> Trace:
         )
         seed_rows()
         trainer.fit(module, datamodule=data)
-        return recorder.trace
+        return recorder.history
 
 
 def _is_finite(trace: Trace) -> bool:

@@ -31,7 +31,7 @@ class Recorder(Checkpoint):
 
     Args:
         config: configuration of the run: its seed, and the rules for the best epoch and for an early end.
-        trace: the history that is filled in.
+        history: the history that is filled in.
         update: called with the history after every epoch, and every `CHECK_EVERY` iterations.
 
     Attributes:
@@ -39,8 +39,8 @@ class Recorder(Checkpoint):
         test_opened: how often the Trainer has opened the test rows.
     """
 
-    def __init__(self, config: Config, trace: Trace, update: Callable[[Trace], None] = lambda trace: None) -> None:
-        self.trace, self.checkpoint_io, self.test_opened = trace, CheckpointIO(), 0
+    def __init__(self, config: Config, history: Trace, update: Callable[[Trace], None] = lambda history: None) -> None:
+        self.history, self.checkpoint_io, self.test_opened = history, CheckpointIO(), 0
         self._config, self._rules, self._update = config, Rules.of(config), update
         self._path_parameters: Sequence[Tensor] = ()  # those whose path is recorded
         self._path_stride = 1  # in iterations
@@ -57,12 +57,12 @@ class Recorder(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Seed the first epoch of a resumed run: Lightning fetches its first batch before the epoch starts."""
-        if (epochs := self.trace.reached.epochs) > 0:
+        if (epochs := self.history.reached.epochs) > 0:
             self._reseed(epochs)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and the parameter path."""
-        self.trace.clock.append((len(self.trace.losses), time.time()))
+        self.history.clock.append((len(self.history.losses), time.time()))
         self._start_path(trainer, pl_module)
         # Lightning divides the losses of accumulated batches by their number
         self._loss_factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
@@ -75,7 +75,7 @@ class Recorder(Checkpoint):
         """Make everything random in this epoch a function of seed and epoch alone."""
         if trainer.current_epoch != self._seeded_epoch:
             self._reseed(trainer.current_epoch)
-        self._epoch_start = len(self.trace.losses)
+        self._epoch_start = len(self.history.losses)
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -87,35 +87,36 @@ class Recorder(Checkpoint):
         if loss is not None:
             loss = loss.mean() if loss.ndim else loss  # Lightning also trains on a loss of shape (1,)
             self._pending.append(loss * self._loss_factor if self._loss_factor > 1 else loss)
-        if self._path_parameters and (len(self.trace.losses) + len(self._pending)) % self._path_stride == 0:
-            self.trace.descent.append(flat(self._path_parameters))
+        if self._path_parameters and (len(self.history.losses) + len(self._pending)) % self._path_stride == 0:
+            self.history.descent.append(flat(self._path_parameters))
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # Lightning validates before it stops, as in every last epoch
         if len(self._pending) >= CHECK_EVERY:
             self._read_losses(_users_loggers(trainer))
-            if not self._rules.within(_reduced(trainer, worst(self.trace.losses[-CHECK_EVERY:]), "max")):
+            if not self._rules.within(_reduced(trainer, worst(self.history.losses[-CHECK_EVERY:]), "max")):
                 trainer.should_stop = True  # ends the epoch here; it is judged as any other
-            self._update(self.trace)
+            self._update(self.history)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch, and take a snapshot of it."""
         loggers = _users_loggers(trainer)
         self._read_losses(loggers)
-        epoch, losses = trainer.current_epoch, self.trace.losses[self._epoch_start :]
+        epoch, losses = trainer.current_epoch, self.history.losses[self._epoch_start :]
         metrics = self._metrics(trainer, pl_module, losses)
         largest = _reduced(trainer, worst(losses), "max")
         if self._rules.metric not in metrics and self._rules.within(largest):
             raise _missing_metric(self._rules.metric, metrics, pl_module)
+        standing = judge(self.history.reached.standing, epoch, metrics, largest, self._rules)
         # what a user's module logs may differ between processes, but all have to end in the same epoch
-        standing = trainer.strategy.broadcast(judge(self.trace.reached.standing, epoch, metrics, largest, self._rules))
+        standing = trainer.strategy.broadcast(standing)
         for logger in loggers:
             logger.log_metrics({"epoch": epoch, **metrics}, step=trainer.global_step)
             logger.save()  # a run that is resumed from this epoch needs it on disk
         snapshot = Snapshot(epoch, self.checkpoint_io.snapshot(trainer))
-        self.trace.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
+        self.history.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
         if standing.end:
             trainer.should_stop = True
-        self._update(self.trace)
+        self._update(self.history)
 
     def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule, losses: list[float]) -> dict[str, float]:
         """The metrics of the epoch that ends, by name."""
@@ -139,18 +140,18 @@ class Recorder(Checkpoint):
         if drawn and sum(value.numel() for value in parameters) == 2:
             self._path_parameters = parameters
             self._path_stride = stride(int(batches) * (trainer.max_epochs or 1))
-            if not self.trace.descent:  # a resumed run has points already
-                self.trace.descent.append(flat(parameters))
+            if not self.history.descent:  # a resumed run has points already
+                self.history.descent.append(flat(parameters))
 
     def _read_losses(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""
         if self._pending:
             losses = torch.stack(self._pending).tolist()
             for logger in loggers:
-                for step, loss in enumerate(losses, start=len(self.trace.losses)):
+                for step, loss in enumerate(losses, start=len(self.history.losses)):
                     logger.log_metrics({"train/loss_step": loss}, step=step)
-            self.trace.losses += losses
-            self.trace.clock.append((len(self.trace.losses), time.time()))
+            self.history.losses += losses
+            self.history.clock.append((len(self.history.losses), time.time()))
             self._pending.clear()
 
 

@@ -82,7 +82,7 @@ class _Run:
     def __init__(self, config: Config, folder: RunFolder, overrides: list[str], config_hash: str) -> None:
         self._config, self._folder, self._overrides = config, folder, overrides
         self._checkpoint = find_checkpoint(folder, config_hash)
-        self._trace, self._rules = Trace(), Rules.of(config)
+        self._history, self._rules = Trace(), Rules.of(config)
         self._ledger = TestLedger(folder.opening, again=config.test_again)
         self._opened_before = self._ledger.count()
         self._writer = Writer(
@@ -98,9 +98,9 @@ class _Run:
             if self._checkpoint is None:
                 folder.clear()
         if self._checkpoint is not None:
-            self._trace = restored(self._checkpoint, folder)
-            self._writer.go_on(self._checkpoint, self._trace)
-        self._recorder = Recorder(config, self._trace, self._writer.update)
+            self._history = restored(self._checkpoint, folder)
+            self._writer.go_on(self._checkpoint, self._history)
+        self._recorder = Recorder(config, self._history, self._writer.update)
 
     def train(self, *, progress: bool) -> Result:
         """Train, and test the best weights if the configuration says so."""
@@ -110,12 +110,12 @@ class _Run:
             raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
         trainer = self._build_trainer(data, progress=progress)
         self._fit(trainer, module, data)
-        reached = self._trace.reached
+        reached = self._history.reached
         if reached.standing.end == "diverged":
             return self._finish("diverged", error=divergence(reached.epochs - 1, self._rules))
         if not (self._config.test and reached.best):
             return self._finish("completed")
-        self._writer.flush(self._trace)
+        self._writer.flush(self._history)
         _write_opening(self._ledger, self._folder, leader=self._writer.leader)
         # only the leader keeps snapshots
         module.load_state_dict(trainer.strategy.broadcast(reached.best.checkpoint.get("state_dict")))  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ class _Run:
 
     def interrupt(self) -> None:
         """Write what is needed to resume the run, and no result."""
-        self._writer.flush(self._trace)
+        self._writer.flush(self._history)
 
     @property
     def _opened(self) -> int:
@@ -151,15 +151,15 @@ class _Run:
     def _fit(self, trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
         """Train from the checkpoint, if there is one, or from the start."""
         if self._checkpoint:
-            prepare_to_resume(trainer, self._trace.reached)
-        if self._trace.reached.standing.end:  # the run was interrupted after training, before its result was written
+            prepare_to_resume(trainer, self._history.reached)
+        if self._history.reached.standing.end:  # the run was interrupted after training, before its result was written
             return
         seed_rows()
         checkpoint = self._folder.last if self._checkpoint else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     def _finish(self, status: Status, **details: Any) -> Result:
-        return self._writer.finish(self._trace, status, overrides=self._overrides, **details)
+        return self._writer.finish(self._history, status, overrides=self._overrides, **details)
 
 
 def test_best(config: Config, folder: RunFolder, on_open: Callable[[], None]) -> dict[str, float] | None:
