@@ -119,18 +119,19 @@ class _Run:
         _write_opening(self._ledger, self._folder, leader=self._writer.leader)
         # only the leader keeps snapshots
         module.load_state_dict(trainer.strategy.broadcast(reached.best.checkpoint.get("state_dict")))  # type: ignore[arg-type]
-        return self._finish("completed", test=_test(trainer, module, data), test_opened=self._opened)
+        return self._finish("completed", test=_test(trainer, module, data), test_opened=self._test_opened)
 
     def fail(self, error: str) -> None:
         """Write a result that says why the run failed."""
-        self._finish("failed", error=error, test_opened=self._opened)
+        self._finish("failed", error=error, test_opened=self._test_opened)
 
     def interrupt(self) -> None:
         """Write what is needed to resume the run, and no result."""
         self._writer.flush(self._history)
 
     @property
-    def _opened(self) -> int:
+    def _test_opened(self) -> int:
+        """How often the test rows of the run were opened."""
         return self._opened_before + self._recorder.test_opened
 
     def _build_trainer(self, data: pl.LightningDataModule, *, progress: bool) -> pl.Trainer:
