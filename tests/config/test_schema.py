@@ -13,7 +13,7 @@ from holdfast.cli.main import CONF
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Callbacks, Config, Logger, Trainer
 from holdfast.data import synthetic
-from holdfast.single.assemble import OURS
+from holdfast.single.build import HOLDFAST_KEYS
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name in ("data", "model", "optimizer", "scheduler"))
 
@@ -42,7 +42,7 @@ def test_every_key_is_an_argument_of_the_class_it_configures(target: str) -> Non
 
 
 def test_trainer_keys_are_arguments_of_lightnings_trainer() -> None:
-    assert keys(Trainer) - OURS <= set(inspect.signature(pl.Trainer).parameters)
+    assert keys(Trainer) - HOLDFAST_KEYS <= set(inspect.signature(pl.Trainer).parameters)
 
 
 @pytest.mark.parametrize(("group", "cls"), [("callbacks", Callbacks), ("trainer", Trainer), ("logger", Logger)])

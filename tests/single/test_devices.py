@@ -1,4 +1,4 @@
-"""What a configuration needs of a machine."""
+"""A configuration is checked against the devices, strategies and classes that there are."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from holdfast.single.devices import Needs, check
         (["model._target_=nowhere.Model"], ConfigError),
         (["optimizer._target_=torch.optim.Nope"], ConfigError),
         (["scheduler=cosine", "scheduler._target_=torch.optim.lr_scheduler.Nope"], ConfigError),
-        (["+callbacks.own={_target_:nowhere.Callback}"], ConfigError),
-        (["+callbacks.own={_target_:lightning.pytorch.callbacks.Timer,colour:red}"], ConfigError),
-        (["+logger.own={_target_:nowhere.Logger}"], ConfigError),
+        (["+callbacks.mine={_target_:nowhere.Callback}"], ConfigError),
+        (["+callbacks.mine={_target_:lightning.pytorch.callbacks.Timer,colour:red}"], ConfigError),
+        (["+logger.mine={_target_:nowhere.Logger}"], ConfigError),
     ],
     ids=str,
 )
-def test_jobs_of_which_one_is_refused_have_other_needs(overrides: list[str], error: type[ConfigError]) -> None:
+def test_a_refused_job_and_an_accepted_job_have_different_needs(overrides: list[str], error: type[ConfigError]) -> None:
     refused, fine = compose(overrides, CONF), compose([], CONF)
     with pytest.raises(ConfigError) as raised:
         check(refused)
@@ -37,5 +37,5 @@ def test_jobs_of_which_one_is_refused_have_other_needs(overrides: list[str], err
     assert Needs.of(refused) != Needs.of(fine)
 
 
-def test_jobs_that_differ_in_values_alone_have_the_same_needs() -> None:
+def test_jobs_that_differ_only_in_values_have_equal_needs() -> None:
     assert Needs.of(compose(["lr=0.1", "seed=1"], CONF)) == Needs.of(compose(["lr=0.2", "model.weight=3"], CONF))

@@ -1,4 +1,4 @@
-"""What a job changes outside of itself is as it was for the job after it."""
+"""Global state that a job changes is restored before the next job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import _global_optimizer_pre_hooks, register_optimizer_step_pre_hook
 
-from holdfast.single.isolation import isolated, load
+from holdfast.single.isolation import isolated
+from holdfast.single.targets import import_target
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 
@@ -59,13 +60,13 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_a_job_changes_is_restored(name: str) -> None:
-    change, look = CHANGES[name]
-    before = look()
+def test_global_state_that_a_job_changes_is_restored(name: str) -> None:
+    change, read = CHANGES[name]
+    before = read()
     with isolated():
         change()
-        assert look() != before, "the change shows"
-    assert look() == before
+        assert read() != before, "it has changed"
+    assert read() == before
 
 
 NEIGHBOUR = """
@@ -131,7 +132,7 @@ def test_variables_of_the_users_modules_are_restored(tmp_path: Path, monkeypatch
     for number in range(3):
         with isolated():  # the first one imports the module
             random.seed(number)
-            seen.append(load("users_variables.Thing")().numbers)
+            seen.append(import_target("users_variables.Thing")().numbers)
     expected = (1, 1, 1, 2, 2, 2, 1, 1, random.Random(3).random(), np.random.default_rng(3).random(), 0, 2, 2, 1, 7, 7)
     for number, numbers in enumerate(seen):
         assert numbers == (*expected, random.Random(number).random(), 1, 1)
@@ -148,7 +149,7 @@ class Double(Linear):
 
 
 @pytest.mark.parametrize("order", ["linear,double", "double,linear"])
-def test_a_switch_set_by_an_import_is_for_the_jobs_that_import(
+def test_a_setting_changed_by_an_import_applies_to_jobs_that_import_the_module(
     order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone, `model=linear` would never have imported the module; `model=double` always does."""
@@ -158,12 +159,12 @@ def test_a_switch_set_by_an_import_is_for_the_jobs_that_import(
     (tmp_path / f"{name}.py").write_text(SWITCHING)
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "double.yaml").write_text(f"defaults: [linear]\n_target_: {name}.Double\n")
-    words = f"model={order} epochs=1 batch_size=full report=false hydra/launcher=basic hydra.sweep.dir=swept"
-    # double weights do not go with single rows, which is what this job would say alone
-    _, said = command_line("-m", "--config-dir", "conf", *words.split())
+    overrides = f"model={order} epochs=1 batch_size=full report=false hydra/launcher=basic hydra.sweep.dir=swept"
+    # the rows stay float32, which float64 weights do not take; trained alone, this job fails too
+    _, printed = command_line("-m", "--config-dir", "conf", *overrides.split())
     folder = SweepFolder(tmp_path / "swept")
     ends = {model: folder.job(number).read().status for number, model in enumerate(order.split(","))}  # type: ignore[union-attr]
-    assert ends == {"linear": "completed", "double": "failed"}, said
+    assert ends == {"linear": "completed", "double": "failed"}, printed
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -178,9 +179,11 @@ def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("srun")
-@pytest.mark.parametrize("words", [[], ["-m", "lr=0.1,0.01"], ["-m", "lr=0.1,0.01", "hydra/launcher=basic"]])
-def test_nothing_is_said_of_an_srun_that_is_not_used(words: list[str], holdfast: Callable[..., Any]) -> None:
-    ran = holdfast("epochs=1", "test=true" if not words else "report=false", "hydra.sweep.dir=sweep", *words)
+@pytest.mark.parametrize("overrides", [[], ["-m", "lr=0.1,0.01"], ["-m", "lr=0.1,0.01", "hydra/launcher=basic"]])
+def test_lightnings_notice_about_an_unused_srun_is_not_shown(
+    overrides: list[str], holdfast: Callable[..., Any]
+) -> None:
+    ran = holdfast("epochs=1", "test=true" if not overrides else "report=false", "hydra.sweep.dir=sweep", *overrides)
     assert (ran.code, ran.err) == (0, "")
     assert "srun" not in ran.out
 

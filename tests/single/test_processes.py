@@ -1,4 +1,4 @@
-"""A process is a run of its own, unless it was started to train one run together with others."""
+"""A process trains a run alone, unless it was started together with others to train one run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.compose.recompose import compose
 from holdfast.data import Line
 from holdfast.errors import FolderError
 from holdfast.single import processes as ranks
-from holdfast.single.assemble import assemble
+from holdfast.single.build import build_trainer
 from holdfast.store import lock as claims
 from holdfast.store.folders import RunFolder
 from holdfast.store.lock import await_leader, held
@@ -34,27 +34,27 @@ ITERATIONS = 2 * 60 // (2 * 5)
 
 
 def task(rank: int, tasks: int = 2) -> dict[str, str]:
-    """What `srun -n` says to a task on one machine."""
+    """The variables that `srun -n` sets for a task on one computer."""
     numbers = {"NTASKS": tasks, "PROCID": rank, "LOCALID": rank, "NODEID": 0, "JOB_ID": 4242, "STEP_ID": 0}
     names = {"JOB_NAME": "job", "NODELIST": "localhost"}
     return {f"SLURM_{name}": str(value) for name, value in {**numbers, **names}.items()}
 
 
 def worker(rank: int, workers: int = 2) -> dict[str, str]:
-    """What torchrun says to a process on one machine."""
+    """The variables that torchrun sets for a process on one computer."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": workers, "LOCAL_WORLD_SIZE": workers}
     address = {"MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "id"}
     return {**{name: str(value) for name, value in numbers.items()}, **address}
 
 
-def start(environment: dict[str, str], *words: str, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *words]
+def start(environment: dict[str, str], *overrides: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=cwd, env={**os.environ, **environment}, **pipes)
 
 
-def said(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What a process says until it ends; one that waits for others in vain is killed."""
+def output(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process prints until it ends; after two minutes it is killed, as it waits for others in vain."""
     try:
         return process.communicate(timeout=120)
     finally:
@@ -63,22 +63,22 @@ def said(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.fixture(params=VARIABLES)
 def left_over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that was left over, and Lightning imported before, which has believed it."""
+    """A left-over variable, and Lightning as if it had read its rank from it."""
     monkeypatch.setenv(request.param, "1")
     monkeypatch.setattr(rank_zero_only, "rank", 1)
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_that_is_left_over_does_not_make_a_run_vanish(variable: str, tmp_path: Path) -> None:
+def test_a_run_ignores_a_left_over_variable(variable: str, tmp_path: Path) -> None:
     process = start({variable: "1"}, "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
-    out, err = said(process)
+    out, err = output(process)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("best val/loss")
     assert RunFolder(tmp_path / "run").read()
 
 
 @pytest.mark.usefixtures("left_over")
-def test_it_is_a_run_of_its_own_where_lightning_was_imported_before(holdfast: Run) -> None:
+def test_a_run_ignores_a_left_over_variable_that_lightning_has_read(holdfast: Run) -> None:
     before = dict(os.environ)
     first = holdfast("epochs=1")
     assert (first.code, first.result.status) == (0, "completed")
@@ -92,17 +92,17 @@ def test_it_is_a_run_of_its_own_where_lightning_was_imported_before(holdfast: Ru
 
 @pytest.mark.usefixtures("left_over")
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
-def test_a_sweep_is_a_process_of_its_own(launcher: str, holdfast: Run, tmp_path: Path) -> None:
-    words = ["epochs=1", "lr=0.1,0.01", "report=false", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
-    assert holdfast("-m", *words).code == 0
+def test_a_sweep_ignores_a_left_over_variable(launcher: str, holdfast: Run, tmp_path: Path) -> None:
+    overrides = ["epochs=1", "lr=0.1,0.01", "report=false", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
+    assert holdfast("-m", *overrides).code == 0
     assert json.loads((tmp_path / "sweep" / "selection.json").read_text())["winner"] == 0
     assert [RunFolder(tmp_path / "sweep" / str(job)).read() is None for job in range(2)] == [False, False]
 
 
-def test_two_devices_are_two_processes_whatever_was_left_over(tmp_path: Path) -> None:
-    left = {**task(1, tasks=3), **worker(1, workers=3), ranks.MARK: str(tmp_path / "other")}
+def test_two_devices_are_two_processes_despite_left_over_variables(tmp_path: Path) -> None:
+    left = {**task(1, tasks=3), **worker(1, workers=3), ranks.FOLDER_VARIABLE: str(tmp_path / "other")}
     process = start(left, *TWO, cwd=tmp_path)
-    _, err = said(process)
+    _, err = output(process)
     assert process.returncode == 0, err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["iterations"] == ITERATIONS
 
@@ -114,9 +114,9 @@ def test_processes_that_were_started_together_train_one_run(
     with socket.create_server(("localhost", 0)) as server:
         port = {"MASTER_PORT": str(server.getsockname()[1])}
 
-    def together(*words: str) -> list[str]:
-        processes = [start({**launcher(rank), **port}, *words, cwd=tmp_path) for rank in (1, 0)]
-        outputs = [said(process) for process in processes]
+    def together(*overrides: str) -> list[str]:
+        processes = [start({**launcher(rank), **port}, *overrides, cwd=tmp_path) for rank in (1, 0)]
+        outputs = [output(process) for process in processes]
         assert [process.returncode for process in processes] == [0, 0], outputs
         return [out for out, _ in outputs]
 
@@ -137,7 +137,7 @@ def test_processes_that_were_started_together_train_one_run(
     assert (again.best, again.iterations, again.test_opened) == (result.best, result.iterations, 2)
 
 
-def test_processes_that_were_started_together_need_a_folder_that_was_named(
+def test_processes_that_were_started_together_need_a_folder_chosen_by_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -160,49 +160,63 @@ def test_several_machines_need_processes_that_were_started_together(
     assert not list(tmp_path.iterdir())
 
 
-def test_who_leads_is_not_asked_of_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mpi_does_not_decide_which_process_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MPIEnvironment, "detect", lambda: True)
-    trainer = assemble(compose(["devices=2", "accelerator=cpu"], CONF), Line())
+    trainer = build_trainer(compose(["devices=2", "accelerator=cpu"], CONF), Line())
     assert isinstance(trainer._accelerator_connector.cluster_environment, LightningEnvironment)
     assert trainer.is_global_zero
 
 
-OWN: tuple[None, int] = (None, 0)
+ALONE: tuple[None, int] = (None, 0)
 CASES: dict[str, tuple[list[str], dict[str, str], tuple[str | None, int]]] = {
-    "one device": ([], {**task(1, 1), **worker(1, 1)}, OWN),
-    "several tasks, one device": ([], task(1), OWN),
-    "fewer devices than tasks": (["devices=2"], task(1, 4), OWN),
-    "as many devices as the machine has": (["devices=auto"], task(1), OWN),
-    "a shell of SLURM": (["devices=2"], {**task(1), "SLURM_JOB_NAME": "bash"}, OWN),
-    "half of SLURM": (["devices=2"], {"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, OWN),
-    "no numbers": (["devices=2"], {**dict.fromkeys(task(1), "x"), **dict.fromkeys(worker(1), "")}, OWN),
+    "one device": ([], {**task(1, 1), **worker(1, 1)}, ALONE),
+    "several tasks, one device": ([], task(1), ALONE),
+    "fewer devices than tasks": (["devices=2"], task(1, 4), ALONE),
+    "as many devices as there are": (["devices=auto"], task(1), ALONE),
+    "a shell of SLURM": (["devices=2"], {**task(1), "SLURM_JOB_NAME": "bash"}, ALONE),
+    "half of SLURM": (["devices=2"], {"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, ALONE),
+    "no numbers": (["devices=2"], {**dict.fromkeys(task(1), "x"), **dict.fromkeys(worker(1), "")}, ALONE),
     "a task for each device": (["devices=2"], task(1), ("SLURM", 1)),
     "devices by number": (["devices=[0,1]"], task(0), ("SLURM", 0)),
-    "two machines": (["devices=2", "trainer.num_nodes=2"], {**task(3, 4), "SLURM_NODEID": "1"}, ("SLURM", 3)),
+    "two computers": (["devices=2", "trainer.num_nodes=2"], {**task(3, 4), "SLURM_NODEID": "1"}, ("SLURM", 3)),
     "torchrun": (["devices=2"], worker(1), ("torchrun", 1)),
     "torchrun in SLURM": (["devices=2"], {**task(0), **worker(1)}, ("torchrun", 1)),
     "torchrun elsewhere": (["devices=2"], {**task(1), **worker(1, 4)}, ("SLURM", 1)),
-    "ours": (["devices=2"], {ranks.MARK: "run", "LOCAL_RANK": "1"}, ("Holdfast", 1)),
-    "ours, as many as there are": (["devices=auto"], {ranks.MARK: "run", "LOCAL_RANK": "1"}, ("Holdfast", 1)),
-    "a mark alone": (["devices=2"], {ranks.MARK: "run"}, OWN),
-    "the mark of the first process": (["devices=2"], {ranks.MARK: "run", "LOCAL_RANK": "0"}, OWN),
-    "the mark of another run": (["devices=2"], {ranks.MARK: "other", "LOCAL_RANK": "1"}, OWN),
-    "the mark of a run that nobody has begun": (["devices=2"], {ranks.MARK: "new", "LOCAL_RANK": "1"}, OWN),
-    "a mark for one device": ([], {ranks.MARK: "run", "LOCAL_RANK": "1"}, OWN),
+    "a process that Lightning started": (
+        ["devices=2"],
+        {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"},
+        ("Holdfast", 1),
+    ),
+    "the same, with all devices": (
+        ["devices=auto"],
+        {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"},
+        ("Holdfast", 1),
+    ),
+    "our variable alone": (["devices=2"], {ranks.FOLDER_VARIABLE: "run"}, ALONE),
+    "our variable in the first process": (["devices=2"], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "0"}, ALONE),
+    "our variable for another run": (["devices=2"], {ranks.FOLDER_VARIABLE: "other", "LOCAL_RANK": "1"}, ALONE),
+    "our variable for a run that nobody has begun": (
+        ["devices=2"],
+        {ranks.FOLDER_VARIABLE: "new", "LOCAL_RANK": "1"},
+        ALONE,
+    ),
+    "our variable with one device": ([], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"}, ALONE),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_variables_count_only_where_they_fit(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_count_only_where_they_fit_the_devices(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     overrides, environment, expected = CASES[case]
     for name, value in environment.items():
-        monkeypatch.setenv(name, str(tmp_path / value) if name == ranks.MARK else value)
+        monkeypatch.setenv(name, str(tmp_path / value) if name == ranks.FOLDER_VARIABLE else value)
     config = compose(overrides, CONF)
     Path("run").mkdir()
     with ranks.entered(config, Path("new" if "nobody" in case else "run")) as launch:
         assert (launch.starter, launch.rank) == expected
-        assert ranks.present() == launch
+        assert ranks.current() == launch
         left = {name for name in environment if name in os.environ}
         if launch.starter is None:
             assert left <= {"SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_JOB_NAME", "SLURM_NODELIST"}
@@ -210,15 +224,15 @@ def test_variables_count_only_where_they_fit(case: str, tmp_path: Path, monkeypa
             assert "TORCHELASTIC_RUN_ID" not in left or launch.starter == "torchrun"
             assert "SLURM_NTASKS" not in left or launch.starter == "SLURM"
         with ranks.alone():
-            assert ranks.present().rank == 0
-        assert ranks.present() == launch
-    assert ranks.present().starter is None
-    assert {name: os.environ.get(name) for name in environment if name != ranks.MARK} == {
-        name: value for name, value in environment.items() if name != ranks.MARK
+            assert ranks.current().rank == 0
+        assert ranks.current() == launch
+    assert ranks.current().starter is None
+    assert {name: os.environ.get(name) for name in environment if name != ranks.FOLDER_VARIABLE} == {
+        name: value for name, value in environment.items() if name != ranks.FOLDER_VARIABLE
     }
 
 
-def test_the_others_wait_for_the_first_process_of_their_own_launch(
+def test_processes_wait_for_the_first_process_of_the_same_launch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LONGEST_WAIT", 0.2)

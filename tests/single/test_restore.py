@@ -1,4 +1,4 @@
-"""A run that was stopped, however often, ends as if it had never been."""
+"""A run that is interrupted and resumed, however often, ends as one that never was."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError, Stopped
 from holdfast.record import events, writer
 from holdfast.record.checkpoint import load
+from holdfast.record.resume_point import KEY
+from holdfast.single import recorder
 from holdfast.single.recorder import Recorder
-from holdfast.single.restore import KEY
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
 from tests.conftest import command_line
@@ -34,7 +35,7 @@ from tests.stacked.test_loop import assert_folders_alike
 
 
 class Shuffled(pl.LightningDataModule):
-    """A user's own: rows are shuffled, and noise is added, by torch's global random numbers."""
+    """A user's data module that shuffles rows and adds noise with torch's global generator."""
 
     def __init__(self, batch_size: int) -> None:
         super().__init__()
@@ -86,7 +87,7 @@ CASES: dict[str, tuple[list[str], Sequence[int]]] = {
     ),
     "ending inside an epoch": (["trainer.max_steps=150", "trainer.accumulate_grad_batches=2", "epochs=6"], (130, 65)),
     "diverging": (["lr=0.35", "batch_size=full", "epochs=60"], (20, 10)),
-    "the user's own loader": (
+    "a user's loader": (
         ["data._target_=tests.single.test_restore.Shuffled", "epochs=6", "batch_size=7"],
         (10, 13),
     ),
@@ -94,10 +95,10 @@ CASES: dict[str, tuple[list[str], Sequence[int]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_end_is_that_of_a_run_that_was_never_stopped(case: str, tmp_path: Path) -> None:
-    words, stops = CASES[case]
-    config = compose([*words, "accelerator=cpu"], CONF)
-    if case == "the user's own loader":
+def test_a_resumed_run_equals_one_that_was_never_interrupted(case: str, tmp_path: Path) -> None:
+    overrides, stops = CASES[case]
+    config = compose([*overrides, "accelerator=cpu"], CONF)
+    if case == "a user's loader":
         config.data = {"_target_": "tests.single.test_restore.Shuffled", "batch_size": 7}
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     for folder in (whole, cut):
@@ -119,9 +120,9 @@ Line = tuple[str, int]
 
 @contextmanager
 def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
-    """Stop at a line of ours at the end of epoch 2, as a signal may; tells the lines there are, as they are reached."""
+    """Interrupt at a line of Holdfast at the end of epoch 2, as a signal may; yields the lines as they are reached."""
     seen: list[Line] = []
-    source, original = Path(writer.__file__).parent, Recorder.on_train_epoch_end
+    sources, original = {Path(module.__file__).parent for module in (writer, recorder)}, Recorder.on_train_epoch_end
 
     def local(frame: FrameType, event: str, _: Any) -> Any:
         at = (Path(frame.f_code.co_filename).name, frame.f_lineno)
@@ -132,7 +133,7 @@ def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
         return local
 
     def called(frame: FrameType, event: str, _: Any) -> Any:
-        return local if Path(frame.f_code.co_filename).parent == source else None
+        return local if Path(frame.f_code.co_filename).parent in sources else None
 
     def watched(self: Recorder, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         sys.settrace(called if trainer.current_epoch == 2 else None)
@@ -151,8 +152,8 @@ def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
     whole.path.mkdir()
     with interrupted_at(None) as lines:
         trained(config, whole)
-    judged = [line for line in lines if line[0] in ("callbacks.py", "trace.py")]
-    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume.py")]
+    judged = [line for line in lines if line[0] in ("recorder.py", "history.py")]
+    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume_point.py")]
     assert min(len(judged), len(written)) > 20
     for line in judged[::2] + written[::5]:
         cut = RunFolder(tmp_path / f"{line[0]}{line[1]}")
@@ -164,7 +165,7 @@ def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [30, 60, 61, 125, 180])
-def test_the_table_of_a_csv_logger_goes_on_too(stop: int, tmp_path: Path) -> None:
+def test_the_table_of_a_csv_logger_is_resumed_too(stop: int, tmp_path: Path) -> None:
     tables = []
     for name, stops in (("whole", ()), ("cut", (stop, 30))):
         folder = RunFolder(tmp_path / name)
@@ -176,7 +177,7 @@ def test_the_table_of_a_csv_logger_goes_on_too(stop: int, tmp_path: Path) -> Non
         trained(config, folder)
         with (folder.path / "metrics.csv").open() as stream:
             tables.append([{key: value for key, value in row.items() if value} for row in csv.DictReader(stream)])
-    # the end of the epoch that was gone on from Lightning tells once more, in a row that holds what ours holds
+    # when a run is resumed, Lightning logs the end of the last epoch once more, with the values of our row
     assert [row for row in tables[0] if "train/loss" not in row] == [
         row for row in tables[1] if "train/loss" not in row
     ]
@@ -186,7 +187,7 @@ def test_the_table_of_a_csv_logger_goes_on_too(stop: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_event_files_of_the_users_own_logger_stay(older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_files_of_a_users_logger_stay(older: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the logger writes into the run's folder; `older` is a folder that was begun by an earlier version."""
     config = compose(["lr=0.01", "batch_size=20", "epochs=4", "accelerator=cpu"], CONF)
     target = "lightning.pytorch.loggers.TensorBoardLogger"
@@ -224,12 +225,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         train_one(config, folder, overrides=[], config_hash="other")
 
 
-def test_a_sweep_goes_on_with_what_is_missing(holdfast: Callable[..., Any]) -> None:
+def test_a_resumed_sweep_runs_the_missing_jobs(holdfast: Callable[..., Any]) -> None:
     for launcher in ("stacked", "basic"):
-        words = ["-m", "lr=0.01,0.1,10", "batch_size=5,full", f"hydra/launcher={launcher}", "report=false"]
+        overrides = ["-m", "lr=0.01,0.1,10", "batch_size=5,full", f"hydra/launcher={launcher}", "report=false"]
         sweep = Path(launcher)
-        assert holdfast(*words, f"hydra.sweep.dir={sweep}").code == 0
-        told = [(sweep / name).read_text() for name in ("selection.json", "test.json")]
+        assert holdfast(*overrides, f"hydra.sweep.dir={sweep}").code == 0
+        files = [(sweep / name).read_text() for name in ("selection.json", "test.json")]
         board = [line.rpartition(",")[0] for line in (sweep / "leaderboard.csv").read_text().splitlines()]
         kept = {path: path.stat().st_mtime_ns for path in sweep.glob("[014]/*.*")}
         (sweep / "selection.json").unlink()
@@ -240,14 +241,14 @@ def test_a_sweep_goes_on_with_what_is_missing(holdfast: Callable[..., Any]) -> N
         (sweep / "5" / "last.ckpt").write_bytes(content)
         again = holdfast("-m", f"resume={sweep}")
         assert (again.code, again.err) == (0, "")
-        assert [(sweep / name).read_text() for name in ("selection.json", "test.json")] == told
+        assert [(sweep / name).read_text() for name in ("selection.json", "test.json")] == files
         assert [line.rpartition(",")[0] for line in (sweep / "leaderboard.csv").read_text().splitlines()] == board
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert "nothing was done" in holdfast("-m", f"resume={sweep}").out
-        assert "nothing was done" in holdfast(*words, f"hydra.sweep.dir={sweep}").out
+        assert "nothing was done" in holdfast(*overrides, f"hydra.sweep.dir={sweep}").out
 
 
-def test_failed_jobs_run_again_when_asked(holdfast: Callable[..., Any], tmp_path: Path) -> None:
+def test_retry_failed_runs_failed_jobs_again(holdfast: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "flaky.py").write_text(
         "from pathlib import Path\nfrom holdfast.data import Line\n\n\nclass Flaky(Line):\n"
         "    def setup(self, stage):\n        if not Path('mended').exists():\n"
@@ -257,8 +258,8 @@ def test_failed_jobs_run_again_when_asked(holdfast: Callable[..., Any], tmp_path
     (tmp_path / "mine" / "data" / "flaky.yaml").write_text(
         "_target_: flaky.Flaky\nbatch_size: 5\norder_seed: 0\nnoise: 0.1\n"
     )
-    words = ["--config-dir", "mine", "-m", "data=flaky", "lr=0.01,0.1", "hydra.sweep.dir=s", "report=false"]
-    first = holdfast(*words)
+    overrides = ["--config-dir", "mine", "-m", "data=flaky", "lr=0.01,0.1", "hydra.sweep.dir=s", "report=false"]
+    first = holdfast(*overrides)
     assert first.code == 1
     assert "the disk is asleep" in first.out
     (tmp_path / "mended").touch()
@@ -275,11 +276,11 @@ def test_failed_jobs_run_again_when_asked(holdfast: Callable[..., Any], tmp_path
     assert RunFolder(tmp_path / "s" / "0").read().status == "completed"  # type: ignore[union-attr]
 
 
-def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[..., Any]) -> None:
+def test_test_rows_are_opened_a_second_time_only_with_test_again(holdfast: Callable[..., Any]) -> None:
     assert holdfast("-m", "lr=0.01,0.1", "hydra.sweep.dir=s", "report=false").code == 0
     selection = Path("s/selection.json")
     before = json.loads(selection.read_text())
-    # killed while the rows were open: what they said is lost
+    # as if killed while the rows were open: the metrics are lost
     opening = json.loads(Path("s/test.json").read_text())
     Path("s/test.json").write_text(json.dumps({**opening, "test": None}))
     selection.unlink()
@@ -293,7 +294,7 @@ def test_test_rows_are_opened_a_second_time_only_when_asked(holdfast: Callable[.
     assert json.loads(selection.read_text()) == {**before, "test_opened": 2}
 
 
-def test_a_finished_run_is_tested_again_and_nothing_else(
+def test_test_again_changes_nothing_else_of_a_finished_run(
     holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = holdfast("lr=0.1", "batch_size=5", "test=true")
@@ -309,7 +310,7 @@ def test_a_finished_run_is_tested_again_and_nothing_else(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_another_winner_of_a_data_set_is_not_a_first_opening(holdfast: Callable[..., Any]) -> None:
+def test_test_rows_opened_for_one_winner_are_not_opened_for_another(holdfast: Callable[..., Any]) -> None:
     assert holdfast("-m", "data.seed=0,1", "lr=0.01,0.1", "report=false", "hydra.sweep.dir=s").code == 0
     opened = json.loads(Path("s/test.json").read_text())
     assert [entry["winner"] for entry in opened] == [1, 3]
@@ -318,11 +319,14 @@ def test_another_winner_of_a_data_set_is_not_a_first_opening(holdfast: Callable[
     )
     Path("s/selection.json").unlink()
     assert holdfast("-m", "resume=s").code == 1
-    told = json.loads(Path("s/selection.json").read_text())["data_sets"]
-    assert [(entry["winner"], entry["test"], entry["test_opened"]) for entry in told] == [(1, None, 1), (3, None, 1)]
+    data_sets = json.loads(Path("s/selection.json").read_text())["data_sets"]
+    assert [(entry["winner"], entry["test"], entry["test_opened"]) for entry in data_sets] == [
+        (1, None, 1),
+        (3, None, 1),
+    ]
     assert holdfast("-m", "resume=s", "test_again=true").code == 0
-    told = json.loads(Path("s/selection.json").read_text())["data_sets"]
-    assert [entry["test_opened"] for entry in told] == [2, 2]
+    data_sets = json.loads(Path("s/selection.json").read_text())["data_sets"]
+    assert [entry["test_opened"] for entry in data_sets] == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -333,9 +337,9 @@ def test_another_winner_of_a_data_set_is_not_a_first_opening(holdfast: Callable[
         ("hydra/launcher=stacked", "hydra.sweeper.max_batch_size=2"),
     ],
 )
-def test_a_sweep_goes_on_with_another_launcher_too(before: str, after: str, holdfast: Callable[..., Any]) -> None:
-    words = ["-m", "lr=0.001,0.01,0.1,10", "batch_size=5", "report=false", "hydra.sweep.dir=s"]
-    assert holdfast(*words, before).code == 0
+def test_a_sweep_is_resumed_by_another_launcher(before: str, after: str, holdfast: Callable[..., Any]) -> None:
+    overrides = ["-m", "lr=0.001,0.01,0.1,10", "batch_size=5", "report=false", "hydra.sweep.dir=s"]
+    assert holdfast(*overrides, before).code == 0
     whole = json.loads(Path("s/selection.json").read_text())
     for name in ("selection.json", "test.json"):
         Path("s", name).unlink()
@@ -348,7 +352,7 @@ def test_a_sweep_goes_on_with_another_launcher_too(before: str, after: str, hold
     assert now["value"] == pytest.approx(whole["value"], rel=1e-4)
 
 
-def test_openings_that_cannot_be_read_are_not_taken_for_none(holdfast: Callable[..., Any]) -> None:
+def test_a_test_ledger_that_cannot_be_read_does_not_count_as_empty(holdfast: Callable[..., Any]) -> None:
     holdfast("-m", "lr=0.01,0.1", "report=false", "hydra.sweep.dir=s")
     Path("s/selection.json").unlink()
     Path("s/test.json").write_text("{")
@@ -358,44 +362,44 @@ def test_openings_that_cannot_be_read_are_not_taken_for_none(holdfast: Callable[
     assert not Path("s/selection.json").exists()
 
 
-def test_a_changed_conf_or_word_is_refused_with_both_values(holdfast: Callable[..., Any]) -> None:
+def test_a_changed_config_or_override_is_refused_with_both_values(holdfast: Callable[..., Any]) -> None:
     ran = holdfast("lr=0.02", "epochs=2")
     folder = ran.folder
-    told = json.loads(folder.begun.read_text())
+    begun = json.loads(folder.begun.read_text())
     assert "is finished (completed); nothing was done" in command_line(f"resume={folder.path}")[1]
-    code, said = command_line(f"resume={folder.path}", "epochs=20", "data.noise=0.5")
+    code, printed = command_line(f"resume={folder.path}", "epochs=20", "data.noise=0.5")
     assert code == 2
-    assert "epochs=20" in said
-    assert "was started with epochs=2" in said
-    told["config"]["data"]["noise"], told["config_hash"] = 0.7, "other"  # as if conf/ had said so then
-    folder.begun.write_text(json.dumps(told))
-    code, said = command_line(f"resume={folder.path}")
-    assert (code, "data.noise=0.1" in said, "was started with data.noise=0.7" in said) == (2, True, True)
-    told["versions"]["torch"] = "1.0"
-    folder.begun.write_text(json.dumps(told))
+    assert "epochs=20" in printed
+    assert "was started with epochs=2" in printed
+    begun["config"]["data"]["noise"], begun["config_hash"] = 0.7, "other"  # as if conf/ was changed since
+    folder.begun.write_text(json.dumps(begun))
+    code, printed = command_line(f"resume={folder.path}")
+    assert (code, "data.noise=0.1" in printed, "was started with data.noise=0.7" in printed) == (2, True, True)
+    begun["versions"]["torch"] = "1.0"
+    folder.begun.write_text(json.dumps(begun))
     assert "torch was 1.0 and is" in command_line(f"resume={folder.path}")[1]
     assert command_line("resume=nowhere")[0] == 2
     assert command_line("-m", f"resume={folder.path}")[1].endswith("is a single run: leave -m out.\n")
 
 
-def test_the_command_that_is_told_goes_on(holdfast: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_printed_command_resumes_the_run(holdfast: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     text = (CONF / "config.yaml").read_text()
     assert "\nlr: 0.01" in text
     (tmp_path / "mine" / "other.yaml").write_text(text.replace("\nlr: 0.01", "\nlr: 0.05"))
     flags = ["--config-dir", "mine", "--config-name", "other"]
-    words = [*flags, "batch_size=5", "hydra.run.dir='it is here (1)'"]
+    overrides = [*flags, "batch_size=5", "hydra.run.dir='it is here (1)'"]
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "on_train_epoch_start", stop)
-        patch.setattr(sys, "argv", ["train.py", *words])
-        code, said = command_line(*words)
+        patch.setattr(sys, "argv", ["train.py", *overrides])
+        code, printed = command_line(*overrides)
     assert code == 130
-    told = said.partition("to go on: ")[2].strip()
-    program, script, *typed = shlex.split(told)
+    resume_command = printed.partition("to go on: ")[2].strip()
+    program, script, *typed = shlex.split(resume_command)
     assert (program, script, typed[:4]) == ("python", "train.py", flags)
     assert command_line(*typed)[0] == 0
     result = RunFolder(Path("it is here (1)")).read()

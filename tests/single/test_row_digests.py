@@ -19,7 +19,7 @@ from holdfast.data import Line, Rows
 from holdfast.model import Linear
 
 class Noisy(Line):
-    '''Label noise by the order seed, as people do who have one seed for everything.'''
+    '''Label noise that depends on the order seed, as in projects with one seed for everything.'''
     def draw(self, split):
         rows = super().draw(split)
         generator = torch.Generator().manual_seed(self.order_seed)
@@ -32,7 +32,7 @@ class Drawn(Line):
         return Rows(rows.x, rows.y + torch.randn(rows.y.shape))
 
 class Foreign(pl.LightningDataModule):
-    '''Splits at random, without a generator of its own.'''
+    '''Splits at random, by torch's global generator.'''
     def __init__(self, batch_size, order_seed=0, by_batch=False):
         super().__init__()
         self.batch_size, self.by_batch = batch_size, by_batch
@@ -65,7 +65,7 @@ class FailsLater(Fails):
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Sweep over a data module of the user's own; returns the exit code, what was printed, and selection.json."""
+    """Sweep over a user's data module; returns the exit code, what was printed, and selection.json."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "users_rows.py").write_text(MODULES)
@@ -77,17 +77,17 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
     keys = "batch_size: ${batch_size}\norder_seed: ${seed}\nby_batch: false\n"
     (tmp_path / "conf" / "data" / "foreign.yaml").write_text(f"_target_: users_rows.Foreign\n{keys}")
 
-    def run(launcher: str, *words: str, into: str = "") -> tuple[int, str, dict[str, Any]]:
+    def run(launcher: str, *overrides: str, into: str = "") -> tuple[int, str, dict[str, Any]]:
         folder = into or launcher
         common = ("epochs=2", "report=false", f"hydra/launcher={launcher}", f"hydra.sweep.dir={folder}")
-        code, said = command_line("-m", "--config-dir", "conf", *words, *common)
-        return code, said, json.loads((tmp_path / folder / "selection.json").read_text())
+        code, printed = command_line("-m", "--config-dir", "conf", *overrides, *common)
+        return code, printed, json.loads((tmp_path / folder / "selection.json").read_text())
 
     return run
 
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
-def test_rows_that_depend_on_the_order_seed_are_other_rows(launcher: str, sweep: Callable[..., Any]) -> None:
+def test_rows_that_depend_on_the_order_seed_are_different_data_sets(launcher: str, sweep: Callable[..., Any]) -> None:
     _, _, selection = sweep(launcher, "data=noisy", "seed=0,1", "batch_size=20")
     assert selection["winner"] is None
     assert len(selection["data_sets"]) == 2
@@ -103,19 +103,19 @@ def test_rows_of_a_global_generator_are_the_same_at_every_launch(launcher: str, 
 
 
 def test_a_random_split_gives_the_same_rows_to_every_seed(sweep: Callable[..., Any], tmp_path: Path) -> None:
-    """Alone, `random_split` would follow the seed of the weights, and jobs would be compared on other rows."""
+    """Unseeded, `random_split` would depend on the seed of the weights, and jobs would have different rows."""
 
     def losses(folder: str) -> set[float]:
         results = [json.loads((tmp_path / folder / str(number) / "result.json").read_text()) for number in range(3)]
         return {result["best"]["val/loss"] for result in results}
 
     sweep("basic", "data=foreign", "seed=0,1,2", "batch_size=20", "lr=1e-30")
-    assert len(losses("basic")) == 3, "other weights"
+    assert len(losses("basic")) == 3, "different weights"
     sweep("basic", "data=foreign", "seed=0,1,2", "model.weight=0", "model.bias=0", "lr=1e-30", into="same")
-    assert len(losses("same")) == 1, "the same weights, so the same rows"
+    assert len(losses("same")) == 1, "equal weights and equal rows"
 
 
-def test_rows_that_depend_on_the_batch_size_are_looked_at(sweep: Callable[..., Any]) -> None:
+def test_rows_that_depend_on_the_batch_size_are_different_data_sets(sweep: Callable[..., Any]) -> None:
     _, _, alike = sweep("basic", "data=foreign", "batch_size=10,20")
     assert alike["winner"] is not None
     _, _, apart = sweep("basic", "data=foreign", "batch_size=10,20", "data.by_batch=true", into="apart")
@@ -125,14 +125,14 @@ def test_rows_that_depend_on_the_batch_size_are_looked_at(sweep: Callable[..., A
 
 @pytest.mark.parametrize("data", ["fails", "failslater"])
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
-def test_a_data_module_that_raises_fails_its_own_job_alone(
+def test_a_data_module_that_raises_fails_only_its_job(
     data: str, launcher: str, sweep: Callable[..., Any], tmp_path: Path
 ) -> None:
-    code, said, selection = sweep(launcher, f"data={data}", "data.extra=0,1", "lr=0.01,0.1", "batch_size=20")
+    code, printed, selection = sweep(launcher, f"data={data}", "data.extra=0,1", "lr=0.01,0.1", "batch_size=20")
     assert code == 1
-    assert "Traceback" not in said
-    for number, words in ((2, "data.extra=1 lr=0.01"), (3, "data.extra=1 lr=0.1")):
-        assert f"job {number} (data={data} {words}" in said.replace(" batch_size=20", "")
+    assert "Traceback" not in printed
+    for number, overrides in ((2, "data.extra=1 lr=0.01"), (3, "data.extra=1 lr=0.1")):
+        assert f"job {number} (data={data} {overrides}" in printed.replace(" batch_size=20", "")
         result = json.loads((tmp_path / launcher / str(number) / "result.json").read_text())
         assert (result["status"], result["error"]) == ("failed", "ValueError: an extra of 1 is not possible")
     assert selection["winner"] == 1, "the others are compared as if it had not been there"

@@ -1,4 +1,4 @@
-"""The framework against answers that do not come from it: update rules written by hand, least squares."""
+"""Runs compared with independent answers: update rules written by hand, and least squares."""
 
 from __future__ import annotations
 
@@ -82,11 +82,12 @@ def test_weights_losses_and_best_epoch_are_those_of_the_hand_written_rule(
     means = np.array(losses).reshape(10, per_epoch).mean(1)
     np.testing.assert_allclose([event.value for event in seen.Scalars("train/loss_epoch")], means, rtol=1e-6)
     assert {"train/loss", "train/lr", "val/mae", "val/r2"} <= set(seen.Tags()["scalars"])
+    assert not ran.folder.experiment.exists(), "nobody used torch's SummaryWriter"
 
 
 @pytest.mark.parametrize("lr", [0.0001, 0.001, 0.01, 0.1, 1])
 @pytest.mark.parametrize("batch_size", [1, 5, 60])
-def test_the_rates_that_diverge_are_those_that_diverge_by_hand(
+def test_the_learning_rates_that_diverge_are_those_of_the_hand_written_rule(
     lr: float, batch_size: int, holdfast: Callable[..., Any]
 ) -> None:
     w, b, ended = -15.0, -10.0, None
@@ -188,7 +189,7 @@ class Raises(Linear):
         raise RuntimeError("the loss of Raises cannot be computed")
 
 class ValLoss(Linear):
-    '''Logs the validation losses that it is given.'''
+    '''Logs given validation losses.'''
     def __init__(self, values):
         super().__init__()
         self.values = list(values)
@@ -197,7 +198,7 @@ class ValLoss(Linear):
         self.log("val/loss", torch.tensor(float(self.values[self.current_epoch])))
 
 class Shaped(Linear):
-    '''Has a loss of a shape that is given.'''
+    '''Has a loss of a given shape.'''
     statistics, metrics = Module.statistics, staticmethod(Module.metrics)
     def __init__(self, shape):
         super().__init__(weight=-15.0, bias=-10.0)
@@ -211,22 +212,24 @@ class Shaped(Linear):
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """A module of the user's own, and the words that choose it."""
-    (tmp_path / "own_modules.py").write_text(MODULES)
+def users_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Write the config of a user's module; returns the overrides that select it."""
+    (tmp_path / "users_models.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "conf" / "model").mkdir(parents=True)
 
     def choose(name: str, keys: str = "") -> list[str]:
-        (tmp_path / "conf" / "model" / "own.yaml").write_text(f"_target_: own_modules.{name}\n{keys}")
-        return ["--config-dir", str(tmp_path / "conf"), "model=own"]
+        (tmp_path / "conf" / "model" / "mine.yaml").write_text(f"_target_: users_models.{name}\n{keys}")
+        return ["--config-dir", str(tmp_path / "conf"), "model=mine"]
 
     return choose
 
 
-def test_without_zero_grad_gradients_accumulate(own: Callable[..., list[str]], holdfast: Callable[..., Any]) -> None:
-    words = own("NeverZeroed", "weight: -15.0\nbias: -10.0\n")
-    ran = holdfast(*words, "precision=64-true", "lr=0.0001", "batch_size=5", "epochs=2")
+def test_without_zero_grad_gradients_accumulate(
+    users_model: Callable[..., list[str]], holdfast: Callable[..., Any]
+) -> None:
+    overrides = users_model("NeverZeroed", "weight: -15.0\nbias: -10.0\n")
+    ran = holdfast(*overrides, "precision=64-true", "lr=0.0001", "batch_size=5", "epochs=2")
     point, summed = np.array([-15.0, -10.0]), np.zeros(2)
     for x, y in batches(5, 2):
         summed = summed + np.array(gradient(*point, x, y))
@@ -234,9 +237,9 @@ def test_without_zero_grad_gradients_accumulate(own: Callable[..., list[str]], h
     assert weights(ran.folder) == pytest.approx(tuple(point), rel=1e-12)
 
 
-def test_plain_torch_goes_on_from_the_optimizers_state(holdfast: Callable[..., Any]) -> None:
-    words = ("lr=0.001", "batch_size=5", "optimizer.momentum=0.9", *START)
-    half, whole = holdfast("epochs=3", *words), holdfast("epochs=6", *words)
+def test_torch_continues_from_the_optimizer_state_of_a_checkpoint(holdfast: Callable[..., Any]) -> None:
+    overrides = ("lr=0.001", "batch_size=5", "optimizer.momentum=0.9", *START)
+    half, whole = holdfast("epochs=3", *overrides), holdfast("epochs=6", *overrides)
     checkpoint = torch.load(half.folder.last, weights_only=True)
     layer = torch.nn.Linear(1, 1, dtype=torch.float64)
     layer.load_state_dict({key.removeprefix("network."): value for key, value in checkpoint["state_dict"].items()})
@@ -250,7 +253,7 @@ def test_plain_torch_goes_on_from_the_optimizers_state(holdfast: Callable[..., A
 
 
 @pytest.mark.parametrize(
-    ("words", "rates"),
+    ("overrides", "rates"),
     [
         (["scheduler=none"], [0.01] * 6),
         (["scheduler=step", "scheduler.step_size=2"], [0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]),
@@ -258,8 +261,8 @@ def test_plain_torch_goes_on_from_the_optimizers_state(holdfast: Callable[..., A
         (["scheduler=cosine"], [0.005 * (1 + math.cos(math.pi * epoch / 6)) for epoch in range(6)]),
     ],
 )
-def test_schedulers_by_formula(words: list[str], rates: list[float], holdfast: Callable[..., Any]) -> None:
-    ran = holdfast("lr=0.01", "epochs=6", "batch_size=full", *words, *START)
+def test_schedulers_by_formula(overrides: list[str], rates: list[float], holdfast: Callable[..., Any]) -> None:
+    ran = holdfast("lr=0.01", "epochs=6", "batch_size=full", *overrides, *START)
     np.testing.assert_allclose([event.value for event in read(ran.folder.path).Scalars("train/lr")], rates, rtol=1e-6)
     w, b = -15.0, -10.0
     for rate, (x, y) in zip(rates, batches(60, 6), strict=True):
@@ -280,11 +283,11 @@ def test_gradient_clipping_by_hand(algorithm: str, holdfast: Callable[..., Any])
 
 
 def test_the_same_command_twice_gives_the_same_bits_and_seed_0_is_a_seed(holdfast: Callable[..., Any]) -> None:
-    words = ("data=linear", "data.rows=100", "model=mlp", "model.dropout=0.2", "batch_size=8", "epochs=3")
+    overrides = ("data=linear", "data.rows=100", "model=mlp", "model.dropout=0.2", "batch_size=8", "epochs=3")
     torch.manual_seed(1)
-    first = holdfast(*words)
+    first = holdfast(*overrides)
     torch.manual_seed(2)
-    again, other = holdfast(*words, "seed=0"), holdfast(*words, "seed=1")
+    again, other = holdfast(*overrides, "seed=0"), holdfast(*overrides, "seed=1")
     for name in ("weights", "best", "last"):
         states = [torch.load(getattr(ran.folder, name), weights_only=True) for ran in (first, again, other)]
         states = [state.get("state_dict", state) for state in states]
@@ -330,10 +333,10 @@ def test_the_test_rows_are_opened_once_with_the_best_weights(holdfast: Callable[
     )
 
 
-def test_an_exception_is_told_in_the_result_and_by_the_exit_code(
-    own: Callable[..., list[str]], holdfast: Callable[..., Any]
+def test_an_exception_is_recorded_in_the_result_and_in_the_exit_code(
+    users_model: Callable[..., list[str]], holdfast: Callable[..., Any]
 ) -> None:
-    ran = holdfast(*own("Raises"))
+    ran = holdfast(*users_model("Raises"))
     assert ran.code == 1
     assert ran.result.status == "failed"
     assert ran.result.error == "RuntimeError: the loss of Raises cannot be computed"
@@ -341,17 +344,17 @@ def test_an_exception_is_told_in_the_result_and_by_the_exit_code(
     assert "the loss of Raises cannot be computed" in ran.err
 
 
-@pytest.mark.parametrize("lost", [".nan", ".inf", "-.inf"])
-@pytest.mark.parametrize("place", [0, 2])
-def test_a_lost_validation_loss_is_never_the_best(
-    lost: str, place: int, own: Callable[..., list[str]], holdfast: Callable[..., Any]
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_validation_loss_that_is_not_finite_is_never_the_best(
+    value: str, epoch: int, users_model: Callable[..., list[str]], holdfast: Callable[..., Any]
 ) -> None:
     values = ["3.0", "2.0", "1.0", "0.5"]
-    values[place] = lost
-    ran = holdfast(*own("ValLoss", f"values: [{', '.join(values)}]\n"), "epochs=4")
+    values[epoch] = value
+    ran = holdfast(*users_model("ValLoss", f"values: [{', '.join(values)}]\n"), "epochs=4")
     assert (ran.code, ran.result.status) == (0, "diverged")
     assert ran.result.last["val/loss"] is None
-    if place == 0:
+    if epoch == 0:
         assert ran.result.best is None
         assert not ran.folder.best.exists()
         assert not ran.folder.weights.exists()
@@ -359,37 +362,41 @@ def test_a_lost_validation_loss_is_never_the_best(
         assert (ran.result.best["epoch"], ran.result.best["val/loss"]) == (1, 2.0)
 
 
-def test_of_equal_losses_the_first_wins(own: Callable[..., list[str]], holdfast: Callable[..., Any]) -> None:
-    ran = holdfast(*own("ValLoss", "values: [2.0, 1.0, 1.0]\n"), "epochs=3")
+def test_the_first_of_equal_losses_is_the_best(
+    users_model: Callable[..., list[str]], holdfast: Callable[..., Any]
+) -> None:
+    ran = holdfast(*users_model("ValLoss", "values: [2.0, 1.0, 1.0]\n"), "epochs=3")
     assert ran.result.best["epoch"] == 1
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(
-    own: Callable[..., list[str]], holdfast: Callable[..., Any]
+    users_model: Callable[..., list[str]], holdfast: Callable[..., Any]
 ) -> None:
-    words = own("ValLoss", "values: [3.0, 2.0, 2.5, 2.4, 1.0]\n")
-    ran = holdfast(*words, "epochs=5", "callbacks.early_stopping.patience=2")
+    overrides = users_model("ValLoss", "values: [3.0, 2.0, 2.5, 2.4, 1.0]\n")
+    ran = holdfast(*overrides, "epochs=5", "callbacks.early_stopping.patience=2")
     assert (ran.result.status, ran.result.epochs, ran.result.best["epoch"]) == ("completed", 4, 1)
 
 
-def test_a_metric_that_nobody_logs_is_named(holdfast: Callable[..., Any]) -> None:
+def test_a_metric_that_is_not_logged_is_refused_with_a_suggestion(holdfast: Callable[..., Any]) -> None:
     ran = holdfast("metric=val/lss")
     assert (ran.code, ran.result.status) == (1, "failed")
     assert "did you mean val/loss?" in ran.err
     assert "Traceback" not in ran.err
 
 
-def test_a_long_epoch_that_is_lost_does_not_train_on(holdfast: Callable[..., Any]) -> None:
+def test_a_run_that_diverges_inside_a_long_epoch_ends_there(holdfast: Callable[..., Any]) -> None:
     ran = holdfast("data=linear", "data.rows=20000", "lr=1000", "epochs=3")
     assert (ran.result.status, ran.result.epochs, ran.result.iterations) == ("diverged", 1, 1000)
 
 
 @pytest.mark.parametrize(
-    ("words", "missing"),
+    ("overrides", "missing"),
     [(["logger=none"], "events"), (["trainer.full_train_loss=false"], "train/loss")],
 )
-def test_what_is_switched_off_is_not_there(words: list[str], missing: str, holdfast: Callable[..., Any]) -> None:
-    ran = holdfast("epochs=1", *words)
+def test_outputs_that_are_switched_off_are_not_written(
+    overrides: list[str], missing: str, holdfast: Callable[..., Any]
+) -> None:
+    ran = holdfast("epochs=1", *overrides)
     assert ran.code == 0
     if missing == "events":
         assert not list(ran.folder.path.glob("events.out.tfevents.*"))
@@ -398,7 +405,7 @@ def test_what_is_switched_off_is_not_there(words: list[str], missing: str, holdf
         assert ran.result.best["train/loss_epoch"] > 0
 
 
-def test_loggers_of_the_users_own_are_told_the_same(holdfast: Callable[..., Any]) -> None:
+def test_a_users_logger_is_given_the_same_metrics(holdfast: Callable[..., Any]) -> None:
     ran = holdfast("epochs=2", "batch_size=full", "logger=csv")
     rows = [line.split(",") for line in (ran.folder.path / "metrics.csv").read_text().splitlines()]
     last = dict(zip(rows[0], rows[-1], strict=True))
@@ -408,11 +415,11 @@ def test_loggers_of_the_users_own_are_told_the_same(holdfast: Callable[..., Any]
 
 @pytest.mark.parametrize("shape", ["[1]", "[1,1]"])
 def test_a_loss_with_one_entry_is_recorded_like_a_scalar(
-    shape: str, own: Callable[..., list[str]], holdfast: Callable[..., Any]
+    shape: str, users_model: Callable[..., list[str]], holdfast: Callable[..., Any]
 ) -> None:
-    words = [*own("Shaped", "shape: []\n"), "lr=0.001", "epochs=2", "batch_size=20", "logger=csv"]
-    words.append("trainer.accumulate_grad_batches=2")
-    scalar, shaped = holdfast(*words), holdfast(*words, f"model.shape={shape}")
+    overrides = [*users_model("Shaped", "shape: []\n"), "lr=0.001", "epochs=2", "batch_size=20", "logger=csv"]
+    overrides.append("trainer.accumulate_grad_batches=2")
+    scalar, shaped = holdfast(*overrides), holdfast(*overrides, f"model.shape={shape}")
     assert (shaped.code, shaped.err) == (0, "")
     assert shaped.result.best == scalar.result.best
     assert shaped.result.best["val/shaped"] == 3.0
@@ -423,7 +430,7 @@ def test_a_loss_with_one_entry_is_recorded_like_a_scalar(
     assert tables[0] == tables[1]
 
 
-def test_the_recorded_losses_of_accumulated_batches_are_those_of_the_batches(holdfast: Callable[..., Any]) -> None:
+def test_accumulated_batches_are_recorded_with_the_loss_of_each_batch(holdfast: Callable[..., Any]) -> None:
     ran = holdfast("lr=0.001", "batch_size=5", "epochs=1", "trainer.accumulate_grad_batches=4", *START)
     w, b, losses, summed = -15.0, -10.0, [], np.zeros(2)
     for number, (x, y) in enumerate(batches(5, 1), start=1):
@@ -438,7 +445,7 @@ def test_the_recorded_losses_of_accumulated_batches_are_those_of_the_batches(hol
 
 
 @pytest.mark.parametrize("steps", [30, 90])
-def test_a_last_epoch_that_is_cut_short_is_validated_all_the_same(steps: int, holdfast: Callable[..., Any]) -> None:
+def test_a_last_epoch_that_max_steps_cuts_short_is_validated(steps: int, holdfast: Callable[..., Any]) -> None:
     ran = holdfast(f"trainer.max_steps={steps}", "lr=0.001", *START)
     w, b = weights(ran.folder)
     assert (ran.result.iterations, ran.result.epochs) == (steps, math.ceil(steps / 60))
@@ -538,7 +545,7 @@ def test_a_module_with_nothing_but_a_loss_is_trained_validated_and_tested(
     assert ran.result.test_opened == 1
 
 
-def test_a_loss_of_another_form_and_a_loader_without_end_are_left_alone(
+def test_a_loss_with_another_signature_and_an_endless_loader_give_no_training_metrics(
     plugged: Callable[[str], list[str]], holdfast: Callable[..., Any]
 ) -> None:
     ran = holdfast(*plugged("otherloss"), "epochs=2")
@@ -555,12 +562,12 @@ def test_a_loss_of_another_form_and_a_loader_without_end_are_left_alone(
     assert "needs a test_step" in unable.err
 
 
-def test_an_option_of_the_users_own_may_leave_keys_to_the_class(tmp_path: Path, holdfast: Callable[..., Any]) -> None:
-    (tmp_path / "own" / "optimizer").mkdir(parents=True)
-    (tmp_path / "own" / "optimizer" / "short.yaml").write_text("_target_: torch.optim.SGD\nlr: ${lr}\n")
-    (tmp_path / "own" / "optimizer" / "unset.yaml").write_text("_target_: torch.optim.SGD\nlr: ???\n")
-    words = ["--config-dir", str(tmp_path / "own"), "batch_size=5"]
-    assert holdfast(*words, "optimizer=short").result.best == holdfast("batch_size=5").result.best
-    unset = holdfast(*words, "optimizer=unset")
+def test_a_users_option_may_leave_arguments_at_their_defaults(tmp_path: Path, holdfast: Callable[..., Any]) -> None:
+    (tmp_path / "conf" / "optimizer").mkdir(parents=True)
+    (tmp_path / "conf" / "optimizer" / "short.yaml").write_text("_target_: torch.optim.SGD\nlr: ${lr}\n")
+    (tmp_path / "conf" / "optimizer" / "unset.yaml").write_text("_target_: torch.optim.SGD\nlr: ???\n")
+    overrides = ["--config-dir", str(tmp_path / "conf"), "batch_size=5"]
+    assert holdfast(*overrides, "optimizer=short").result.best == holdfast("batch_size=5").result.best
+    unset = holdfast(*overrides, "optimizer=unset")
     assert unset.code == 2
     assert "optimizer.lr" in unset.err

@@ -162,7 +162,7 @@ def _train(run: _Run) -> int:
     train = partial(train_run, words=words, progress=sys.stderr.isatty())
     executor = Here(environment, train, folder_of=lambda _: run.folder)
     ((_, outcome),) = executor.run([Work("alone", (run.job,))])
-    if isinstance(outcome, Result) and processes.present().rank == 0:
+    if isinstance(outcome, Result) and processes.is_leader():
         _conclude(run.folder, outcome, run.job.config)
     callbacks.on_run_end(config=run.config, config_name=run.name, job_return=environment.returned)
     return _exit_code(outcome)

@@ -16,7 +16,7 @@ from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.record.parameter_path import MOST_POINTS
-from holdfast.single.assemble import assemble, build_data, build_module, set_up
+from holdfast.single.build import build_data, build_module, build_trainer, set_up
 from holdfast.stacked.gradients import engine, on_device
 from holdfast.usercode.watch import UnstackableError, Watch
 
@@ -30,7 +30,7 @@ def try_one(config: Config) -> int:
     module, data = build_module(config), build_data(config.data)
     assert isinstance(module, Module)
     assert isinstance(data, DataModule)
-    trainer = assemble(config, data, logger=False, enable_checkpointing=False)
+    trainer = build_trainer(config, data, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
         raise UnstackableError(f"devices={config.devices} trains it on several devices")
     set_up(data)

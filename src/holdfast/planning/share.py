@@ -19,7 +19,7 @@ from holdfast.planning.allowed import check_class, check_hooks, check_settings
 from holdfast.planning.child import in_a_child
 from holdfast.planning.one_batch import try_one
 from holdfast.planning.trial import try_together
-from holdfast.single.assemble import build_data, build_module, set_up
+from holdfast.single.build import build_data, build_module, set_up
 from holdfast.single.isolation import isolated
 from holdfast.stacked.inputs import is_shipped
 from holdfast.usercode.state import read

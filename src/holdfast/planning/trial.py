@@ -23,9 +23,9 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.errors import in_a_line
 from holdfast.planning.first_batch import compare, compare_each
-from holdfast.record.checkpoint import CheckpointIO, plain
-from holdfast.record.history import Rules, Trace, Traces
-from holdfast.single.assemble import assemble, build, seed_rows
+from holdfast.record.checkpoint import plain
+from holdfast.record.history import Trace, Traces
+from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
 from holdfast.stacked.inputs import Members, is_equal, is_trained, shorten
@@ -136,21 +136,14 @@ def _alone(config: Config) -> Trace:
     """Train a job by a Trainer, and write nothing."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
-        trace, checkpoints = Trace(), CheckpointIO()
-        recorder = Recorder(
-            trace,
-            Rules.of(config),
-            checkpoints,
-            seed=config.seed,
-            full_train_loss=config.trainer.full_train_loss,
-            descent=False,
-            update=lambda trace: None,
-        )
+        recorder = Recorder(config, Trace())
         # with a logger, since Lightning then holds the hyperparameters of both modules against each other
-        trainer = assemble(config, data, plugins=[checkpoints], callbacks=[recorder, _Shorten()], logger=DummyLogger())
+        trainer = build_trainer(
+            config, data, plugins=[recorder.checkpoint_io], callbacks=[recorder, _Shorten()], logger=DummyLogger()
+        )
         seed_rows()
         trainer.fit(module, datamodule=data)
-        return trace
+        return recorder.history
 
 
 def _is_finite(trace: Trace) -> bool:

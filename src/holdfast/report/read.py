@@ -23,7 +23,7 @@ from holdfast.model import Module
 from holdfast.record import events
 from holdfast.record.checkpoint import load
 from holdfast.report.rows import Sample, sample
-from holdfast.single.assemble import build_data, build_module, set_up
+from holdfast.single.build import build_data, build_module, set_up
 from holdfast.single.isolation import isolated
 from holdfast.store.folders import Result, RunFolder, SweepFolder
 from holdfast.sweeps import resume

@@ -13,7 +13,7 @@ from holdfast.report.read import ConfigOf
 from holdfast.report.style import png
 from holdfast.store.files import replacing
 from holdfast.store.folders import Result, RunFolder, SweepFolder
-from holdfast.store.test_ledger import opened
+from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job, Ranking, rank
 
@@ -66,7 +66,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
         name=folder.path.absolute().name,
         command=command(told.get("overrides", [])),
         sections=sections,
-        opened=opened(folder),
+        opened=TestLedger(folder.opening).count(),
         why=_why(folder, rankings),
         versions=told.get("versions", {}),
         plan=_plan(told.get("plan", {})),

@@ -1,1 +1,1 @@
-"""One job, trained by Lightning's Trainer."""
+"""Trains one run, or one job of a sweep, with Lightning's Trainer."""

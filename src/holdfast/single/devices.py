@@ -1,92 +1,70 @@
-"""Whether this machine has what a configuration asks for; known only once torch is imported."""
+"""Checks that this computer has the devices, the strategy and the classes that a configuration asks for."""
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Iterator
 from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import StrategyRegistry
 
 from holdfast.config import rules
 from holdfast.config.check import did_you_mean
 from holdfast.config.schema import Config
-from holdfast.errors import ConfigError, DeviceError, Problem, in_a_line
-from holdfast.single import processes as ranks
-from holdfast.single.isolation import load, switches_restored
+from holdfast.errors import ConfigError, DeviceError, Problem
+from holdfast.single import processes
+from holdfast.single.targets import Target, check_target, targets_of
 
 
 class Needs(NamedTuple):
-    """All that a configuration needs of a machine; jobs with equal needs are checked once.
-
-    `check_needs` sees nothing else of a configuration, so that no check can depend on what two equal needs differ in.
+    """The part of a configuration that `check_needs` reads; a sweep checks jobs with equal needs once.
 
     Attributes:
         accelerator: as configured.
-        devices: a number, the numbers of the devices, or `auto`.
-        num_nodes: machines.
-        strategy: how several devices work together.
-        targets: of every group and entry with a `_target_`: the group, the target, and the keys it is given.
+        devices: a number of devices, their indices, or `auto`.
+        num_nodes: number of computers.
+        strategy: name of Lightning's strategy for several devices.
+        targets: every `_target_`, with the keys it is given.
     """
 
     accelerator: str
     devices: int | tuple[int, ...] | Literal["auto"]
     num_nodes: int
     strategy: str
-    targets: tuple[tuple[str, str, tuple[str, ...]], ...]
+    targets: tuple[Target, ...]
 
     @classmethod
     def of(cls, config: Config) -> Needs:
         """The needs of a configuration."""
         devices = tuple(config.devices) if isinstance(config.devices, list) else config.devices
-        return cls(
-            config.accelerator, devices, config.trainer.num_nodes, config.trainer.strategy, tuple(_targets(config))
-        )
+        trainer = config.trainer
+        return cls(config.accelerator, devices, trainer.num_nodes, trainer.strategy, tuple(targets_of(config)))
 
 
 def check(config: Config) -> None:
-    """Hold the needs of a configuration against this machine.
-
-    Raises:
-        DeviceError: as `check_needs`.
-        ConfigError: as `check_needs`.
-    """
+    """Check the needs of a configuration; raises as `check_needs`."""
     check_needs(Needs.of(config))
 
 
 def check_needs(needs: Needs) -> None:
-    """Look for the devices, for the strategy, and for the classes that `_target_` names.
+    """Check devices, strategy, and every class that a `_target_` names.
 
     Raises:
-        DeviceError: an accelerator, or a number of devices, that this machine lacks; all else is there.
-        ConfigError: a strategy that does not exist, or a class that cannot be imported or does not take the keys given.
+        DeviceError: this computer lacks the accelerator, or the number of devices, and nothing else is wrong.
+        ConfigError: a strategy does not exist; a class cannot be imported, or does not take its keys.
     """
     devices = _check_devices(needs)
-    others = [*_check_strategy(needs.strategy), *chain.from_iterable(_check_target(*entry) for entry in needs.targets)]
+    others = [*_check_strategy(needs.strategy), *chain.from_iterable(map(check_target, needs.targets))]
     if others:
         raise ConfigError([*devices, *others])
     if devices:
         raise DeviceError(devices)
 
 
-def is_leader() -> bool:
-    """Whether this process is the one of its run that writes; there are several on several devices."""
-    return ranks.present().rank == 0
-
-
-def environment() -> list[ClusterEnvironment]:
-    """The plugin that keeps a Trainer from looking for other processes of its run; none where there are some."""
-    return [] if ranks.present().name else [LightningEnvironment()]
-
-
-def devices() -> dict[str, int]:
-    """How many devices of each accelerator this machine has."""
+def device_counts() -> dict[str, int]:
+    """The number of devices that this computer has of each accelerator."""
     return {
         "tpu": XLAAccelerator.auto_device_count() if XLAAccelerator.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
@@ -96,27 +74,28 @@ def devices() -> dict[str, int]:
 
 
 def _check_devices(needs: Needs) -> list[Problem]:
-    available = devices()
-    kinds = {"auto": list(available), "gpu": ["mps", "cuda"]}.get(needs.accelerator, [needs.accelerator])
-    kind = next((name for name in kinds if available[name]), None)
-    if kind is None:
-        have = ", ".join(name for name, number in available.items() if number)
-        lesson = f"this machine has none; it has {have}: use auto or cpu"
+    counts = device_counts()
+    candidates = {"auto": list(counts), "gpu": ["mps", "cuda"]}.get(needs.accelerator, [needs.accelerator])
+    accelerator = next((name for name in candidates if counts[name]), None)
+    if accelerator is None:
+        available = ", ".join(name for name, count in counts.items() if count)
+        lesson = f"this machine has none; it has {available}: use auto or cpu"
         return [Problem(f"accelerator={needs.accelerator}", lesson)]
-    if needs.num_nodes > 1 and not ranks.present().name:
+    if needs.num_nodes > 1 and not processes.current().name:
         lesson = (
             "start a process for each device of each machine, with srun or torchrun; devices is those of one machine"
         )
         return [Problem(f"trainer.num_nodes={needs.num_nodes}", lesson)]
-    if needs.devices == "auto":
-        return []
-    if isinstance(needs.devices, int):
-        lacking, word = needs.devices > available[kind], f"devices={needs.devices}"
-    else:
-        lacking, word = max(needs.devices) >= available[kind], f"devices={list(needs.devices)}"
-        if kind == "cpu":
-            return [Problem(word, "processors are counted, not named: use devices=2")]
-    return [Problem(word, f"this machine has {available[kind]} of {kind}")] if lacking else []
+    return [] if needs.devices == "auto" else _check_device_numbers(needs.devices, accelerator, counts[accelerator])
+
+
+def _check_device_numbers(devices: int | tuple[int, ...], accelerator: str, count: int) -> list[Problem]:
+    """Check a number of devices, or their indices, against the `count` that there are."""
+    given = f"devices={devices if isinstance(devices, int) else list(devices)}"
+    if not isinstance(devices, int) and accelerator == "cpu":
+        return [Problem(given, "processors are counted, not named: use devices=2")]
+    highest = devices if isinstance(devices, int) else max(devices) + 1
+    return [Problem(given, f"this machine has {count} of {accelerator}")] if highest > count else []
 
 
 def _check_strategy(strategy: str) -> list[Problem]:
@@ -124,31 +103,3 @@ def _check_strategy(strategy: str) -> list[Problem]:
     if strategy in strategies:
         return []
     return [Problem(f"trainer.strategy={strategy}", f"no such strategy; {did_you_mean(strategy, strategies)}")]
-
-
-def _targets(config: Config) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    groups = {name: getattr(config, name) for name in ("data", "model", "optimizer", "scheduler")}
-    for name in ("callbacks", "logger"):
-        groups |= {f"{name}.{key}": node for key, node in getattr(config, name).extras.items()}
-    for name, node in groups.items():
-        if node["_target_"] is not None:
-            keys = tuple(key for key in map(str, node) if not (key.startswith("_") and key.endswith("_")))
-            yield name, str(node["_target_"]), keys
-
-
-def _check_target(group: str, target: str, keys: tuple[str, ...]) -> list[Problem]:
-    """Import what a group's `_target_` names, and hold the group's keys against its arguments."""
-    word = f"{group}._target_={target}"
-    try:
-        with switches_restored():
-            found = load(target)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        return [Problem(word, f"cannot be imported: {in_a_line(error)}")]
-    try:
-        # parameters for an optimizer, the optimizer for a scheduler
-        inspect.signature(found).bind(*[None] * (group in ("optimizer", "scheduler")), **dict.fromkeys(keys))
-    except TypeError as error:
-        return [Problem(word, f"does not take these keys: {error}")]
-    except ValueError:  # a callable without a signature of its own
-        return []
-    return []

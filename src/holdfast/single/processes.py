@@ -1,8 +1,8 @@
-"""Which process of its run this one is: a run of its own, or one of several that train a run together.
+"""The processes that train one run together, and the rank of this one among them.
 
-Lightning takes this from variables of the environment, and they may be left over from anything: a shell in an
-allocation of SLURM, a container, another program's launcher. Here they count only where they fit the devices that the
-configuration asks for. All others are removed, which has to happen before Lightning is imported.
+Lightning reads this from environment variables, which may be left over from anything: a shell in an allocation of
+SLURM, a container, another program's launcher. Here they count only where they fit the devices of the configuration.
+All others are removed, which has to happen before Lightning is imported.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Literal, NamedTuple
 from holdfast.config.commands import quoted
 from holdfast.config.schema import Config
 
-COMMAND = "HOLDFAST_COMMAND"
-"""Holds, for the processes that Lightning starts for more devices, the overrides of their run as a JSON list."""
+FOLDER_VARIABLE = "HOLDFAST_LAUNCHED"
+"""The environment variable that names the folder of the run in the processes that Lightning starts for it."""
 
-MARK = "HOLDFAST_LAUNCHED"
-"""Names, for the processes that Lightning starts for more devices, the folder of the run they belong to."""
+COMMAND_VARIABLE = "HOLDFAST_COMMAND"
+"""The environment variable that holds their command line there, as a JSON list."""
 
 Starter = Literal["Holdfast", "torchrun", "SLURM"]
 
 _ADDRESS = frozenset({"MASTER_ADDR", "MASTER_PORT"})
-_READ: dict[Starter, frozenset[str]] = {
+_VARIABLES: dict[Starter, frozenset[str]] = {
     "Holdfast": _ADDRESS | {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"},
     "torchrun": _ADDRESS
     | {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"},
     "SLURM": _ADDRESS | {"SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"},
 }
-"""What Lightning reads where one of these has started it."""
+"""The variables that Lightning reads, by what started its process."""
 
 _LSF = frozenset({"JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"})
-_ALL = _LSF.union({MARK, COMMAND}, *_READ.values())
+_ALL = _LSF.union({FOLDER_VARIABLE, COMMAND_VARIABLE}, *_VARIABLES.values())
 
 
 class Launch(NamedTuple):
-    """The processes that train one run.
+    """The processes that train one run together.
 
     Attributes:
-        starter: what started this process; None where it is a run of its own.
-        rank: the number of this process among those of the run; number 0 leads, and alone writes files.
-        name: of a launch whose processes were all started from outside, the same in each of them; otherwise empty.
+        starter: what started this process for the run; None if the run has one process.
+        rank: number of this process among those of the run; only rank 0, the leader, writes files.
+        name: display name of a launch whose processes were all started from outside; empty for any other.
     """
 
     starter: Starter | None = None
@@ -53,32 +53,37 @@ class Launch(NamedTuple):
     name: str = ""
 
 
-_present = Launch()
+_current = Launch()
 
 
-def present() -> Launch:
-    """The launch that this process has entered; a run of its own where it has entered none."""
-    return _present
+def current() -> Launch:
+    """The launch that this process has entered; by default one of a single process."""
+    return _current
+
+
+def is_leader() -> bool:
+    """Whether this process is the one of its run that writes files."""
+    return _current.rank == 0
 
 
 @contextmanager
 def entered(config: Config, folder: Path) -> Iterator[Launch]:
-    """Be one of the processes of a run, with the variables of its launch alone.
+    """Find out which launch this process belongs to, and keep only the environment variables of that launch.
 
     Args:
-        config: the run's.
-        folder: the run's.
+        config: configuration of the run.
+        folder: folder of the run.
     """
     with _entered(_launch_of(config, folder)) as launch:
         if launch.starter == "SLURM":
-            # `srun -n` does not set it, and Lightning will not work without
-            os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(count(config)))
+            # `srun -n` does not set it, but Lightning requires it
+            os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(_devices_per_node(config)))
         yield launch
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Be a process of its own, such as a sweep, whatever the environment says."""
+    """Be a launch of one process, such as a sweep, whatever the environment variables say."""
     with _entered(Launch()):
         yield
 
@@ -92,11 +97,11 @@ def starting(folder: Path, words: Sequence[str]) -> Iterator[None]:
         words: flags and overrides of the run. Lightning repeats the command line of this process, which may be that of
             a sweep.
     """
-    os.environ[MARK], os.environ[COMMAND] = os.path.realpath(folder), json.dumps([*words])
+    os.environ[FOLDER_VARIABLE], os.environ[COMMAND_VARIABLE] = os.path.realpath(folder), json.dumps([*words])
     try:
         yield
     finally:
-        for name in (MARK, COMMAND):
+        for name in (FOLDER_VARIABLE, COMMAND_VARIABLE):
             os.environ.pop(name, None)
 
 
@@ -109,9 +114,10 @@ def inherited_command(words: list[str]) -> list[str]:
     """
     rank = os.environ.get("LOCAL_RANK")
     added = [f"hydra.job.name=train_ddp_process_{rank}", "hydra.output_subdir=null"]
-    if words[-2:] != added or not {MARK, COMMAND} <= os.environ.keys():
+    if words[-2:] != added or not {FOLDER_VARIABLE, COMMAND_VARIABLE} <= os.environ.keys():
         return words
-    return [*json.loads(os.environ[COMMAND]), f"hydra.run.dir={quoted(Path(os.environ[MARK]))}", *added]
+    command, folder = json.loads(os.environ[COMMAND_VARIABLE]), Path(os.environ[FOLDER_VARIABLE])
+    return [*command, f"hydra.run.dir={quoted(folder)}", *added]
 
 
 def count(config: Config) -> int | None:
@@ -123,8 +129,8 @@ def count(config: Config) -> int | None:
 
 @contextmanager
 def _entered(launch: Launch) -> Iterator[Launch]:
-    before, environment = _present, dict(os.environ)
-    for name in _ALL - _READ[launch.starter] if launch.starter else _ALL:
+    outer, environment = _current, dict(os.environ)
+    for name in _ALL - _VARIABLES[launch.starter] if launch.starter else _ALL:
         os.environ.pop(name, None)
     _set(launch)
     try:
@@ -132,39 +138,48 @@ def _entered(launch: Launch) -> Iterator[Launch]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        _set(before)
+        _set(outer)
 
 
 def _set(launch: Launch) -> None:
-    global _present  # noqa: PLW0603  (a process has one)
-    _present = launch
-    if imported := sys.modules.get("lightning_utilities.core.rank_zero"):  # which looked at the environment itself
-        imported.rank_zero_only.rank = launch.rank
+    global _current  # noqa: PLW0603  (a process has one)
+    _current = launch
+    # Lightning, where it is imported already, has read its rank from the environment variables
+    if rank_zero := sys.modules.get("lightning_utilities.core.rank_zero"):
+        rank_zero.rank_zero_only.rank = launch.rank
 
 
 def _launch_of(config: Config, folder: Path) -> Launch:
-    devices = count(config)
-    local = _number("LOCAL_RANK")
-    marked = folder.is_dir() and os.environ.get(MARK) == os.path.realpath(folder)  # the first process has made it
-    if marked and local and devices != 1:
-        return Launch("Holdfast", local)
+    devices, local_rank = _devices_per_node(config), _number("LOCAL_RANK")
+    # the first process has made the folder
+    in_folder = folder.is_dir() and os.environ.get(FOLDER_VARIABLE) == os.path.realpath(folder)
+    if in_folder and local_rank and devices != 1:
+        return Launch("Holdfast", local_rank)
     processes = (devices or 0) * config.trainer.num_nodes
     if processes < 2:
         return Launch()
     rank = _number("RANK")
-    if "TORCHELASTIC_RUN_ID" in os.environ and None not in (rank, local) and _number("WORLD_SIZE") == processes:
+    if "TORCHELASTIC_RUN_ID" in os.environ and None not in (rank, local_rank) and _number("WORLD_SIZE") == processes:
         return Launch("torchrun", rank or 0, _name("torchrun", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
     task = [_number(name) for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")]
-    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # Lightning takes these for shells, not tasks
+    # Lightning takes jobs of these names for shells, not for tasks
+    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     if None not in task and not shell and _number("SLURM_NTASKS") == processes:
         return Launch("SLURM", task[0] or 0, _name("SLURM job", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))
     return Launch()
 
 
-def _name(starter: str, *names: str) -> str:
-    return f"{starter} {'.'.join(filter(None, map(os.environ.get, names)))}"
+def _devices_per_node(config: Config) -> int | None:
+    """The number of devices of one computer that a configuration asks for; None for `auto`."""
+    if config.devices == "auto":
+        return None
+    return len(config.devices) if isinstance(config.devices, list) else config.devices
 
 
-def _number(name: str) -> int | None:
-    text = os.environ.get(name, "")
+def _name(starter: str, *variables: str) -> str:
+    return f"{starter} {'.'.join(filter(None, map(os.environ.get, variables)))}"
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
     return int(text) if text.isascii() and text.isdecimal() else None

@@ -1,8 +1,7 @@
-"""What watches a Lightning Trainer: the recorder of the trace, and the logger behind it."""
+"""The callback that records what happens in a fit and ends it early where the rules say so."""
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,261 +9,166 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 
 from holdfast.config.check import did_you_mean
-from holdfast.data import DataModule
+from holdfast.config.schema import Config
 from holdfast.data.seeding import derive, reseed
 from holdfast.errors import HoldfastError
-from holdfast.model.module import Module, loss_sums, measure
 from holdfast.record.checkpoint import CheckpointIO
 from holdfast.record.history import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
 from holdfast.record.parameter_path import flat, stride
-from holdfast.record.writer import Writer
-from holdfast.store.folders import RunFolder
+from holdfast.single.event_logger import EventLogger
+from holdfast.single.train_metrics import measure_train
 
 
 class Recorder(Checkpoint):
-    """Keeps the trace of a fit: losses, metrics, the best and the last epoch; ends a run that diverged.
+    """Records losses, metrics and the best and the last epoch of a fit; ends it when a loss diverges.
 
     It is a Checkpoint callback, so that Lightning calls it after every other callback has logged its metrics.
 
     Args:
-        trace: what is filled in.
-        rules: what the best epoch is chosen by, and when a run ends early.
-        checkpoint_io: takes the snapshots.
-        seed: of everything random in a step, such as dropout.
-        full_train_loss: measure the training metrics over all rows after every epoch.
-        descent: keep the way of two parameters.
-        update: called with the trace as it grows.
+        config: configuration of the run: its seed, and the rules for the best epoch and for an early end.
+        history: the history that is filled in.
+        update: called with the history after every epoch, and every `CHECK_EVERY` iterations.
+
+    Attributes:
+        checkpoint_io: a plugin that the Trainer has to be given; it takes the snapshots.
+        test_opened: how often the Trainer has opened the test rows.
     """
 
-    def __init__(
-        self,
-        trace: Trace,
-        rules: Rules,
-        checkpoint_io: CheckpointIO,
-        *,
-        seed: int,
-        full_train_loss: bool,
-        descent: bool,
-        update: Callable[[Trace], None],
-    ) -> None:
-        self.trace = trace
-        self._rules, self._update = rules, update
-        self.checkpoint_io = checkpoint_io
-        self._seed, self._full_train_loss, self._descent = seed, full_train_loss, descent
-        self._followed: Sequence[Tensor] = ()
-        self._stride, self._seeded = 1, -1
-        self._pending: list[Tensor] = []
-        self._epoch_start = 0
-        self._share = 1
-        self.test_opened = 0
+    def __init__(self, config: Config, history: Trace, update: Callable[[Trace], None] = lambda history: None) -> None:
+        self.history, self.checkpoint_io, self.test_opened = history, CheckpointIO(), 0
+        self._config, self._rules, self._update = config, Rules.of(config), update
+        self._path_parameters: Sequence[Tensor] = ()  # those whose path is recorded
+        self._path_stride = 1  # in iterations
+        self._seeded_epoch = -1
+        self._pending: list[Tensor] = []  # losses that were not read from the accelerator yet
+        self._epoch_start = 0  # in iterations
+        self._loss_factor = 1
         self._learning_rate = float("nan")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Seed what the module draws while it is set up; its data module was set up right before, by another seed."""
         if stage == "fit":
-            reseed(derive(self._seed, "setup"))
+            reseed(derive(self._config.seed, "setup"))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Where a run goes on, Lightning asks for the first batch before the epoch begins, and else after that."""
-        if (epochs := self.trace.reached.epochs) > 0:
-            reseed(derive(self._seed, "epoch", epochs))
-            self._seeded = epochs
+        """Seed the first epoch of a resumed run: Lightning fetches its first batch before the epoch starts."""
+        if (epochs := self.history.reached.epochs) > 0:
+            self._reseed(epochs)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.trace.clock.append((len(self.trace.losses), time.time()))
-        self._follow(trainer, pl_module)
-        self._share = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        """Start the clock and the parameter path."""
+        self.history.clock.append((len(self.history.losses), time.time()))
+        self._start_path(trainer, pl_module)
+        # Lightning divides the losses of accumulated batches by their number
+        self._loss_factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count an opening of the test rows."""
         self.test_opened += 1
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make what is random in this epoch a function of seed and epoch alone."""
-        if trainer.current_epoch != self._seeded:
-            reseed(derive(self._seed, "epoch", trainer.current_epoch))
-        self._epoch_start = len(self.trace.losses)
+        """Make everything random in this epoch a function of seed and epoch alone."""
+        if trainer.current_epoch != self._seeded_epoch:
+            self._reseed(trainer.current_epoch)
+        self._epoch_start = len(self.history.losses)
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the loss, without waiting for an accelerator to have computed it."""
+        """Keep the loss, without waiting until an accelerator has computed it."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
-            # Lightning hands over what it has divided for accumulation; it also trains on a loss of shape (1,)
-            loss = loss.mean() if loss.ndim else loss
-            self._pending.append(loss * self._share if self._share > 1 else loss)
-        if self._followed and (len(self.trace.losses) + len(self._pending)) % self._stride == 0:
-            self.trace.descent.append(flat(self._followed))
+            loss = loss.mean() if loss.ndim else loss  # Lightning also trains on a loss of shape (1,)
+            self._pending.append(loss * self._loss_factor if self._loss_factor > 1 else loss)
+        if self._path_parameters and (len(self.history.losses) + len(self._pending)) % self._path_stride == 0:
+            self.history.descent.append(flat(self._path_parameters))
         if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # as for every last epoch, Lightning validates before it ends
+            trainer.should_stop = True  # Lightning validates before it stops, as in every last epoch
         if len(self._pending) >= CHECK_EVERY:
-            self._collect(_foreign(trainer))
-            if not self._rules.within(_over_all(trainer, worst(self.trace.losses[-CHECK_EVERY:]), "max")):
-                trainer.should_stop = True  # the epoch ends here, and is judged as usual
-            self._update(self.trace)
+            self._read_losses(_users_loggers(trainer))
+            if not self._rules.within(_reduced(trainer, worst(self.history.losses[-CHECK_EVERY:]), "max")):
+                trainer.should_stop = True  # ends the epoch here; it is judged as any other
+            self._update(self.history)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the epoch, and keep a snapshot of it."""
-        self._collect(_foreign(trainer))
-        number, losses = trainer.current_epoch, self.trace.losses[self._epoch_start :]
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if losses:
-            metrics["train/loss_epoch"] = _over_all(trainer, sum(losses) / len(losses), "mean")
-        if self._full_train_loss:
-            metrics.update(_measure_train(trainer, pl_module))
-        metrics["train/lr"] = self._learning_rate
-        lost = _over_all(trainer, worst(losses), "max")
-        if self._rules.metric not in metrics and self._rules.within(lost):
-            logged = [name for name in metrics if name != "train/lr"]
-            raise HoldfastError(
-                f"metric={self._rules.metric} is not logged by {type(pl_module).__name__}: "
-                f"{did_you_mean(self._rules.metric, logged)}"
-            )
-        # what a user's own module logs may differ between processes, but they have to end together
-        standing = trainer.strategy.broadcast(judge(self.trace.reached.standing, number, metrics, lost, self._rules))
-        for logger in _foreign(trainer):
-            logger.log_metrics({"epoch": number, **metrics}, step=trainer.global_step)
-            logger.save()  # what was logged may not be missing where the run goes on from this epoch
-        snapshot = Snapshot(number, self.checkpoint_io.snapshot(trainer))
-        self.trace.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
+        """Judge the epoch, and take a snapshot of it."""
+        loggers = _users_loggers(trainer)
+        self._read_losses(loggers)
+        epoch, losses = trainer.current_epoch, self.history.losses[self._epoch_start :]
+        metrics = self._metrics(trainer, pl_module, losses)
+        largest = _reduced(trainer, worst(losses), "max")
+        if self._rules.metric not in metrics and self._rules.within(largest):
+            raise _missing_metric(self._rules.metric, metrics, pl_module)
+        standing = judge(self.history.reached.standing, epoch, metrics, largest, self._rules)
+        # what a user's module logs may differ between processes, but all have to end in the same epoch
+        standing = trainer.strategy.broadcast(standing)
+        for logger in loggers:
+            logger.log_metrics({"epoch": epoch, **metrics}, step=trainer.global_step)
+            logger.save()  # a run that is resumed from this epoch needs it on disk
+        snapshot = Snapshot(epoch, self.checkpoint_io.snapshot(trainer))
+        self.history.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
         if standing.end:
             trainer.should_stop = True
-        self._update(self.trace)
+        self._update(self.history)
 
-    def _follow(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Begin to keep the parameters, if that was asked for and they are two."""
+    def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule, losses: list[float]) -> dict[str, float]:
+        """The metrics of the epoch that ends, by name."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if losses:
+            metrics["train/loss_epoch"] = _reduced(trainer, sum(losses) / len(losses), "mean")
+        if self._config.trainer.full_train_loss:
+            metrics.update(measure_train(trainer, module))
+        metrics["train/lr"] = self._learning_rate
+        return metrics
+
+    def _reseed(self, epoch: int) -> None:
+        reseed(derive(self._config.seed, "epoch", epoch))
+        self._seeded_epoch = epoch
+
+    def _start_path(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start to record the parameter path, if the model has two parameters and the report will show it."""
         parameters = [value for value in module.parameters() if value.requires_grad]
         batches = trainer.num_training_batches
-        if self._descent and sum(value.numel() for value in parameters) == 2 and math.isfinite(batches):
-            self._followed = parameters
-            self._stride = stride(int(batches) * (trainer.max_epochs or 1))
-            if not self.trace.descent:  # there are points where a run is gone on with
-                self.trace.descent.append(flat(parameters))
+        drawn = self._config.report is not False and math.isfinite(batches)
+        if drawn and sum(value.numel() for value in parameters) == 2:
+            self._path_parameters = parameters
+            self._path_stride = stride(int(batches) * (trainer.max_epochs or 1))
+            if not self.history.descent:  # a resumed run has points already
+                self.history.descent.append(flat(parameters))
 
-    def _collect(self, loggers: list[Logger]) -> None:
+    def _read_losses(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""
         if self._pending:
             losses = torch.stack(self._pending).tolist()
             for logger in loggers:
-                for step, loss in enumerate(losses, start=len(self.trace.losses)):
+                for step, loss in enumerate(losses, start=len(self.history.losses)):
                     logger.log_metrics({"train/loss_step": loss}, step=step)
-            self.trace.losses += losses
-            self.trace.clock.append((len(self.trace.losses), time.time()))
+            self.history.losses += losses
+            self.history.clock.append((len(self.history.losses), time.time()))
             self._pending.clear()
 
 
-class _LazySummaryWriter:
-    """torch's SummaryWriter, for what is no number, such as images; made at its first use, since it imports slowly."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._writer: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder.experiment), filename_suffix=RunFolder.EVENTS)
-        return getattr(self._writer, name)
-
-    def close(self) -> None:
-        """Write what is still held."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-class EventLogger(Logger):
-    """Hands what the user's own code logs through Lightning to the run's writer."""
-
-    def __init__(self, writer: Writer, folder: RunFolder) -> None:
-        super().__init__()
-        self._writer, self._folder = writer, folder
-        self.experiment = _LazySummaryWriter(folder)
-
-    @property
-    def save_dir(self) -> str:
-        """The run's folder."""
-        return str(self._folder.path)
-
-    @property
-    def log_dir(self) -> str:
-        """The run's folder."""
-        return str(self._folder.path)
-
-    def finalize(self, status: str) -> None:
-        """Write what the SummaryWriter still holds."""
-        self.experiment.close()
-
-    @property
-    def name(self) -> str:
-        """No folder of its own."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """No folder of its own."""
-        return ""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write metrics as they come."""
-        self._writer.log({tag: value for tag, value in metrics.items() if tag != "epoch"}, step or 0)
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The writer has the whole configuration already."""
-
-
-def _over_all(trainer: pl.Trainer, value: float, how: str) -> float:
-    """A number of this process, as the largest or the mean over all processes of the run."""
+def _reduced(trainer: pl.Trainer, value: float, operation: str) -> float:
+    """The maximum or the mean of a number over all processes of the run."""
     if trainer.world_size == 1:
         return value
-    # a maximum may lose a NaN on its way, not an infinity
+    # a reduction to the maximum may drop a NaN, but not an infinity
     number = torch.tensor(value if math.isfinite(value) else math.inf, device=trainer.strategy.root_device)
-    return float(trainer.strategy.reduce(number, reduce_op=how))
+    return float(trainer.strategy.reduce(number, reduce_op=operation))
 
 
-def _foreign(trainer: pl.Trainer) -> list[Logger]:
-    """The loggers of the user's own, which are told what the writer is told."""
+def _users_loggers(trainer: pl.Trainer) -> list[Logger]:
+    """The loggers that the user configured, which are given the same losses and metrics as the event file."""
     return [logger for logger in trainer.loggers if not isinstance(logger, EventLogger)]
 
 
-def _has_loss(module: pl.LightningModule) -> bool:
-    """Whether a module of the user's own has a method `loss(batch)`."""
-    method = getattr(module, "loss", None)
-    if not inspect.ismethod(method):
-        return False
-    try:
-        inspect.signature(method).bind(None)
-    except TypeError:
-        return False
-    return True
-
-
-def _measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
-    """The metrics of the present weights over all training rows; none for a module that has no `loss(batch)`."""
-    if not (isinstance(module, Module) or _has_loss(module)):
-        return {}
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    batches = data.all_train_dataloader() if isinstance(data, DataModule) else trainer.train_dataloader
-    if sized_len(batches) is None:
-        return {}  # a stream may have no end
-    sums, training = [], module.training
-    module.eval()
-    # a loader of the user's own may shuffle, which must not move the random numbers of the next epoch
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
-        for rows in batches:  # type: ignore[union-attr]
-            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(rows))
-            sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
-    module.train(training)
-    if trainer.world_size > 1 and not isinstance(data, DataModule):
-        sums = [trainer.strategy.reduce(torch.stack(sums).sum(0), reduce_op="sum")]  # each process has read its share
-    return measure(module if isinstance(module, Module) else Module, sums, "train")
+def _missing_metric(metric: str, metrics: Mapping[str, float], module: pl.LightningModule) -> HoldfastError:
+    logged = [name for name in metrics if name != "train/lr"]
+    return HoldfastError(f"metric={metric} is not logged by {type(module).__name__}: {did_you_mean(metric, logged)}")

@@ -1,110 +1,77 @@
-"""Going on with a run that was stopped, exactly as if it had never been.
-
-While a run is trained, its `last.ckpt` holds beside Lightning's own state all that the trace knew at the end of that
-epoch. Row order and random numbers are functions of seed and epoch, so nothing else has to be remembered.
-"""
+"""Resumes a run from its `last.ckpt`, exactly as if it had never been interrupted."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 from lightning.pytorch.loggers.csv_logs import CSVLogger, ExperimentWriter
 
 from holdfast.errors import CheckpointError
 from holdfast.record.checkpoint import load
 from holdfast.record.history import Epoch, Reached, Snapshot, Standing, Trace
+from holdfast.record.resume_point import KEY
 from holdfast.store.folders import RunFolder
 
-KEY = "holdfast"
-"""What is ours in a checkpoint of Lightning's."""
 
+def find_checkpoint(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
+    """The checkpoint that a run resumes from; None if the run starts from its first epoch.
 
-@dataclass(frozen=True)
-class Place:
-    """How far the event file was at the end of an epoch.
-
-    Attributes:
-        name: of the file; "" if there was none.
-        size: in bytes.
-        steps, epochs: how many were written.
-        logged: tags that were written as they came, and not from the trace.
-    """
-
-    name: str = ""
-    size: int = 0
-    steps: int = 0
-    epochs: int = 0
-    logged: Sequence[str] = ()
-
-
-def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[str, Any]:
-    """What a checkpoint of the last epoch has to hold beside Lightning's state, in plain containers and tensors."""
-    reached = trace.reached
-    return {
-        "config_hash": config_hash,
-        "seconds": seconds,
-        "losses": torch.tensor(trace.losses[: reached.losses], dtype=torch.float64),
-        "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= reached.losses], dtype=torch.float64),
-        "epochs": [vars(epoch) for epoch in trace.epochs],
-        "standing": {name: np.asarray(value).item() for name, value in vars(reached.standing).items()},
-        "descent": [point.cpu() for point in trace.descent[: reached.points]],
-        "place": vars(place),
-    }
-
-
-def find(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
-    """The checkpoint that a run can go on from; None if it has to begin anew.
+    Args:
+        folder: folder of the run.
+        config_hash: digest of the run's configuration.
 
     Raises:
-        CheckpointError: there is a last checkpoint, but it cannot be read, or is of another configuration.
+        CheckpointError: `last.ckpt` cannot be read, or is of another configuration.
     """
     if not folder.last.exists():
         return None
-    found = load(folder.last)
-    if KEY not in found:
-        return None  # the run was over, and is to be run again
-    if found[KEY]["config_hash"] != config_hash:
+    checkpoint = load(folder.last)
+    if KEY not in checkpoint:
+        return None  # the run had ended, and is to be run again
+    if checkpoint[KEY]["config_hash"] != config_hash:
         raise CheckpointError(f"{folder.last} is of another configuration; remove it to begin this run anew.")
-    return found
+    return checkpoint
 
 
-def restore(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
-    """The trace as it was at the end of the last epoch."""
-    found = checkpoint[KEY]
-    standing, epochs = Standing(**found["standing"]), [Epoch(**epoch) for epoch in found["epochs"]]
+def restored(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
+    """The history of a run as it was at the end of its last epoch.
+
+    Args:
+        checkpoint: what `find_checkpoint` returned.
+        folder: folder of the run.
+    """
+    saved = checkpoint[KEY]
+    standing, epochs = Standing(**saved["standing"]), [Epoch(**epoch) for epoch in saved["epochs"]]
     best = None
     if standing.best_epoch >= 0:
-        # if the process was killed between the two files, the best is already that of a later epoch; it comes again
-        kept = load(folder.best)
-        best = Snapshot(standing.best_epoch, kept if kept.get("epoch") == standing.best_epoch else {})
+        # `best.ckpt` is written first: after a crash between the two it is of a later epoch, which is trained again
+        content = load(folder.best)
+        best = Snapshot(standing.best_epoch, content if content.get("epoch") == standing.best_epoch else {})
     last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY})
     return Trace(
-        losses=found["losses"].tolist(),
-        clock=[(int(count), time) for count, time in found["clock"].tolist()],
-        descent=list(found["descent"]),
+        losses=saved["losses"].tolist(),
+        clock=[(int(count), time) for count, time in saved["clock"].tolist()],
+        descent=list(saved["descent"]),
         begun=epochs,
-        reached=Reached(len(epochs), len(found["losses"]), len(found["descent"]), standing, best, last),
+        reached=Reached(len(epochs), len(saved["losses"]), len(saved["descent"]), standing, best, last),
     )
 
 
-def go_on(trainer: pl.Trainer, reached: Reached) -> None:
-    """Make a Trainer ready to go on from the end of an epoch."""
-    # it takes a run with max_steps for one that was stopped inside an epoch
+def prepare_to_resume(trainer: pl.Trainer, reached: Reached) -> None:
+    """Prepare a Trainer to resume from the end of the epoch that was reached."""
+    # Lightning would take a run with max_steps for one that was interrupted inside an epoch
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
-            _keep_rows(logger, reached)
+            _restore_rows(logger, reached)
 
 
-def _keep_rows(logger: CSVLogger, reached: Reached) -> None:
-    """Hand a logger the rows that it wrote before an epoch ended: by itself it would begin its table anew."""
+def _restore_rows(logger: CSVLogger, reached: Reached) -> None:
+    """Give a logger the rows that it wrote before the end of an epoch; it would start an empty table."""
     try:
         text = (Path(logger.log_dir) / ExperimentWriter.NAME_METRICS_FILE).read_text()
     except FileNotFoundError:
@@ -115,5 +82,5 @@ def _keep_rows(logger: CSVLogger, reached: Reached) -> None:
 
 
 def _is_before(row: Mapping[str, str], reached: Reached) -> bool:
-    """Whether a row was written before an epoch ended; those of single iterations name no epoch."""
+    """Whether a row was written before the end of an epoch; rows of single iterations have no epoch."""
     return int(row["epoch"]) < reached.epochs if row.get("epoch") else int(row["step"]) < reached.losses

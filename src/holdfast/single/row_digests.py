@@ -1,8 +1,9 @@
-"""Which validation rows a job is judged on: jobs are compared only where these are the same."""
+"""Digests of validation rows: a sweep compares jobs only where these are the same."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -15,74 +16,73 @@ from holdfast.config.options import OPTIONS, UNKNOWN_ROWS, source
 from holdfast.data import DataModule
 from holdfast.data.datamodule import rows_digest
 from holdfast.data.seeding import seeded
-from holdfast.single.assemble import ROWS, build_data, set_up
+from holdfast.single.build import ROWS_SEED, build_data, set_up
 from holdfast.single.isolation import isolated
 
 MOST_ROWS = 10_000
-"""Validation rows that are looked at where a data module does not tell its digest itself."""
+"""The number of validation rows that are read from a data module without a method `digest`."""
 
-_FEW_BATCHES = 10_000  # a stream of empty batches would have no end
+_MOST_BATCHES = 10_000  # a stream of empty batches would have no end
 
 
 def data_digests(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     """The digest of each job's validation rows.
 
-    Of a `holdfast.data.DataModule` it is that of the rows which `setup` makes, unless its class tells it by a `digest`
-    of its own. Of any other, jobs with the same keys have the same rows; where only keys of the row order differ
-    (`batch_size`, `order_seed`, `shuffle`, `num_workers`), the rows are looked at, since a module of the user's may
-    make its rows from them.
+    For a `holdfast.data.DataModule` it is the digest of the rows that `setup` makes, unless its class has a method
+    `digest` of its own. For any other data module it is a digest of the keys: jobs with the same keys have the same
+    rows. Only where groups differ in keys of the row order alone (`batch_size`, `order_seed`, `shuffle`,
+    `num_workers`), the first `MOST_ROWS` rows are read, since a user's module may make its rows from these keys.
 
     Args:
         groups: the data group of each job.
 
     Returns:
-        A digest for each job; where the data module raises, as the job will report by itself, it begins with
-        `UNKNOWN_ROWS`.
+        A digest for each job; it starts with `UNKNOWN_ROWS` where the data module raises, which its job will report.
     """
-    distinct = {id(group): group for group in groups}  # the jobs of a sweep share most
-    versions: dict[str, set[str]] = {}
-    for group in distinct.values():
-        versions.setdefault(source(group), set()).add(repr(group))
+    texts = [repr(group) for group in groups]
+    sources = {text: source(group) for text, group in zip(texts, groups, strict=True)}
+    row_orders = Counter(sources.values())
+    cache: dict[str, str] = {}
     digests: dict[str, str] = {}
-    of_group: dict[int, str] = {}
-    for number, group in distinct.items():
-        same_keys = source(group)
-        # the rows of the modules that ship with Holdfast do not depend on the row order
-        key = same_keys if group["_target_"] in OPTIONS else repr(group)
-        if key not in digests:
-            digests[key] = _digest(group, look=len(versions[same_keys]) > 1)
-        of_group[number] = digests[key]
-    return [of_group[id(group)] for group in groups]
+    for text, group in zip(texts, groups, strict=True):
+        if text in digests:
+            continue
+        # rows of Holdfast's data modules do not depend on the row order
+        key = sources[text] if group["_target_"] in OPTIONS else text
+        if key not in cache:
+            cache[key] = _digest(group, read_rows=row_orders[sources[text]] > 1)
+        digests[text] = cache[key]
+    return [digests[text] for text in texts]
 
 
-def _digest(group: Mapping[str, Any], *, look: bool) -> str:
-    of_keys = hashlib.sha256(source(group).encode()).hexdigest()
+def _digest(group: Mapping[str, Any], *, read_rows: bool) -> str:
+    digest_of_keys = hashlib.sha256(source(group).encode()).hexdigest()
     with isolated():
         try:
             data = build_data(group)
             if isinstance(data, DataModule) and type(data).digest is DataModule.digest:
                 if group["_target_"] in OPTIONS:
                     return data.digest()
-                set_up(data)  # what one split is made of may depend on what the other has left behind
+                set_up(data)  # makes both splits: the validation rows may depend on how training rows were made
                 return rows_digest(data.val)
             if hasattr(data, "digest"):
-                with seeded(ROWS):
+                with seeded(ROWS_SEED):
                     return str(data.digest())
         except Exception:
-            return UNKNOWN_ROWS + of_keys
-        return (_seen_digest(data) if look else None) or of_keys
+            return UNKNOWN_ROWS + digest_of_keys
+        return (_digest_of_batches(data) if read_rows else None) or digest_of_keys
 
 
-def _seen_digest(data: pl.LightningDataModule) -> str | None:
-    """The digest of the first validation rows, however they are batched; None where they are not tensors."""
+def _digest_of_batches(data: pl.LightningDataModule) -> str | None:
+    """The digest of the first validation rows, however they are batched; None if they are not tensors."""
     try:
         set_up(data)
-        with seeded(ROWS):
+        with seeded(ROWS_SEED):
             loaders = data.val_dataloader()
             columns: dict[str, list[Tensor]] = {}
             for number, loader in enumerate(loaders if isinstance(loaders, (list, tuple)) else [loaders]):
-                for name, part in _parts(loader):
-                    columns.setdefault(f"{number}{name}", []).append(part)
+                for path, part in _parts(loader):
+                    columns.setdefault(f"{number}{path}", []).append(part)
         digest = hashlib.sha256()
         for name, parts in columns.items():
             rows = torch.cat(parts)[:MOST_ROWS]
@@ -96,7 +96,7 @@ def _seen_digest(data: pl.LightningDataModule) -> str | None:
 def _parts(loader: Iterable[Any]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a loader's batches, each with its path in the batch, until there are enough rows."""
     rows = 0
-    for batch in islice(loader, _FEW_BATCHES):
+    for batch in islice(loader, _MOST_BATCHES):
         leaves = list(_leaves(batch))
         yield from leaves
         rows += max((len(part) for _, part in leaves), default=0)
@@ -105,13 +105,14 @@ def _parts(loader: Iterable[Any]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a batch, each with its path in the batch."""
     if isinstance(value, Tensor) and value.ndim:
         yield path, value.detach().cpu()
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _leaves(item, f"{path}/{key}")
     elif isinstance(value, (list, tuple)):
-        for place, item in enumerate(value):
-            yield from _leaves(item, f"{path}/{place}")
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}/{index}")
     else:
         raise TypeError(f"a batch holds a {type(value).__name__}")

@@ -1,8 +1,7 @@
-"""One run, trained by a Lightning Trainer."""
+"""Trains one run with Lightning's Trainer, and tests its best weights."""
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,17 +14,21 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, Stopped, in_a_line
-from holdfast.record.checkpoint import CheckpointIO, load
-from holdfast.record.history import Rules, Snapshot, Trace, divergence
+from holdfast.record.checkpoint import load
+from holdfast.record.history import Rules, Trace, divergence
 from holdfast.record.writer import Writer, hparams, write_tested
-from holdfast.single.assemble import BARE, assemble, build, extras, seed_rows
-from holdfast.single.devices import check, is_leader
+from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
+from holdfast.single.devices import check
+from holdfast.single.event_logger import EventLogger
 from holdfast.single.isolation import isolated
+from holdfast.single.processes import is_leader
 from holdfast.single.progress import Progress
-from holdfast.single.recorder import EventLogger, Recorder
-from holdfast.single.restore import find, go_on, restore
-from holdfast.store.files import digest, sweep_leftovers, write_json
+from holdfast.single.recorder import Recorder
+from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
+from holdfast.single.targets import instantiate
+from holdfast.store.files import digest, sweep_leftovers
 from holdfast.store.folders import Result, RunFolder, Status
+from holdfast.store.test_ledger import TestLedger
 
 
 def train_one(
@@ -33,139 +36,143 @@ def train_one(
 ) -> Result:
     """Train one configuration and leave a finished folder behind.
 
-    A run that was stopped goes on from its last checkpoint, as if it had never been. `result.json` tells how the run
-    ended; an exception is told there and then raised again. A run that a signal ends has no `result.json`: it is not
-    finished.
+    A run that was interrupted resumes from its `last.ckpt` as if it had never been interrupted. `result.json` records
+    how the run ended; an exception is recorded there and raised again. A run that a signal interrupts has no
+    `result.json`: it is not finished.
 
     Args:
-        config: what to train.
-        folder: this run's alone.
-        overrides: the words the run was started with, for the record.
+        config: configuration of the run.
+        folder: folder of the run, which no other process writes to.
+        overrides: overrides that the run was started with, for the record.
         config_hash: digest of the resolved configuration, for the record.
-        progress: whether to draw a bar.
+        progress: whether to draw a progress bar.
+
+    Returns:
+        How the run ended, as in `result.json`.
 
     Raises:
-        Stopped: a signal ended the run.
+        Stopped: a signal interrupted the run.
+        CheckpointError: `last.ckpt` cannot be read, or is of another configuration.
+        HoldfastError: the user's code called `sys.exit`, or something else that the user can mend.
     """
-    ended = folder.finished(config_hash) if config.test and config.test_again else None
-    if ended is not None and ended.status == "completed":
-        return _test_again(config, folder, ended)
-    found = find(folder, config_hash)
-    trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
-    writer = Writer(
-        folder,
-        rules,
-        config_hash,
-        hparams=hparams(config, overrides),
-        tensorboard=config.logger.tensorboard,
-        leader=is_leader(),
-    )
-
-    def finish(status: Status, **told: Any) -> Result:
-        return writer.finish(trace, status, overrides=overrides, **told)
-
-    if is_leader():
-        sweep_leftovers(folder.path)
-        if found is None:
-            folder.clear()
-    if found is not None:
-        trace = restore(found, folder)
-        writer.go_on(found, trace)
-
-    recorder = Recorder(
-        trace,
-        rules,
-        CheckpointIO(),
-        seed=config.seed,
-        full_train_loss=config.trainer.full_train_loss,
-        descent=config.report is not False,
-        update=writer.update,
-    )
+    if config.test and config.test_again:
+        finished = folder.finished(config_hash)
+        if finished is not None and finished.status == "completed":
+            return _test_again(config, folder, finished)
+    run = _Run(config, folder, overrides, config_hash)
     with isolated():
         try:
-            check(config)
-            module, data = build(config)
-            if config.test and not is_overridden("test_step", module):
-                raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
-            bar = [Progress(config.epochs)] if progress and is_leader() else []
-            trainer = assemble(
-                config,
-                data,
-                default_root_dir=folder.path,
-                plugins=[recorder.checkpoint_io],
-                callbacks=[recorder, *bar, *extras(config.callbacks.extras)],
-                logger=[EventLogger(writer, folder), *extras(config.logger.extras)],
-            )
-            writer.leader = trainer.is_global_zero
-            if found:
-                go_on(trainer, trace.reached)
-            if not trace.reached.standing.end:  # it may have been stopped when all was over but the writing
-                seed_rows()
-                trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
-            if trace.reached.standing.end == "diverged":
-                return finish("diverged", error=divergence(trace.reached.epochs - 1, rules))
-            if not (config.test and trace.reached.best):
-                return finish("completed")
-            writer.flush(trace)
-            _announce(folder, opened, again=config.test_again, leader=writer.leader)
-            tested = _test(trainer, module, data, trace.reached.best)
-            return finish("completed", test=tested, test_opened=opened + recorder.test_opened)
+            return run.train(progress=progress)
         except Exception as error:
-            finish("failed", error=in_a_line(error), test_opened=opened + recorder.test_opened)
+            run.fail(in_a_line(error))
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
             if _is_users_exit(stop):
-                left = f"the user's code left by sys.exit({stop})"
-                finish("failed", error=left, test_opened=opened + recorder.test_opened)
-                raise HoldfastError(left) from stop
-            # no result.json: this run is not finished, it may be gone on with
+                reason = f"the user's code left by sys.exit({stop})"
+                run.fail(reason)
+                raise HoldfastError(reason) from stop
             with suppress(HoldfastError):
-                writer.flush(trace)
+                run.interrupt()
             raise (Stopped(signal.SIGTERM) if isinstance(stop, SIGTERMException) else Stopped.of(stop)) from None
 
 
-def _is_users_exit(stop: BaseException) -> bool:
-    """Whether the user's code called `sys.exit`, as Lightning does for a signal."""
-    of_signal = isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt)
-    return isinstance(stop, SystemExit) and not of_signal
+class _Run:
+    """A run, from what its folder holds before to its result."""
+
+    def __init__(self, config: Config, folder: RunFolder, overrides: list[str], config_hash: str) -> None:
+        self._config, self._folder, self._overrides = config, folder, overrides
+        self._checkpoint = find_checkpoint(folder, config_hash)
+        self._history, self._rules = Trace(), Rules.of(config)
+        self._ledger = TestLedger(folder.opening, again=config.test_again)
+        self._opened_before = self._ledger.count()
+        self._writer = Writer(
+            folder,
+            self._rules,
+            config_hash,
+            hparams=hparams(config, overrides),
+            tensorboard=config.logger.tensorboard,
+            leader=is_leader(),
+        )
+        if is_leader():
+            sweep_leftovers(folder.path)
+            if self._checkpoint is None:
+                folder.clear()
+        if self._checkpoint is not None:
+            self._history = restored(self._checkpoint, folder)
+            self._writer.go_on(self._checkpoint, self._history)
+        self._recorder = Recorder(config, self._history, self._writer.update)
+
+    def train(self, *, progress: bool) -> Result:
+        """Train, and test the best weights if the configuration says so."""
+        check(self._config)
+        module, data = build(self._config)
+        if self._config.test and not is_overridden("test_step", module):
+            raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
+        trainer = self._build_trainer(data, progress=progress)
+        self._fit(trainer, module, data)
+        reached = self._history.reached
+        if reached.standing.end == "diverged":
+            return self._finish("diverged", error=divergence(reached.epochs - 1, self._rules))
+        if not (self._config.test and reached.best):
+            return self._finish("completed")
+        self._writer.flush(self._history)
+        _write_opening(self._ledger, self._folder, leader=self._writer.leader)
+        # only the leader keeps snapshots
+        module.load_state_dict(trainer.strategy.broadcast(reached.best.checkpoint.get("state_dict")))  # type: ignore[arg-type]
+        return self._finish("completed", test=_test(trainer, module, data), test_opened=self._test_opened)
+
+    def fail(self, error: str) -> None:
+        """Write a result that says why the run failed."""
+        self._finish("failed", error=error, test_opened=self._test_opened)
+
+    def interrupt(self) -> None:
+        """Write what is needed to resume the run, and no result."""
+        self._writer.flush(self._history)
+
+    @property
+    def _test_opened(self) -> int:
+        """How often the test rows of the run were opened."""
+        return self._opened_before + self._recorder.test_opened
+
+    def _build_trainer(self, data: pl.LightningDataModule, *, progress: bool) -> pl.Trainer:
+        bar = [Progress(self._config.epochs)] if progress and is_leader() else []
+        callbacks = map(instantiate, self._config.callbacks.extras.values())
+        loggers = map(instantiate, self._config.logger.extras.values())
+        trainer = build_trainer(
+            self._config,
+            data,
+            default_root_dir=self._folder.path,
+            plugins=[self._recorder.checkpoint_io],
+            callbacks=[self._recorder, *bar, *callbacks],
+            logger=[EventLogger(self._writer, self._folder), *loggers],
+        )
+        self._writer.leader = trainer.is_global_zero
+        return trainer
+
+    def _fit(self, trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
+        """Train from the checkpoint, if there is one, or from the start."""
+        if self._checkpoint:
+            prepare_to_resume(trainer, self._history.reached)
+        if self._history.reached.standing.end:  # the run was interrupted after training, before its result was written
+            return
+        seed_rows()
+        checkpoint = self._folder.last if self._checkpoint else None
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+    def _finish(self, status: Status, **details: Any) -> Result:
+        return self._writer.finish(self._history, status, overrides=self._overrides, **details)
 
 
-OPENED = "the test rows were opened before, and what they said was lost; test_again=true opens them again"
-
-
-def _opened(folder: RunFolder) -> int:
-    """How often the test rows were opened for a run."""
-    try:
-        return int(json.loads(folder.opening.read_bytes())["count"])
-    except FileNotFoundError:
-        return 0
-
-
-def _announce(folder: RunFolder, before: int, *, again: bool, leader: bool) -> None:
-    """Write down that the test rows are being opened, and for which weights, before they are."""
-    if before and not again:
-        raise HoldfastError(OPENED)
-    if leader:
-        write_json(folder.opening, {"sha256": digest(folder.best), "count": before + 1})
-
-
-def _test_again(config: Config, folder: RunFolder, ended: Result) -> Result:
-    """Open the test rows of a finished run once more; nothing else of it changes."""
-    opened = _opened(folder)
-    tested = test_best(config, folder, lambda: _announce(folder, opened, again=True, leader=is_leader()))
-    return folder.commit(replace(ended, test=tested, test_opened=opened + 1))
-
-
-def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -> dict[str, float] | None:
+def test_best(config: Config, folder: RunFolder, on_open: Callable[[], None]) -> dict[str, float] | None:
     """Open the test rows for the best weights of a finished run.
 
     Args:
-        config: what the run was trained with.
-        folder: the run's.
-        announce: called when all is ready, right before the rows are opened.
+        config: configuration of the run.
+        folder: folder of the run.
+        on_open: called when everything is ready, right before the rows are opened.
 
     Returns:
-        The test metrics, or None where a module of the user's own has no test rows, or no test step.
+        The test metrics by name; None for a user's module without test rows or test step.
     """
     with isolated():
         module, data = build(config)
@@ -179,23 +186,38 @@ def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -
             default_root_dir=folder.path,
             logger=False,
             enable_checkpointing=False,
-            **BARE,
+            **TRAINER_ARGUMENTS,
         )
-        announce()
-        seed_rows()
-        trainer.test(module, datamodule=data, verbose=False)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        on_open()
+        metrics = _test(trainer, module, data)
         if config.logger.tensorboard:
             write_tested(folder, metrics)
         return metrics
 
 
-def _test(
-    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, best: Snapshot
-) -> dict[str, float]:
-    """Open the test rows, once, with the best weights."""
-    weights: Any = trainer.strategy.broadcast(best.checkpoint.get("state_dict"))  # only the leader keeps snapshots
-    module.load_state_dict(weights)
+def _test_again(config: Config, folder: RunFolder, finished: Result) -> Result:
+    """Open the test rows of a finished run once more; nothing else of the run changes."""
+    ledger = TestLedger(folder.opening, again=True)
+    opened_before = ledger.count()
+    metrics = test_best(config, folder, lambda: _write_opening(ledger, folder, leader=is_leader()))
+    return folder.commit(replace(finished, test=metrics, test_opened=opened_before + 1))
+
+
+def _write_opening(ledger: TestLedger, folder: RunFolder, *, leader: bool) -> None:
+    """Write down that the test rows are about to be read with the best weights of a run."""
+    ledger.check()
+    if leader:
+        ledger.open(digest(folder.best))
+
+
+def _test(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> dict[str, float]:
+    """Open the test rows and measure the present weights on them."""
     seed_rows()
     trainer.test(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _is_users_exit(stop: BaseException) -> bool:
+    """Whether the user's code called `sys.exit`; Lightning calls it too, after a signal."""
+    of_signal = isinstance(stop, SIGTERMException) or isinstance(stop.__context__, KeyboardInterrupt)
+    return isinstance(stop, SystemExit) and not of_signal

@@ -16,7 +16,7 @@ from holdfast.config.schema import Config
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.record.checkpoint import CheckpointIO, plain
 from holdfast.record.history import Kept
-from holdfast.single.assemble import assemble, build
+from holdfast.single.build import build, build_trainer
 from holdfast.single.isolation import isolated
 from holdfast.stacked.inputs import Members
 from holdfast.stacked.template import Marks, archives
@@ -139,7 +139,7 @@ class Snapshots:
             with isolated():
                 module, data = build(config)
                 data.train, data.val = self._members.data.train, self._members.data.val  # type: ignore[attr-defined]
-                trainer = assemble(config, data, plugins=[taker], logger=False, enable_checkpointing=False)
+                trainer = build_trainer(config, data, plugins=[taker], logger=False, enable_checkpointing=False)
                 trainer.fit_loop.max_epochs = 1
                 trainer.fit(module, datamodule=data)
                 self._forms[key] = taker.snapshot(trainer)

@@ -15,7 +15,7 @@ from holdfast.config.options import OPTIONS, source
 from holdfast.config.schema import Config
 from holdfast.data import DataModule, Rows
 from holdfast.model import Module
-from holdfast.single.assemble import assemble, build_data, build_module, set_up
+from holdfast.single.build import build_data, build_module, build_trainer, set_up
 from holdfast.stacked.numbers import JobNumbers, differing
 from holdfast.stacked.schedule import rates
 from holdfast.usercode.state import State, read
@@ -79,7 +79,7 @@ class Members:
         self.val: list[Rows] = []
         self.data_hparams: list[dict[str, Any]] = []
         self.data = self._read()
-        self.trainer = assemble(self.first, self.data, logger=False, enable_checkpointing=False)
+        self.trainer = build_trainer(self.first, self.data, logger=False, enable_checkpointing=False)
         self.rates, self.schedules = rates(configs)
         self.module, self.start, self.numbers = self._initial()
 

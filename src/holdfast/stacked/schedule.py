@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
-from holdfast.single.assemble import make
+from holdfast.single.targets import instantiate
 
 SCHEDULERS = frozenset({None, *(target for target in OPTIONS if target.startswith("torch.optim.lr_scheduler."))})
 """Schedulers that depend on the epoch alone, by their `_target_`."""
@@ -61,7 +61,7 @@ def _stepped(
     scheduler: dict[str, Any], rates: Sequence[float], epochs: int
 ) -> tuple[NDArray[np.float64], list[dict[str, Any]]]:
     optimizer = torch.optim.SGD([{"params": [torch.zeros(())], "lr": rate} for rate in rates], lr=0.0)
-    made = make(scheduler, optimizer)
+    made = instantiate(scheduler, optimizer)
     values, states = [], []
     for _ in range(epochs):
         values.append([group["lr"] for group in optimizer.param_groups])

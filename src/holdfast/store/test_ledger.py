@@ -1,91 +1,117 @@
-"""The openings of test rows in a sweep: written down before the rows are read, and counted."""
+"""The record of how often test rows were opened, `test.json`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from holdfast.config.schema import Config
 from holdfast.errors import FolderError, HoldfastError
-from holdfast.store.files import digest, write_json
-from holdfast.store.folders import RunFolder, SweepFolder
-
-OPENED = "the test rows were opened before, for job {winner}; test_again=true opens them again, and counts it"
+from holdfast.store.files import write_json
 
 
-class Openings:
-    """The openings in one sweep, `test.json`.
+class TestLedger:
+    """The openings of the test rows by one run or one sweep.
 
-    A winner's name and the digest of its weights are on disk before the rows are read, what they said right after: a
-    process that is killed in between has opened them all the same.
+    Each opening is on disk before the rows are read, so that a process that is killed in between has opened them all
+    the same. A run has one entry, with the weights of its last opening; a sweep has one entry for each winner, and a
+    winner for each data set.
 
     Args:
-        folder: the sweep's.
+        file: `test.json` in the folder of the run or the sweep.
         again: whether rows that were opened before may be opened again.
+
+    Raises:
+        FolderError: the file exists, but cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ledger = TestLedger(Path(folder, "test.json"))
+    ...     ledger.open("0a1b")
+    >>> ledger.count()
+    1
+    >>> ledger.check()
+    Traceback (most recent call last):
+    holdfast.errors.HoldfastError: the test rows were opened before; test_again=true opens them again, and counts it
     """
 
-    def __init__(self, folder: SweepFolder, *, again: bool) -> None:
-        self._file, self._again = folder.opening, again
-        self._entries = _entries(folder)
+    __test__ = False  # pytest would collect the class for its name
 
-    def count(self, data: str) -> int:
-        """How often the test rows of a data set were opened, for whichever winner."""
-        return sum(int(entry["count"]) for entry in self._entries if entry["data"] == data)
+    def __init__(self, file: Path, *, again: bool = False) -> None:
+        self._file, self._again = file, again
+        self._entries = _read(file)
 
-    def test(self, winner: int, data: str, run: RunFolder, config: Config) -> dict[str, float] | None:
-        """What the test rows say of a winner: read, or taken from the one time they were read.
+    def count(self, data: str | None = None) -> int:
+        """The number of openings, for whichever weights.
 
         Args:
-            winner: its number.
-            data: digest of its validation rows, which tells one data set from another.
-            run: its folder.
-            config: its configuration.
+            data: digest of the validation rows, which identifies a data set; None counts all data sets.
+        """
+        return sum(int(entry["count"]) for entry in self._of(data))
+
+    def check(self, data: str | None = None) -> None:
+        """Make sure that the test rows may be opened.
 
         Raises:
-            HoldfastError: they were opened before, and what they said is lost, or was said of another winner.
+            HoldfastError: they were opened before, and are not to be opened again.
         """
-        from holdfast.single.trainer import test_best
+        if (entries := self._of(data)) and not self._again:
+            winner = f", for job {entries[-1]['winner']}" if data else ""
+            raise HoldfastError(
+                f"the test rows were opened before{winner}; test_again=true opens them again, and counts it"
+            )
 
-        weights = digest(run.best)
-        before = [entry for entry in self._entries if entry["data"] == data]
-        entry: dict[str, Any] | None = next((item for item in before if item["sha256"] == weights), None)
-        if before and not self._again:
-            if entry is not None and entry.get("test") is not None:
-                known: dict[str, float] = entry["test"]
-                return known
-            raise HoldfastError(OPENED.format(winner=before[-1]["winner"]))
+    def metrics(self, sha256: str, data: str) -> dict[str, float] | None:
+        """The test metrics that an earlier opening gave; None if there are none, or they are to be measured again.
+
+        Args:
+            sha256: digest of the weights.
+            data: digest of the validation rows.
+        """
+        entry = self._find(sha256, data)
+        return None if entry is None or self._again else entry["test"]
+
+    def open(self, sha256: str, *, data: str | None = None, winner: int | None = None) -> None:
+        """Write down that the test rows are about to be read.
+
+        Args:
+            sha256: digest of the weights.
+            data: in a sweep, the digest of the validation rows.
+            winner: in a sweep, the number of the winner.
+        """
+        entry = self._find(sha256, data)
         if entry is None:
-            entry = {"winner": winner, "data": data, "sha256": weights, "count": 0, "test": None}
-        opened = entry
+            entry = {"sha256": sha256, "count": 0}
+            if data is not None:
+                entry = {"winner": winner, "data": data, **entry, "test": None}
+            self._entries.append(entry)
+        entry["sha256"] = sha256
+        entry["count"] += 1
+        self._write()
 
-        def announce() -> None:
-            opened["count"] += 1
-            if opened not in self._entries:
-                self._entries.append(opened)
+    def add_metrics(self, sha256: str, data: str, metrics: dict[str, float] | None) -> None:
+        """Write down the test metrics of an opening; nothing where the rows were not opened after all."""
+        if (entry := self._find(sha256, data)) is not None:
+            entry["test"] = metrics
             self._write()
 
-        metrics = test_best(config, run, announce)
-        opened["test"] = metrics
-        if opened["count"]:
-            self._write()
-        return metrics
+    def _of(self, data: str | None) -> list[dict[str, Any]]:
+        return [entry for entry in self._entries if data is None or entry["data"] == data]
+
+    def _find(self, sha256: str, data: str | None) -> dict[str, Any] | None:
+        return next((entry for entry in self._of(data) if data is None or entry["sha256"] == sha256), None)
 
     def _write(self) -> None:
         write_json(self._file, self._entries if len(self._entries) > 1 else self._entries[0])
 
 
-def opened(folder: SweepFolder) -> int:
-    """How often test rows were opened in a sweep."""
-    return sum(int(entry["count"]) for entry in _entries(folder))
-
-
-def _entries(folder: SweepFolder) -> list[dict[str, Any]]:
+def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads(folder.opening.read_bytes())
+        content = json.loads(file.read_bytes())
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise FolderError(
-            f"{folder.opening} cannot be read: {error}. Whether test rows were opened is not known without it."
+            f"{file} cannot be read: {error}. Whether test rows were opened is not known without it."
         ) from None
-    return found if isinstance(found, list) else [found]
+    return content if isinstance(content, list) else [content]

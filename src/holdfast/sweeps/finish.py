@@ -10,9 +10,9 @@ from typing import Any
 
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, in_a_line
-from holdfast.store.files import replacing, sync, write_json
-from holdfast.store.folders import SweepFolder
-from holdfast.store.test_ledger import Openings
+from holdfast.store.files import digest, replacing, sync, write_json
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps.effects import identical, without_effect
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_keys
 
@@ -63,7 +63,7 @@ def finish(
             }
         )
     sync(folder.path)
-    openings = Openings(folder, again=again)
+    ledger = TestLedger(folder.opening, again=again)
     told = []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
@@ -76,10 +76,10 @@ def finish(
         entry = {**_selected(ranking, winner), "test": None}
         try:
             run = folder.job(winner.number)
-            entry["test"] = openings.test(winner.number, ranking.data, run, config_of(winner.number))
+            entry["test"] = _test(ledger, winner, run, config_of(winner.number))
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
-        told.append({**entry, "test_opened": openings.count(ranking.data)})
+        told.append({**entry, "test_opened": ledger.count(ranking.data)})
     if len(rankings) == 1 and told:
         folder.adopt(folder.job(told[0]["winner"]))
         told[0]["sha256"] = folder.digests()
@@ -88,6 +88,20 @@ def finish(
         why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if told else "no job completed"
         write_json(folder.selection, {"winner": None, "why": why, "data_sets": told})
     return Finished(rankings, told)
+
+
+def _test(ledger: TestLedger, winner: Job, run: RunFolder, config: Config) -> dict[str, float] | None:
+    """The test metrics of a winner: those on record, or else of the test rows, which are opened for it."""
+    from holdfast.single.trainer import test_best
+
+    weights = digest(run.best)
+    recorded = ledger.metrics(weights, winner.data)
+    if recorded is not None:
+        return recorded
+    ledger.check(winner.data)
+    metrics = test_best(config, run, lambda: ledger.open(weights, data=winner.data, winner=winner.number))
+    ledger.add_metrics(weights, winner.data, metrics)
+    return metrics
 
 
 def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""The training metrics over all training rows, with the weights of one moment."""
+
+from __future__ import annotations
+
+import inspect
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.data import sized_len
+
+from holdfast.data import DataModule
+from holdfast.model.module import Module, loss_sums, measure
+
+
+def measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
+    """Measure the present weights on all training rows.
+
+    Args:
+        trainer: the Trainer at the end of an epoch.
+        module: what it trains.
+
+    Returns:
+        The metrics by name, as `train/loss`; empty for a module without a method `loss(batch)`, and for a stream.
+    """
+    if not (isinstance(module, Module) or _has_loss(module)):
+        return {}
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    batches = data.all_train_dataloader() if isinstance(data, DataModule) else trainer.train_dataloader
+    if sized_len(batches) is None:
+        return {}  # a stream may have no end
+    sums, training = [], module.training
+    module.eval()
+    # a user's loader may shuffle, which must not change the random numbers of the next epoch
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
+        for rows in batches:  # type: ignore[union-attr]
+            batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(rows))
+            sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
+    module.train(training)
+    if trainer.world_size > 1 and not isinstance(data, DataModule):
+        # each process has read its share of the rows
+        sums = [trainer.strategy.reduce(torch.stack(sums).sum(0), reduce_op="sum")]
+    return measure(module if isinstance(module, Module) else Module, sums, "train")
+
+
+def _has_loss(module: pl.LightningModule) -> bool:
+    """Whether a user's module has a method `loss(batch)`."""
+    method = getattr(module, "loss", None)
+    if not inspect.ismethod(method):
+        return False
+    try:
+        inspect.signature(method).bind(None)
+    except TypeError:
+        return False
+    return True
