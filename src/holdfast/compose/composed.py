@@ -58,7 +58,8 @@ class Base:
             typed[key] = value
             followed |= dict.fromkeys((*self._followers.get(key, ()), key), value)
         values, origin = self._plain
-        return _edit(values, followed), _edit(origin, typed)
+        # an override of the key itself replaces its interpolation, whichever of the two was typed first
+        return _edit(values, followed | typed), _edit(origin, typed)
 
     def _is_plain(self, key: str) -> bool:
         """Whether a key is that of a value which others at most repeat."""
