@@ -106,6 +106,7 @@ def test_a_folder_of_groups_that_is_not_there_is_named() -> None:
     [
         ["lr=0.5", "batch_size=full", "epochs=3"],
         ["lr=0.5", "optimizer.lr=0.25"],
+        ["optimizer.lr=0.25", "lr=0.5"],
         ["optimizer=adam", "seed=4", "data.noise=0"],
         ["data=linear", "data.features=3", "model=mlp"],
         ["data.outliers={}", "model.weight=-15"],

@@ -29,11 +29,10 @@ class Base:
         self._followers: dict[str, list[str]] = {}
         self._involved = ""
         self._known: dict[str, bool] = {}
-        self._edited: dict[tuple[Any, ...], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was edited: that grows with the jobs of a sweep, and is quickly made again."""
-        return {**vars(self), "_plain": None, "_followers": {}, "_involved": "", "_known": {}, "_edited": {}}
+        """Without the plain values, which the other process reads out again."""
+        return {**vars(self), "_plain": None, "_followers": {}, "_involved": "", "_known": {}}
 
     def copy(self) -> DictConfig:
         """The configuration, independent of every other copy."""
@@ -41,25 +40,26 @@ class Base:
         return config
 
     def edited(self, items: Iterable[Override]) -> tuple[Plain, Plain] | None:
-        """The plain values, resolved and as written, with some set; None where that takes all of OmegaConf.
+        """The plain values with some of them set, resolved and as written; None where only OmegaConf can set them.
 
-        Groups in which the same values are set are the same objects, call after call.
+        Args:
+            items: the overrides that set values.
         """
         if self._plain is None:
             self._look_closely()
         assert self._plain is not None
-        typed: dict[str, dict[str, Any]] = {}
-        followed: dict[str, dict[str, Any]] = {}
+        typed: Plain = {}
+        followed: Plain = {}
         for item in items:
             key, value = item.key_or_group, item.value()
             simple = not isinstance(value, (dict, list)) and "${" not in str(value) and item.type == OverrideType.CHANGE
             if not simple or item.package or not self._is_plain(key):
                 return None
-            typed.setdefault(key.partition(".")[0], {})[key] = value
-            for path in (*self._followers.get(key, ()), key):
-                followed.setdefault(path.partition(".")[0], {})[path] = value
+            typed[key] = value
+            followed |= dict.fromkeys((*self._followers.get(key, ()), key), value)
         values, origin = self._plain
-        return self._set(values, followed, "resolved"), self._set(origin, typed, "written")
+        # an override of the key itself replaces its interpolation, whichever of the two was typed first
+        return _edit(values, followed | typed), _edit(origin, typed)
 
     def _is_plain(self, key: str) -> bool:
         """Whether a key is that of a value which others at most repeat."""
@@ -67,16 +67,6 @@ class Base:
             assert self._plain is not None
             self._known[key] = key not in self._involved and _is_leaf(self._plain[0], key)
         return self._known[key]
-
-    def _set(self, values: Plain, edits: Mapping[str, Mapping[str, Any]], kind: str) -> Plain:
-        made = dict(values)
-        for top, paths in edits.items():
-            # 1, 1.0 and true are equal keys of a dict, and not the same value
-            place = (kind, *((path, type(value), value) for path, value in paths.items()))
-            if place not in self._edited:
-                self._edited[place] = _edit({top: values[top]}, paths)[top]
-            made[top] = self._edited[place]
-        return made
 
     def _look_closely(self) -> None:
         """Find which values only repeat another key, and which are more involved than that."""

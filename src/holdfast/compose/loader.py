@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from holdfast.compose import overrides as parsing
 from holdfast.compose.composed import Base, Plain, as_hydras, plain
-from holdfast.config.check import Checked, did_you_mean, keys_under, validate, word
+from holdfast.config.check import Cache, did_you_mean, keys_under, validate, word
 from holdfast.config.job import JobSpec, config_hash
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
@@ -83,15 +83,14 @@ class Loader(ConfigLoaderImpl):
         self._options: dict[tuple[str, ...], list[str] | None] = {}
         self._master: tuple[Any, list[str], Any] = (None, [], None)
         self._jobs: dict[tuple[str, ...], Composed] = {}
-        self._checked: Checked = {}
-        self._texts: dict[Any, tuple[Any, str]] = {}
+        self._checked: Cache = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a launcher sends with every job to another process: no job but a few choices of groups.
 
-        The caches of jobs grow with the sweep, and two of them are keyed by identities, which hold in one process only.
+        The caches of jobs grow with the sweep.
         """
-        empty: dict[str, Any] = {"_options": {}, "_master": (None, [], None), "_jobs": {}, "_checked": {}, "_texts": {}}
+        empty: dict[str, Any] = {"_options": {}, "_master": (None, [], None), "_jobs": {}, "_checked": {}}
         return {**vars(self), **empty, "_bases": dict(islice(self._bases.items(), BASES_SENT))}
 
     def load_configuration(
@@ -160,7 +159,7 @@ class Loader(ConfigLoaderImpl):
         if edited is not None:
             config = validate(*edited, base.groups, self._checked)
             typed = frozenset(item.key_or_group for item in values)
-            return Composed(config, config_hash(*edited, self._texts), base, edited[1], typed)
+            return Composed(config, config_hash(*edited), base, edited[1], typed)
         composed = self.load_configuration(name, overrides, RunMode.RUN)
         with as_hydras(composed):
             checked, plain_values, origin = settings(composed)

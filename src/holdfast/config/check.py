@@ -18,53 +18,46 @@ from holdfast.errors import ConfigError, Problem
 _EXTRAS = "extras"  # the field that takes a group's further entries, each with a `_target_` of the user's own
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
-
-Checked = dict[Any, tuple[Any, Any]]
-"""Top-level values that were found right before, each with what was made of it."""
+Cache = dict[str, Any]
+"""Checked top-level values by the text of key and value, such as `lr=0.1`; 1, 1.0 and True have different texts."""
 
 
 def validate(
-    values: Mapping[str, Any], origin: Mapping[str, Any], groups: Iterable[str] = (), known: Checked | None = None
+    values: Mapping[str, Any], origin: Mapping[str, Any], groups: Iterable[str] = (), cache: Cache | None = None
 ) -> Config:
-    """The configuration as typed values.
+    """Check a composed configuration against the schema.
 
     Args:
-        values: the composed configuration, resolved, as plain containers.
-        origin: the same before interpolations were resolved, so that a mistake in `lr` is not told again for
+        values: the configuration as plain containers, interpolations resolved.
+        origin: the same with interpolations as written, so that a mistake in `lr` is reported once and not again for
             every key that follows it.
-        groups: config groups that are not of the schema, the user's own, which may hold anything.
-        known: what earlier calls found right, a group by its identity; filled here. The jobs of a sweep share most.
+        groups: config groups that the schema lacks: the user's own, which may hold anything.
+        cache: filled here; top-level values that it holds are not checked again. Most jobs of a sweep share most.
 
     Raises:
-        ConfigError: with every problem there is.
+        ConfigError: with every problem of the configuration.
     """
+    cache = {} if cache is None else cache
+    schema = _hints(Config)
     problems: dict[str, str] = {}
-    known = {} if known is None else known
-    built, new = {}, {}
+    fields, new = {}, {}
     for key, value in values.items():
-        place = (key, id(value)) if isinstance(value, (Mapping, list)) else (key, type(value), value)
-        if place in known:
-            built[key] = known[place][1]
-        elif key not in groups or key in _hints(Config):
-            new[key] = (place, value)
-    if new or built.keys() != _hints(Config).keys():
-        given = {key: value for key, (_, value) in new.items()}
-        checked = _check_fields(Config, given, "", problems, beside=built)
-        for key, (place, value) in new.items():
-            if key in checked and not problems:
-                hint = _hints(Config)[key]
-                built[key] = _build(hint, checked[key]) if is_dataclass(hint) else checked[key]
-                known[place] = (value, built[key])
-    told = {key: text for key, text in problems.items() if not _follows(_select(origin, key), problems)}
+        if key in schema or key not in groups:
+            text = f"{key}={value!r}"
+            if text in cache:
+                fields[key] = cache[text]
+            else:
+                new[key] = text
+    checked = _check_fields(Config, {key: values[key] for key in new}, "", problems, fields)
     if not problems:
-        together = ("", id(values["optimizer"]), id(values["data"]))
-        if together not in known:
-            told = conflicts(built)
-            if not told:
-                known[together] = ((values["optimizer"], values["data"]), None)
-    if told:
-        raise ConfigError([Problem(word(key, _select(values, key)), text) for key, text in told.items()])
-    return Config(**built)
+        problems = conflicts(fields | checked)
+    else:
+        problems = {key: lesson for key, lesson in problems.items() if not _follows(_select(origin, key), problems)}
+    if problems:
+        raise ConfigError([Problem(word(key, _select(values, key)), lesson) for key, lesson in problems.items()])
+    for key, text in new.items():
+        fields[key] = cache[text] = _build(schema[key], checked[key])
+    return Config(**fields)
 
 
 def word(key: str, value: Any) -> str:
@@ -159,10 +152,12 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _build(cls: Any, values: Mapping[str, Any]) -> Any:
-    """A dataclass of checked values, and the dataclasses inside it."""
-    inner = {key: _build(hint, values[key]) for key, hint in _hints(cls).items() if is_dataclass(hint)}
-    return cls(**{**values, **inner})
+def _build(cls: Any, value: Any) -> Any:
+    """A checked value; where the schema names a dataclass, an instance of it."""
+    if not isinstance(cls, type) or not is_dataclass(cls):
+        return value
+    hints = _hints(cls)
+    return cls(**{key: _build(hints[key], item) for key, item in value.items()})
 
 
 def _check_fields(

@@ -32,36 +32,25 @@ class JobSpec(NamedTuple):
     config_hash: str
 
 
-def config_hash(
-    values: Mapping[str, Any], origin: Mapping[str, Any], known: dict[Any, tuple[Any, str]] | None = None
-) -> str:
-    """Digest of a resolved configuration.
+def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """SHA-256 of a resolved configuration without `CONTROLS`, in hex.
 
-    What a value takes from Hydra itself, such as the run's folder, is hashed as written, not as resolved: the same
-    configuration in another folder is the same configuration.
+    A value that depends on Hydra itself, such as the folder of the run, is hashed as written, not as resolved: the
+    same configuration in another folder is the same configuration.
 
     Args:
-        values: the configuration, resolved.
-        origin: the same as written.
-        known: the text of groups by their identity; filled here. The jobs of a sweep share most.
+        values: the configuration as plain containers, interpolations resolved.
+        origin: the same with interpolations as written.
 
     >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
     False
     """
-    known = {} if known is None else known
-    parts = []
-    for key in sorted(values.keys() - CONTROLS):
-        value, raw = values[key], origin.get(key)
-        whole = isinstance(value, (dict, list))
-        place = (key, id(value), id(raw)) if whole else (key, type(value), value, raw if isinstance(raw, str) else None)
-        if place not in known:
-            text = f"{json.dumps(key)}: {json.dumps(_stable(value, raw), sort_keys=True)}"
-            known[place] = ((value, raw), text)
-        parts.append(known[place][1])
-    return hashlib.sha256(f"{{{', '.join(parts)}}}".encode()).hexdigest()
+    kept = {key: value for key, value in values.items() if key not in CONTROLS}
+    return hashlib.sha256(json.dumps(_stable(kept, origin), sort_keys=True).encode()).hexdigest()
 
 
 def _stable(value: Any, raw: Any) -> Any:
+    """The value with text keys, and as written where it depends on Hydra."""
     if isinstance(raw, str) and ("${hydra:" in raw or "${now:" in raw):
         return raw
     if isinstance(value, Mapping):
@@ -73,16 +62,16 @@ def _stable(value: Any, raw: Any) -> Any:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The keys whose values differ between two resolved configurations, with both values.
+    """Keys whose values differ between two resolved configurations, each with both values; `CONTROLS` are left out.
 
     >>> differences({"lr": 0.1, "data": {"noise": 1.0}}, {"lr": 0.1, "data": {"noise": 2.0}})
     [('data.noise', 1.0, 2.0)]
     """
-    one, other = dict(_leaves(before)), dict(_leaves(after))
+    old, new = dict(_leaves(before)), dict(_leaves(after))
     return [
-        (key, one.get(key), other.get(key))
-        for key in dict.fromkeys((*one, *other))
-        if key.partition(".")[0] not in CONTROLS and one.get(key) != other.get(key)
+        (key, old.get(key), new.get(key))
+        for key in dict.fromkeys((*old, *new))
+        if key.partition(".")[0] not in CONTROLS and old.get(key) != new.get(key)
     ]
 
 
