@@ -78,7 +78,7 @@ class Stacking:
 
     def _share(self, configs: Sequence[Config]) -> Sequence[Share]:
         """Which jobs of one structure can be one program."""
-        from holdfast.planning.share import Share, share
+        from holdfast.planning.share import share
 
         job = self._master.hydra.job
         reason = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
