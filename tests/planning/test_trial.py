@@ -14,8 +14,9 @@ from torch import nn
 from holdfast.data import Line, Rows
 from holdfast.model import Linear, Regression
 from holdfast.planning import trial
+from holdfast.planning.extremes import extremes
 from holdfast.planning.share import share
-from holdfast.planning.trial import extremes, try_together
+from holdfast.planning.trial import try_together
 from holdfast.usercode.watch import UnstackableError
 from tests.stacked.test_loop import own
 

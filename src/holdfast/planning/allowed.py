@@ -27,10 +27,10 @@ _NEUTRAL: dict[str, Any] = {
 }
 """Keys of the group `trainer` that a stack does not implement, with the values that have no effect."""
 
-_OVERRIDABLE = frozenset({"loss", "statistics", "metrics", "forward", "draw", "digest", "stackable"})
-"""Methods that a subclass of `Module` or `DataModule` may override; the others are called by a Trainer only."""
+_OVERRIDABLE = frozenset({"loss", "statistics", "metrics", "forward", "draw", "digest", "stackable", "_abc_impl"})
+"""Attributes that a subclass of `Module` or `DataModule` may override; the others are called by a Trainer only."""
 
-_SPECIAL = frozenset({"__call__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__"})
+_SPECIAL = ("__call__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__")
 """Special methods with which a class can change the meaning of any other line of code."""
 
 
@@ -68,26 +68,14 @@ def check_class(instance: Any, base: type) -> None:
     if not isinstance(instance, base):
         raise UnstackableError(f"{name} does not derive from {base.__module__.rpartition('.')[0]}.{base.__name__}")
     for attribute in dir(base):
-        if (
-            attribute in _OVERRIDABLE
-            or attribute == "_abc_impl"
-            or (attribute.startswith("__") and attribute not in _SPECIAL)
-        ):
+        if attribute in _OVERRIDABLE or (attribute.startswith("__") and attribute not in _SPECIAL):
             continue
         overridden = getattr_static(type(instance), attribute) is not getattr_static(base, attribute)
         if overridden or (attribute in vars(instance) and callable(getattr(base, attribute))):
             raise UnstackableError(f"{name}.{attribute} is called by a Trainer")
-    if added := [attribute for attribute in _SPECIAL if _defines(type(instance), attribute, base)]:
-        raise UnstackableError(f"{name}.{added[0]} can change the meaning of any line of its code")
-
-
-def _defines(cls: type, attribute: str, base: type) -> bool:
-    """Whether a class, or one between it and the base, defines an attribute."""
-    return any(attribute in vars(each) for each in cls.__mro__ if not issubclass(base, each))
-
-
-def _is_hooks(key: str) -> bool:
-    return key.endswith("_hooks") and not key.startswith("_load_state_dict")
+    for attribute in _SPECIAL:
+        if any(attribute in vars(cls) for cls in type(instance).__mro__ if not issubclass(base, cls)):
+            raise UnstackableError(f"{name}.{attribute} can change the meaning of any line of its code")
 
 
 def check_hooks(module: Module) -> None:
@@ -99,13 +87,13 @@ def check_hooks(module: Module) -> None:
     name = type(module).__name__
     for path, layer in module.named_modules():
         # hooks that are called while weights are loaded do not affect training
-        hooks = [key for key, value in vars(layer).items() if _is_hooks(key) and value]
-        if hooks:
-            raise UnstackableError(f"{path or name} has hooks ({hooks[0].strip('_')})")
+        for key, hooks in vars(layer).items():
+            if hooks and key.endswith("_hooks") and not key.startswith("_load_state_dict"):
+                raise UnstackableError(f"{path or name} has hooks ({key.strip('_')})")
     for path, value in module.named_parameters():
         if value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None):
             raise UnstackableError(f"{path} has a hook on its gradient")
         if type(value) is not nn.Parameter:
-            raise UnstackableError(f"{path} is a {type(value).__name__}, not a plain parameter")
+            raise UnstackableError(f"{path} is a {type(value).__name__}, not an nn.Parameter")
     if any(GLOBAL_HOOKS):
         raise UnstackableError("hooks are registered that are called for every module or optimizer")

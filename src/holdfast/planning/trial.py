@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -23,6 +23,7 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.errors import in_a_line
 from holdfast.planning.agreement import compare, compare_first_batches
+from holdfast.planning.extremes import extremes
 from holdfast.record.checkpoint import CheckpointIO, plain
 from holdfast.record.history import Rules, Trace, Traces
 from holdfast.single.assemble import assemble, build, seed_rows
@@ -47,9 +48,6 @@ _MOST_GROWTH = 1e6
 
 _MOST_AT_ONCE = 256
 """Jobs whose first batches are compared together."""
-
-_MOST_NAMED_VALUES = 4
-"""Values of a key that are not numbers of which each is in the trial."""
 
 
 def try_together(configs: Sequence[Config], most: int = _MOST_AT_ONCE) -> None:
@@ -210,60 +208,3 @@ def _results(
     ):
         if repr(last.checkpoint.get(key, {})) != repr(plain(hparams)):
             raise UnstackableError(f"its {key} differ between a stack and a Trainer")
-
-
-def extremes(configs: Sequence[Config]) -> list[int]:
-    """Choose few jobs that cover the smallest and the largest value of every key in which jobs differ.
-
-    Of values that are not numbers, each of the first `_MOST_NAMED_VALUES` is covered.
-
-    Args:
-        configs: configurations of jobs.
-
-    Returns:
-        Indexes of the chosen jobs, ascending; at least two if there are two jobs.
-
-    >>> from types import SimpleNamespace
-    >>> groups = {"data": {}, "model": {}, "optimizer": {}, "scheduler": {}}
-    >>> jobs = [SimpleNamespace(lr=lr, seed=seed, **groups) for lr in (0.1, 0.2, 0.3) for seed in (0, 1)]
-    >>> extremes(jobs)
-    [0, 5]
-    """
-    values = [dict(_values(config)) for config in configs]
-    missing: set[tuple[str, str]] = set()  # keys and values, as text, that no chosen job has
-    for key in dict.fromkeys(key for each in values for key in each):
-        different = {repr(each.get(key)): each.get(key) for each in values}
-        if len(different) > 1:
-            numbers = sorted((text for text in different if _is_number(different[text])), key=different.__getitem__)
-            named = [text for text in different if text not in numbers][:_MOST_NAMED_VALUES]
-            missing |= {(key, text) for text in (*numbers[:1], *numbers[-1:], *named)}
-    covered = [{(key, text) for key, text in missing if repr(each.get(key)) == text} for each in values]
-    chosen: list[int] = []
-    while missing:
-        best = max(range(len(configs)), key=lambda index: len(covered[index] & missing))
-        chosen.append(best)
-        missing -= covered[best]
-    others = [index for index in range(len(configs)) if index not in chosen]
-    return sorted(chosen + others[: max(0, 2 - len(chosen))])
-
-
-def _values(config: Config) -> Iterator[tuple[str, Any]]:
-    """Every key in which the jobs of a stack may differ, with its value."""
-    yield from (("lr", config.lr), ("seed", config.seed))
-    for group in ("data", "model", "optimizer", "scheduler"):
-        yield from _leaves(group, getattr(config, group))
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(f"{path}.{key}", item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _leaves(f"{path}[{index}]", item)
-    else:
-        yield path, value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
