@@ -33,7 +33,7 @@ from holdfast.stacked.inputs import Members, is_equal, is_trained, shorten
 from holdfast.stacked.loop import Stack
 from holdfast.usercode.watch import UnstackableError
 
-EPOCHS = 2
+_EPOCHS = 2
 
 _TOLERANCES = {"64-true": 1e-8, "32-true": 1e-4}
 """Largest difference for each precision, relative to the largest value; half precisions have `_COARSE`."""
@@ -133,7 +133,7 @@ def _for_trial(config: Config, precision: str, rate_factor: float) -> Config:
     divergence = dataclasses.replace(config.callbacks.divergence, threshold=math.inf)
     return dataclasses.replace(
         config,
-        epochs=EPOCHS,
+        epochs=_EPOCHS,
         precision=precision,  # type: ignore[arg-type]
         report=False,
         optimizer={**config.optimizer, "lr": config.optimizer["lr"] * rate_factor},
