@@ -1,8 +1,9 @@
-"""Parts of which the differential test makes modules and data of users' own: right, wrong to stack, or odd.
+"""Parts from which the differential test generates the modules and data modules of users.
 
-They stand in `models.yaml` and `data.yaml`. `init` runs in `__init__`, where `l2` is the swept argument; `loss` runs in
-`loss`, where `x`, `y`, `out` (the prediction), `w` (a parameter) and `loss` are at hand; `top` stands above the class
-and `body` in it. In a data module, `body` runs in `draw`, where `rows` are those of `holdfast.data.Line`.
+Some can be stacked, some cannot, and some are unusual. They are defined in `models.yaml` and `data.yaml`. `init` is
+inserted into `__init__`, where `l2` is the swept argument; `loss` into `loss`, with the variables `x`, `y`, `out` (the
+prediction), `w` (a parameter) and `loss`; `top` is placed above the class and `body` in it. In a data module, `body` is
+inserted into `draw`, where `rows` are those of `holdfast.data.Line`.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from holdfast.model import Regression
 
 @dataclass(frozen=True)
 class Part:
-    """Lines of a user's code.
+    """Lines of code that become part of a user's class.
 
     Attributes:
-        name: what it does.
-        kind: whether jobs with it must share a stack (`stack`), must run alone (`alone`), or may do either.
+        name: what the lines do.
+        kind: `stack` if the jobs must share a stack, `alone` if they must be trained alone, `either` if both are right.
         keys: further keys of the option's YAML file.
-        sweep: the words of the command line that show a difference.
+        sweep: overrides of a sweep whose jobs differ in the part.
     """
 
     name: str
@@ -51,7 +52,7 @@ MODELS, DATA = (
 
 
 def model_source(parts: list[Part]) -> str:
-    """A module with some parts."""
+    """The source of a module with some parts."""
     lines = [*(part.top for part in parts), "class Model(Regression):", "    stackable = frozenset({'l2', 'lr'})"]
     lines += [_indented(part.body, 4) for part in parts]
     lines += [
@@ -69,7 +70,7 @@ def model_source(parts: list[Part]) -> str:
 
 
 def data_source(part: Part | None) -> str:
-    """A data module with a part."""
+    """The source of a data module with a part."""
     if part is None:
         return "Data = Line"
     bases = "".join(f"{name}, " for name in ("Loads", "Anew") if f"class {name}" in part.top)

@@ -1,6 +1,6 @@
-"""Modules and data of users' own, made from parts: a stack gives what a Trainer alone gives, number by number.
+"""Modules and data modules of users, generated from parts: a stack and a Trainer give the same numbers.
 
-A third of the cases; with HOLDFAST_FAULTS=all, as CI has it, all of them.
+A third of the cases runs by default; all of them with `HOLDFAST_FAULTS=all`, as in CI.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.differential.parts import DATA, IMPORTS, MODELS, Part, data_source, m
 from tests.stacked.test_loop import assert_alike, curves
 
 TOLERANCES = {"64-true": (1e-9, 1e-12), "32-true": (1e-4, 1e-6)}
-"""Relative and absolute, as the design fixed them before anything was compared."""
+"""Relative and absolute tolerances, which the design fixed before the first comparison."""
 
-CLOCK = ("seconds", "sha256", "versions")
+NOT_COMPARED = ("seconds", "sha256", "versions")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A module and a data module of a user's own, and a sweep over them."""
+    """A user's module and data module, and a sweep over them."""
 
     models: tuple[Part, ...]
     data: Part | None
@@ -43,23 +43,23 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """What is expected of all parts together."""
+        """Whether the jobs must share a stack, must be trained alone, or may do either."""
         kinds = {part.kind for part in (*self.models, *([self.data] if self.data else []))}
         if any(part.name == "a loss on the object" for part in self.models):
-            return "either"  # the loss of the class, and with it other parts, is not called
+            return "either"  # it replaces the loss of the class, and with it the other parts
         return "alone" if "alone" in kinds else "stack" if kinds == {"stack"} else "either"
 
 
 def cases() -> Iterator[Case]:
-    """Every part by itself, and pairs of parts drawn by a fixed seed."""
+    """Every part by itself, and pairs of parts drawn with a fixed seed."""
     for part in MODELS:
         yield Case((part,), None, part.sweep)
-    nothing = next(part for part in MODELS if part.name == "nothing of its own")
+    nothing = next(part for part in MODELS if part.name == "nothing added")
     for part in DATA:
         yield Case((nothing,), part, part.sweep if part.sweep != Part("").sweep else "lr=0.01,0.05")
     hyper = next(part for part in MODELS if part.name == "a hyperparameter")
     clash = next(part for part in DATA if part.name == "a hyperparameter that the module has too")
-    yield Case((hyper,), clash, clash.sweep)  # alone, Lightning refuses what does not agree
+    yield Case((hyper,), clash, clash.sweep)  # Lightning refuses hyperparameters that do not agree
     dice = random.Random(20261124)
     plain = [part for part in MODELS if not part.top]
     for _ in range(40):
@@ -84,14 +84,14 @@ COEFFICIENTS = COEFFICIENTS if os.environ.get("HOLDFAST_FAULTS") == "all" else C
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_stack_gives_what_a_trainer_gives(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = compare(case, "64-true", tmp_path, monkeypatch)
+    output = compare(case, "64-true", tmp_path, monkeypatch)
     planned = json.loads((tmp_path / "stacked" / "sweep.json").read_text())["plan"]
     if case.kind == "alone":
-        assert not planned["stacks"], said
+        assert not planned["stacks"], output
     elif case.kind == "stack":
-        assert not planned["alone"], said
-        assert len(planned["stacks"]) == 1, said
-        assert "could not be trained together" not in said
+        assert not planned["alone"], output
+        assert len(planned["stacks"]) == 1, output
+        assert "could not be trained together" not in output
 
 
 @pytest.mark.parametrize("case", COEFFICIENTS, ids=str)
@@ -100,25 +100,24 @@ def test_in_single_precision_too(case: Case, tmp_path: Path, monkeypatch: pytest
 
 
 def compare(case: Case, precision: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a sweep with both launchers and hold every number against the other; returns what the stacks said."""
+    """Run a sweep with both launchers and compare every number; returns the output of the launcher with stacks."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     name = f"users_code_{CASES.index(case)}_{precision[:2]}"
     (folder / f"{name}.py").write_text("\n".join([IMPORTS, data_source(case.data), model_source(list(case.models))]))
     write_configs(folder, name, case)
-    sweeps, said = {}, {}
+    sweeps, outputs = {}, {}
     for launcher in ("basic", "stacked"):
         sys.modules.pop(name, None)
         batch = "" if "batch_size" in case.sweep else "batch_size=7"
-        words = f"model=own data=own epochs=3 {batch} precision={precision} report=false {case.sweep}"
-        code, said[launcher] = command_line(
-            "-m", "--config-dir", "conf", *words.split(), f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}"
-        )
-        assert code in (0, 1), said[launcher]
+        overrides = f"model=users data=users epochs=3 {batch} precision={precision} report=false {case.sweep}"
+        overrides += f" hydra/launcher={launcher} hydra.sweep.dir={launcher}"
+        code, outputs[launcher] = command_line("-m", "--config-dir", "conf", *overrides.split())
+        assert code in (0, 1), outputs[launcher]
         sweeps[launcher] = (SweepFolder(folder / launcher), code)
     assert sweeps["stacked"][1] == sweeps["basic"][1], "exit codes"
     assert_sweeps_alike(sweeps["stacked"][0], sweeps["basic"][0], *TOLERANCES[precision])
-    return said["stacked"]
+    return outputs["stacked"]
 
 
 def write_configs(folder: Path, module: str, case: Case) -> None:
@@ -132,40 +131,40 @@ def write_configs(folder: Path, module: str, case: Case) -> None:
     }
     for group, text in texts.items():
         (folder / "conf" / group).mkdir(parents=True)
-        (folder / "conf" / group / "own.yaml").write_text(text)
+        (folder / "conf" / group / "users.yaml").write_text(text)
 
 
-def assert_sweeps_alike(mine: SweepFolder, yours: SweepFolder, rtol: float, atol: float) -> None:
-    """Every number of every result: the jobs' files, the leaderboard, the selection."""
-    jobs = [json.loads(folder.sweep.read_text())["jobs"] for folder in (mine, yours)]
+def assert_sweeps_alike(stacked: SweepFolder, alone: SweepFolder, rtol: float, atol: float) -> None:
+    """Compare every number of the jobs' files, the leaderboard and the selection."""
+    jobs = [json.loads(folder.sweep.read_text())["jobs"] for folder in (stacked, alone)]
     assert jobs[0] == jobs[1]
     for number in range(len(jobs[0])):
-        assert_jobs_alike(mine.job(number).path, yours.job(number).path, number, rtol, atol)
-    boards = [list(csv.DictReader(folder.leaderboard.read_text().splitlines())) for folder in (mine, yours)]
+        assert_jobs_alike(stacked.job(number).path, alone.job(number).path, number, rtol, atol)
+    boards = [list(csv.DictReader(folder.leaderboard.read_text().splitlines())) for folder in (stacked, alone)]
     numbers = [[{k: _number(v) for k, v in row.items() if k != "seconds"} for row in board] for board in boards]
     assert_alike(numbers[0], numbers[1], rtol, atol, "leaderboard")
-    selections = [json.loads(folder.selection.read_text()) for folder in (mine, yours)]
+    selections = [json.loads(folder.selection.read_text()) for folder in (stacked, alone)]
     for selection in selections:
         for entry in (selection, *selection.get("data_sets", ())):
             entry.pop("sha256", None)
-            entry["why"] = entry["why"].partition(",")[0]  # the margin is there as a number too
+            entry["why"] = entry["why"].partition(",")[0]  # without the margin, which is compared as a number
     # the test metrics are computed in single precision
     assert_alike(selections[0], selections[1], max(rtol, 1e-6), max(atol, 1e-9), "selection")
 
 
-def assert_jobs_alike(mine: Path, yours: Path, number: int, rtol: float, atol: float) -> None:
-    results = [json.loads((folder / "result.json").read_text()) for folder in (mine, yours)]
+def assert_jobs_alike(stacked: Path, alone: Path, number: int, rtol: float, atol: float) -> None:
+    results = [json.loads((folder / "result.json").read_text()) for folder in (stacked, alone)]
     for result in results:
-        for key in CLOCK:
+        for key in NOT_COMPARED:
             result.pop(key)
     assert_alike(results[0], results[1], rtol, atol, f"job {number}")
     for name in ("best.ckpt", "last.ckpt", "model.pth"):
-        assert (mine / name).exists() == (yours / name).exists()
-        if (mine / name).exists():
-            loaded = [torch.load(folder / name, weights_only=True) for folder in (mine, yours)]
+        assert (stacked / name).exists() == (alone / name).exists()
+        if (stacked / name).exists():
+            loaded = [torch.load(folder / name, weights_only=True) for folder in (stacked, alone)]
             assert_alike(loaded[0], loaded[1], rtol, atol, f"job {number}: {name}")
     # event files hold single precision
-    assert_alike(curves(mine), curves(yours), max(rtol, 1e-6), atol, f"job {number}: events")
+    assert_alike(curves(stacked), curves(alone), max(rtol, 1e-6), atol, f"job {number}: events")
 
 
 def _number(text: Any) -> Any:

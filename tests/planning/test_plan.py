@@ -1,4 +1,4 @@
-"""Which jobs share a program: every job in one place, and alike in all that has to be alike."""
+"""The plan of a sweep: every job exactly once, and stacks of jobs with the same structure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.config.schema import Config
-from holdfast.planning.plan import Plan, describe, plan, structure
-from holdfast.planning.share import Share
+from holdfast.planning.plan import Plan, Share, describe, plan, structure
 
 NUMBERS = (
     "lr=0.1",
@@ -52,30 +51,29 @@ STRUCTURES = (
 
 
 @cache
-def configured(words: str) -> Config:
-    return compose(words.split(), CONF)
+def configured(overrides: str) -> Config:
+    return compose(overrides.split(), CONF)
 
 
-def fits(configs: Sequence[Config]) -> list[Share]:
+def all_in_one(configs: Sequence[Config]) -> list[Share]:
     return [Share(tuple(range(len(configs))), None, most=10**6)]
 
 
-@pytest.mark.parametrize("words", [word for word in NUMBERS if "step" not in word])
-def test_numbers_leave_jobs_in_one_stack(words: str) -> None:
-    assert structure(configured(words)) == structure(configured(""))
+@pytest.mark.parametrize("override", [override for override in NUMBERS if "step" not in override])
+def test_jobs_that_differ_in_numbers_have_the_same_structure(override: str) -> None:
+    assert structure(configured(override)) == structure(configured(""))
 
 
-def test_numbers_of_a_scheduler_leave_jobs_in_one_stack() -> None:
+def test_jobs_that_differ_in_numbers_of_a_scheduler_have_the_same_structure() -> None:
     assert structure(configured("scheduler=step scheduler.step_size=2")) == structure(
         configured("scheduler=step scheduler.gamma=0.5")
     )
 
 
-@pytest.mark.parametrize("words", STRUCTURES)
-def test_all_else_makes_stacks_of_their_own(words: str) -> None:
-    assert structure(configured(words)) != structure(configured(""))
-    planned = plan([configured(""), configured(words), configured("")], fits)
-    assert planned == Plan(((0, 2), (1,)), {})
+@pytest.mark.parametrize("override", STRUCTURES)
+def test_jobs_of_different_structures_are_in_different_stacks(override: str) -> None:
+    assert structure(configured(override)) != structure(configured(""))
+    assert plan([configured(""), configured(override), configured("")], all_in_one) == Plan(((0, 2), (1,)), {})
 
 
 @given(
@@ -84,40 +82,41 @@ def test_all_else_makes_stacks_of_their_own(words: str) -> None:
     st.integers(1, 7),
 )
 @settings(deadline=None)
-def test_every_job_is_in_exactly_one_place(words: list[str], refused: set[str], most: int) -> None:
-    configs = [configured(word) for word in words]
-    refusals = {structure(configured(word)) for word in refused}
-    asked: list[Any] = []
+def test_every_job_is_planned_exactly_once(overrides: list[str], refused: set[str], most: int) -> None:
+    configs = [configured(override) for override in overrides]
+    refusals = {structure(configured(override)) for override in refused}
+    shared: list[Any] = []
 
     def share(configs: Sequence[Config]) -> list[Share]:
         (key,) = {structure(config) for config in configs}
-        asked.append(key)
+        shared.append(key)
         return [Share(tuple(range(len(configs))), "refused" if key in refusals else None, most)]
 
-    found = plan(configs, share)
-    assert sorted([job for stack in found.stacks for job in stack] + list(found.alone)) == list(range(len(words)))
-    assert len(asked) == len(set(asked)) == len({structure(config) for config in configs})
-    assert {job for job, config in enumerate(configs) if structure(config) in refusals} == set(found.alone)
-    for stack in found.stacks:
+    planned = plan(configs, share)
+    numbers = [job for stack in planned.stacks for job in stack] + list(planned.alone)
+    assert sorted(numbers) == list(range(len(overrides)))
+    assert len(shared) == len(set(shared)) == len({structure(config) for config in configs})
+    assert {job for job, config in enumerate(configs) if structure(config) in refusals} == set(planned.alone)
+    for stack in planned.stacks:
         assert len({structure(configs[job]) for job in stack}) == 1
         assert list(stack) == sorted(stack)
         assert len(stack) <= most
     sizes: dict[Any, list[int]] = {}
-    for stack in found.stacks:
+    for stack in planned.stacks:
         sizes.setdefault(structure(configs[stack[0]]), []).append(len(stack))
     assert all(max(alike) - min(alike) <= 1 for alike in sizes.values())
 
 
-def test_a_stack_is_cut_where_it_is_asked_for() -> None:
+def test_max_stack_splits_a_stack_evenly() -> None:
     configs = [configured("sweep.max_stack=4")] * 10
-    assert [len(stack) for stack in plan(configs, fits).stacks] == [3, 3, 4]
+    assert [len(stack) for stack in plan(configs, all_in_one).stacks] == [3, 3, 4]
 
 
-def test_it_is_told_in_a_line_or_two() -> None:
+def test_describe() -> None:
     batches = ("batch_size=1", "batch_size=5", "batch_size=20", "batch_size=full")
-    configs = [configured(words) for words in batches for _ in range(250)]
+    configs = [configured(override) for override in batches for _ in range(250)]
     assert (
-        describe(plan(configs, fits), dict(enumerate(configs)))
+        describe(plan(configs, all_in_one), dict(enumerate(configs)))
         == "1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone"
     )
     configs = [configured(""), configured("model=mlp"), configured("model=mlp")]
@@ -126,6 +125,5 @@ def test_it_is_told_in_a_line_or_two() -> None:
         odd = "it looks odd" if "MLP" in configs[0].model["_target_"] else None
         return [Share(tuple(range(len(configs))), odd, 9)]
 
-    found = plan(configs, share)
-    told = describe(found, dict(enumerate(configs)))
-    assert told == "3 jobs: 1 stack; 2 alone\nalone: jobs 1, 2: it looks odd"
+    text = describe(plan(configs, share), dict(enumerate(configs)))
+    assert text == "3 jobs: 1 stack; 2 alone\nalone: jobs 1, 2: it looks odd"

@@ -1,4 +1,4 @@
-"""The trial of a stack: which jobs it takes, and what it refuses."""
+"""The trial of a stack: which jobs it trains, and what it refuses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import nn
 from holdfast.data import Line, Rows
 from holdfast.model import Linear, Regression
 from holdfast.planning import trial
+from holdfast.planning.extremes import extremes
 from holdfast.planning.share import share
-from holdfast.planning.trial import extremes, try_together
+from holdfast.planning.trial import try_together
 from holdfast.usercode.watch import UnstackableError
 from tests.stacked.test_loop import own
 
@@ -33,7 +34,7 @@ def fake(lr: float, seed: int, **model: Any) -> Any:
         max_size=20,
     )
 )
-def test_the_smallest_and_the_largest_of_every_value_are_tried(jobs: list[Any]) -> None:
+def test_the_smallest_and_the_largest_value_of_every_key_are_tried(jobs: list[Any]) -> None:
     configs = [fake(lr, seed, l2=l2) for lr, seed, l2 in jobs]
     chosen = extremes(configs)
     assert len(set(chosen)) == len(chosen) >= min(2, len(jobs))
@@ -45,7 +46,7 @@ def test_the_smallest_and_the_largest_of_every_value_are_tried(jobs: list[Any]) 
         assert kinds <= {repr(jobs[index][2]) for index in chosen}
 
 
-def test_a_grid_is_tried_on_two_jobs() -> None:
+def test_two_jobs_are_tried_for_a_grid() -> None:
     assert extremes([fake(lr, seed) for lr in (0.1, 0.2, 0.3) for seed in range(5)]) == [0, 14]
 
 
@@ -54,7 +55,7 @@ class Fine(Linear):
 
 
 class Steps(Regression):
-    """Divides by what is zero until the first step was made."""
+    """Divides by a bias that is zero before the first step."""
 
     def __init__(self) -> None:
         super().__init__(nn.Linear(1, 1))
@@ -65,7 +66,7 @@ class Steps(Regression):
 
 
 class Shifted(Line):
-    """Its rows depend on an argument, and so does its order."""
+    """Rows that depend on an argument of the data module."""
 
     def __init__(self, extra: float = 0.0, **keys: Any) -> None:
         super().__init__(**keys)
@@ -76,39 +77,39 @@ class Shifted(Line):
         return Rows(rows.x, rows.y + self.extra)
 
 
-def jobs(name: str, *words: str) -> list[Any]:
-    return [own(f"++model._target_={HERE}.{name}", "batch_size=20", *word.split()) for word in words]
+def jobs(name: str, *overrides: str) -> list[Any]:
+    return [own(f"++model._target_={HERE}.{name}", "batch_size=20", *job.split()) for job in overrides]
 
 
 @pytest.mark.parametrize("rate", ["1e3", "1e6", "1e12"])
-def test_rates_that_diverge_are_tried_at_smaller_ones(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
-    alone = trial._alone
-    monkeypatch.setattr(trial, "_alone", lambda config: seen.append(config.optimizer["lr"]) or alone(config))  # type: ignore[func-returns-value]
+def test_jobs_that_diverge_are_tried_at_smaller_rates(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    fit = trial._fit
+    monkeypatch.setattr(trial, "_fit", lambda config: rates.append(config.optimizer["lr"]) or fit(config))  # type: ignore[func-returns-value]
     try_together(jobs("Fine", f"lr={rate}", "lr=0.01"))
-    assert max(seen[-2:]) < float(rate), "the trial compared finite numbers"
+    assert max(rates[-2:]) < float(rate), "the trial compared finite numbers"
 
 
-def test_a_loss_that_is_never_finite_is_not_trusted() -> None:
+def test_a_loss_that_is_never_finite_is_refused() -> None:
     with pytest.raises(UnstackableError, match="not finite, however small"):
         try_together(jobs("Steps", "lr=0.01", "lr=0.02"))
 
 
-def test_the_trial_follows_the_rows_of_each_job() -> None:
+def test_jobs_with_different_rows_and_orders_pass_the_trial() -> None:
     data = f"++data._target_={HERE}.Shifted"
-    (found,) = share([own(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
-    assert found.reason is None
+    (part,) = share([own(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
+    assert part.reason is None
 
 
-def test_what_ships_with_holdfast_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_modules_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.planning.share.try_together", lambda configs, most: pytest.fail("it was tried"))
-    (found,) = share([own("lr=0.1"), own("lr=0.2")])
-    assert found.reason is None
+    (part,) = share([own("lr=0.1"), own("lr=0.2")])
+    assert part.reason is None
 
 
-def test_a_difference_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stack that goes wrong for whatever reason is refused, with both numbers."""
+def test_the_message_names_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that trains differently, here by a learning rate, is refused."""
     step = trial.Stack._rate
     monkeypatch.setattr(trial.Stack, "_rate", lambda self, epoch: step(self, epoch) * (1 + 1e-6 * epoch))
-    with pytest.raises(UnstackableError, match="loss_step of Fine is another one in a stack than by a Trainer: "):
+    with pytest.raises(UnstackableError, match="loss_step of Fine differs between a stack and a Trainer: "):
         try_together(jobs("Fine", "lr=0.01", "lr=0.02"))

@@ -1,4 +1,4 @@
-"""The walk over all that a module's code can read: it sees every kind of change, and nothing where nothing changed."""
+"""The state of a module: every kind of change is detected, and none where nothing changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Child(nn.Module):
 
 
 class Module(Regression):
-    """Holds a number in every way that comes to mind."""
+    """Stores a number in many different ways."""
 
     in_the_class = 1.0
 
@@ -61,7 +61,7 @@ CHANGES: dict[str, Callable[[Module], Any]] = {
     "a number": lambda module: setattr(module, "number", 1.0),
     "an entry of a list": lambda module: module.listed.__setitem__(0, 3.0),
     "a longer list": lambda module: module.listed.append(3.0),
-    "an entry deep inside": lambda module: module.nested["a"].__setitem__("b", 3.0),
+    "a nested entry": lambda module: module.nested["a"].__setitem__("b", 3.0),
     "a tensor": lambda module: module.tensor.add_(1),
     "an array": lambda module: module.array.__setitem__(0, 1),
     "a child": lambda module: setattr(module.child, "scale", 3.0),
@@ -73,10 +73,10 @@ CHANGES: dict[str, Callable[[Module], Any]] = {
     "a count": lambda module: next(module.count),
     "a set": lambda module: module.seen.add(2),
     "a string": lambda module: module.strings.__setitem__("a", "c"),
-    "what a closure holds": lambda module: module.cell.__setitem__(0, 3.0),
+    "a variable of a closure": lambda module: module.cell.__setitem__(0, 3.0),
     "a hyperparameter": lambda module: module.hparams.__setitem__("value", 3.0),
     "a new attribute": lambda module: setattr(module, "new", 1),
-    "an attribute that is gone": lambda module: delattr(module, "number"),
+    "a deleted attribute": lambda module: delattr(module, "number"),
     "the mode": lambda module: module.eval(),
     "the class": lambda module: setattr(Module, "in_the_class", Module.in_the_class + 1),
     "a global": lambda module: SETTINGS["scale"].__setitem__(1, SETTINGS["scale"][1] + 1),
@@ -86,7 +86,7 @@ CHANGES: dict[str, Callable[[Module], Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_is_seen(name: str) -> None:
+def test_changes_are_detected(name: str) -> None:
     module = Module()
     before = read(module)
     assert before.changed(read(module)) is None
@@ -94,7 +94,7 @@ def test_a_change_is_seen(name: str) -> None:
     assert before.changed(read(module)) is not None
 
 
-def test_parameters_may_move() -> None:
+def test_changed_parameters_are_no_change_of_state() -> None:
     module = Module()
     before = read(module)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_parameters_may_move() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "alike"),
+    ("other", "same"),
     [
         ({"number": 5.0}, True),
         ({"number": 5}, True),
@@ -120,18 +120,18 @@ def test_parameters_may_move() -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else str(value),
 )
-def test_modules_share_a_structure_if_they_differ_in_numbers_only(other: dict[str, Any], alike: bool) -> None:
+def test_modules_have_the_same_structure_if_they_differ_only_in_numbers(other: dict[str, Any], same: bool) -> None:
     one, two = Module(), Module()
     for name, value in other.items():
         setattr(two, name, value)
-    assert (read(one).structure() == read(two).structure()) is alike
+    assert (read(one).structure() == read(two).structure()) is same
 
 
-def test_each_job_gets_its_own_numbers_and_the_module_keeps_its() -> None:
+def test_numbers_of_the_jobs_replace_those_of_the_shared_module_for_a_while() -> None:
     modules = [Plain(1.0, 3), Plain(2.0, 3), Plain(2.5, 3)]
     states = [read(module) for module in modules]
     numbers = differing(states[0], states, torch.zeros(1))
-    assert {number.key for number in numbers} == {"value"}, "attribute and hyperparameter, wherever they lie"
+    assert {number.key for number in numbers} == {"value"}, "both the attribute and the hyperparameter"
     for number in numbers:
         assert number.values.tolist() == [1.0, 2.0, 2.5]
         assert number.of(np.array([[2, 0]])).tolist() == [[2.5, 1.0]]

@@ -1,1 +1,1 @@
-"""Which jobs are trained together, and the trials that show it."""
+"""Which jobs are trained together: the plan of a sweep, and the checks and trials behind it."""

@@ -1,4 +1,4 @@
-"""A function called in a copy of this process: nothing that it does to the process is left behind."""
+"""Call a function in a forked child process, so that nothing it does to its process remains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -16,30 +16,34 @@ T = TypeVar("T")
 
 
 def in_a_child(function: Callable[..., T], *args: Any) -> T:
-    """Call a function in a forked child and return its result, which has to be one that can be pickled.
+    """Call a function in a forked child process and return its result.
 
-    Where a process cannot be forked safely, since an accelerator is in use, it is called here.
+    On macOS, and where CUDA is available, a process cannot be forked safely: the function is called in this process.
+
+    Args:
+        function: a function whose result, or exception, can be pickled.
+        args: its arguments.
 
     Raises:
-        ChildProcessError: the child ended without a result, such as by a crash or `sys.exit`.
-        Exception: what the function raised.
+        ChildProcessError: the child ended without a result, for example by a crash or `sys.exit`.
+        Exception: the exception that the function raised.
     """
     if not hasattr(os, "fork") or sys.platform == "darwin" or torch.cuda.is_available():
         return function(*args)
     sys.stdout.flush()
     sys.stderr.flush()
-    reading, writing = os.pipe()
+    read_end, write_end = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: there may be threads, all of them idle
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, for processes with threads; ours are idle
         child = os.fork()
     if child == 0:
-        os.close(reading)
-        _answer(writing, function, args)
-    os.close(writing)
+        os.close(read_end)
+        _send_result(write_end, function, args)
+    os.close(write_end)
     try:
-        with os.fdopen(reading, "rb") as stream:
+        with os.fdopen(read_end, "rb") as stream:
             answer = stream.read()
-    except BaseException:  # a signal: nobody waits for the answer any more
+    except BaseException:  # for example a signal: the result is not needed any more
         os.kill(child, signal.SIGKILL)
         raise
     finally:
@@ -52,15 +56,15 @@ def in_a_child(function: Callable[..., T], *args: Any) -> T:
     return result  # type: ignore[no-any-return]
 
 
-def _answer(writing: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Call the function, send its result, and end this process without what is done at the end of any other."""
+def _send_result(write_end: int, function: Callable[..., Any], args: tuple[Any, ...]) -> NoReturn:
+    """Call the function, send its result, and end this process without the exit handlers of its parent."""
     try:
-        torch.set_num_threads(1)  # threads of the parent do not live on here
+        torch.set_num_threads(1)  # the threads of the parent do not exist here
         try:
             answer = pickle.dumps((function(*args), None))
         except Exception as error:
             answer = pickle.dumps((None, error))
-        with os.fdopen(writing, "wb") as stream:
+        with os.fdopen(write_end, "wb") as stream:
             stream.write(answer)
     finally:
         sys.stdout.flush()

@@ -1,52 +1,50 @@
-"""Which jobs of a sweep are trained as one program, and which have the Trainer to themselves."""
+"""The plan of a sweep: which jobs are trained as one program, and which are trained alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast.config.options import ORDER
 from holdfast.config.schema import Config
 
-_OWN = frozenset({"lr", "seed", "data", "model", "optimizer", "scheduler", "sweep"})
-"""Keys that jobs of a stack may differ in, or that are looked at more closely."""
+_PER_JOB = frozenset({"lr", "seed", "sweep"})
+"""Keys in which the jobs of a stack may differ."""
 
-_TOLD = ("batch_size", "model", "optimizer", "scheduler", "data", "accelerator", "precision", "epochs")
-"""What tells one stack from another, in a line."""
+_DESCRIBED = ("batch_size", "model", "optimizer", "scheduler", "data", "accelerator", "precision", "epochs")
+"""Keys whose values `describe` lists if stacks differ in them."""
 
-MOST_TOLD = 8
-"""Values of a key, or jobs, that are named in a line."""
+_MOST_LISTED = 8
+"""Values of a key, or jobs, that `describe` lists."""
 
 
-class Share(Protocol):
-    """Jobs that are trained in the same way: together, or alone for a reason."""
+@dataclass(frozen=True)
+class Share:
+    """Jobs that share a program, or that are trained alone for the same reason.
 
-    @property
-    def jobs(self) -> tuple[int, ...]:
-        """Their indexes among the jobs that were asked about."""
+    Attributes:
+        jobs: their indexes in the sequence of configurations from which the share was made.
+        reason: why they are trained alone; None if they share a program.
+        most: number of jobs that fit into half of the free memory; for jobs that share a program.
+        note: why other jobs of the same structure do not share the program; "" if all do.
+    """
 
-    @property
-    def reason(self) -> str | None:
-        """Why they train alone; None where they are one program."""
-
-    @property
-    def most(self) -> int:
-        """Jobs that memory has room for."""
-
-    @property
-    def note(self) -> str:
-        """Why they are not together with others of the same structure."""
+    jobs: tuple[int, ...]
+    reason: str | None
+    most: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where each job of a sweep is trained.
+    """How each job of a sweep is trained.
 
     Attributes:
-        stacks: the jobs of each program, in order.
-        alone: why a job has the Trainer to itself, by its number.
+        stacks: the numbers of the jobs of each program, ascending.
+        alone: why a job is trained alone, by its number.
         notes: why jobs of the same structure are in several stacks.
     """
 
@@ -56,115 +54,109 @@ class Plan:
 
 
 def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence[Share]]) -> Plan:
-    """Put jobs of the same structure together.
+    """Group the jobs of a sweep into stacks.
 
-    They run the same operations on tensors of the same shapes: they may differ in `lr`, `seed`, the numbers of the
-    optimizer and of the scheduler, and what the model and the data name as `stackable`.
+    The jobs of a stack run the same operations on tensors of the same shapes. They may differ in `lr`, `seed`, the
+    numbers of the optimizer and of the scheduler, and the arguments that the classes of model and data name as
+    `stackable`.
 
     Args:
-        configs: of all jobs, in order.
-        share: says which jobs of one structure can be one program. Too large a stack is cut into several of nearly the
-            same size.
+        configs: configurations of all jobs, in the order of their numbers.
+        share: divides jobs of the same structure into those that can share a program and those that cannot. A share
+            that is too large for the memory, or for `sweep.max_stack`, is split into stacks of nearly equal size.
 
     Returns:
-        Every job in exactly one stack, or alone.
+        A plan with every job exactly once.
     """
+    stackable = cache(_stackable)  # one import for each class instead of one for each job
     groups: dict[Hashable, list[int]] = {}
-    parts: dict[int, Hashable] = {}
     for number, config in enumerate(configs):
-        groups.setdefault(structure(config, parts), []).append(number)
+        groups.setdefault(structure(config, stackable), []).append(number)
     stacks: list[tuple[int, ...]] = []
-    alone, notes = {}, dict[str, None]()
+    alone: dict[int, str] = {}
+    notes: dict[str, None] = {}
     for group in groups.values():
-        for found in share([configs[number] for number in group]):
-            jobs = [group[index] for index in found.jobs]
-            if found.reason is not None:
-                alone.update(dict.fromkeys(jobs, found.reason))
+        for part in share([configs[number] for number in group]):
+            jobs = [group[index] for index in part.jobs]
+            if part.reason is not None:
+                alone.update(dict.fromkeys(jobs, part.reason))
                 continue
-            if found.note:
-                notes[found.note] = None
-            most = configs[jobs[0]].sweep.max_stack or found.most
-            pieces = -(-len(jobs) // most)
-            stacks += (tuple(jobs[len(jobs) * i // pieces : len(jobs) * (i + 1) // pieces]) for i in range(pieces))
+            if part.note:
+                notes[part.note] = None
+            count = -(-len(jobs) // (configs[jobs[0]].sweep.max_stack or part.most))
+            stacks += (tuple(jobs[len(jobs) * i // count : len(jobs) * (i + 1) // count]) for i in range(count))
     return Plan(tuple(sorted(stacks)), dict(sorted(alone.items())), tuple(notes))
 
 
-def structure(config: Config, known: dict[int, Hashable] | None = None) -> Hashable:
-    """All of a configuration that jobs of a stack have in common.
-
-    Args:
-        config: of a job.
-        known: answers for groups by their identity, as long as they live: jobs of a sweep share most of them.
-    """
-    known = {} if known is None else known
-    found: list[Hashable] = []
-    for key, value in vars(config).items():
-        if isinstance(value, (int, float, str)):
-            if key not in _OWN:
-                found.append((key, value))
-            continue
-        if id(value) not in known:
-            known[id(value)] = _group(key, value)
-        found.append(known[id(value)])
-    return tuple(found)
-
-
-def describe(plan: Plan, configs: Mapping[int, Config]) -> str:
-    """The plan in a line or two: `1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone`."""
-    firsts = [configs[jobs[0]] for jobs in plan.stacks]
-    differing = []
-    for key in _TOLD:
-        values = list(dict.fromkeys(_named(getattr(config, key)) for config in firsts))
-        if len(values) > 1:
-            differing.append(f"{key} {_listed(values)}")
-    told = f" ({'; '.join(differing)})" if differing else ""
-    text = f"{_count(len(configs), 'job')}: {_count(len(plan.stacks), 'stack')}{told}; {len(plan.alone)} alone"
-    for reason in dict.fromkeys(plan.alone.values()):
-        jobs = [number for number, why in plan.alone.items() if why == reason]
-        text += f"\nalone: {'job' if len(jobs) == 1 else 'jobs'} {_listed(list(map(str, jobs)))}: {reason}"
-    return "\n".join([text, *plan.notes])
-
-
-def _group(key: str, value: Any) -> Hashable:
-    """What jobs of a stack have in common of one group."""
-    if key == "sweep":
-        return None
-    if key in ("optimizer", "scheduler"):
-        return tuple((name, _shape(item)) for name, item in value.items())
-    if key in ("model", "data"):
-        free = _stackable(value["_target_"]) | (ORDER - {"batch_size"} if key == "data" else frozenset())
-        return repr([(name, None if name in free else item) for name, item in value.items()])
-    return repr(value)
-
-
-def _shape(value: Any) -> Hashable:
-    """A number is as good as any other of its kind; everything else is itself."""
-    return (
-        type(value).__name__
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-        else (len(value) if isinstance(value, list) else str(value))
-    )
-
-
 def _stackable(target: str) -> frozenset[str]:
-    """What a class names as `stackable`; nothing where it cannot be found, which the job will tell by itself."""
+    """The arguments that a class names as `stackable`; none if it cannot be imported: the job itself reports that."""
     try:
         return frozenset(getattr(resolve_name(target), "stackable", ()))
     except Exception:
         return frozenset()
 
 
-def _named(value: Any) -> str:
-    """A value, or the class of a group, as it is called in conf/."""
-    if isinstance(value, Mapping):
-        return str(value["_target_"]).rpartition(".")[2].lower()
-    return str(value)
+def structure(config: Config, stackable: Callable[[str], frozenset[str]] = _stackable) -> Hashable:
+    """Everything in a configuration that the jobs of a stack have in common.
+
+    Args:
+        config: configuration of a job.
+        stackable: returns the names of the arguments in which jobs may differ, for the `_target_` of model or data.
+    """
+    return tuple(_common(key, value, stackable) for key, value in vars(config).items() if key not in _PER_JOB)
+
+
+def _common(key: str, value: Any, stackable: Callable[[str], frozenset[str]]) -> Hashable:
+    """What the jobs of a stack have in common in the value of one key."""
+    if isinstance(value, (int, float, str)):
+        return value
+    if key in ("optimizer", "scheduler"):
+        return tuple((name, _form(item)) for name, item in value.items())
+    if key in ("model", "data"):
+        free = stackable(value["_target_"]) | (ORDER - {"batch_size"} if key == "data" else frozenset())
+        return repr([(name, None if name in free else item) for name, item in value.items()])
+    return repr(value)
+
+
+def _form(value: Any) -> Hashable:
+    """The type of a number, the length of a list; anything else must be equal."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return type(value).__name__
+    return len(value) if isinstance(value, list) else str(value)
+
+
+def describe(plan: Plan, configs: Mapping[int, Config]) -> str:
+    """Describe a plan to the user: `1000 jobs: 4 stacks (batch_size 1, 5, 20, full); 0 alone`.
+
+    Args:
+        plan: a plan; the reasons for training jobs alone follow on lines below the first.
+        configs: configurations of its jobs, by number.
+    """
+    firsts = [configs[jobs[0]] for jobs in plan.stacks]
+    differing = []
+    for key in _DESCRIBED:
+        values = list(dict.fromkeys(_display(getattr(config, key)) for config in firsts))
+        if len(values) > 1:
+            differing.append(f"{key} {_listed(values)}")
+    values_text = f" ({'; '.join(differing)})" if differing else ""
+    lines = [
+        f"{_count(len(configs), 'job')}: {_count(len(plan.stacks), 'stack')}{values_text}; {len(plan.alone)} alone"
+    ]
+    for reason in dict.fromkeys(plan.alone.values()):
+        jobs = [str(number) for number, why in plan.alone.items() if why == reason]
+        lines.append(f"alone: {'job' if len(jobs) == 1 else 'jobs'} {_listed(jobs)}: {reason}")
+    return "\n".join([*lines, *plan.notes])
+
+
+def _display(value: Any) -> str:
+    """A value; for a group its class, named as in conf/."""
+    return str(value["_target_"]).rpartition(".")[2].lower() if isinstance(value, Mapping) else str(value)
 
 
 def _listed(values: Sequence[str]) -> str:
-    more = len(values) - MOST_TOLD
-    return ", ".join(values) if more <= 0 else f"{', '.join(values[:MOST_TOLD])} and {more} more"
+    more = len(values) - _MOST_LISTED
+    return ", ".join(values) if more <= 0 else f"{', '.join(values[:_MOST_LISTED])} and {more} more"
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,8 +1,8 @@
-"""The trial of a stack: a few different jobs trained as one program, and each by a Trainer, and every number compared.
+"""The trial of a stack: a few different jobs are trained as one program, and each by a Trainer, and compared.
 
-No inspection of somebody else's code can say that it trains right in a stack; two jobs that differ as much as the jobs
-of the sweep do can show that it does not. Both ways go through two epochs, with the steps of the optimizer, over few
-rows, in double precision where the code allows it: there rounding is far below any other difference.
+Reading a user's code cannot show that it trains correctly in a stack; two jobs that differ as much as the jobs of the
+sweep can show that it does not. Both ways train for two epochs, with optimizer steps, on few rows, and in double
+precision where the code allows that: there rounding is far below any other difference.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from typing import Any
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.errors import in_a_line
-from holdfast.planning.first_batch import compare, compare_each
+from holdfast.planning.agreement import compare, compare_first_batches
+from holdfast.planning.extremes import extremes
 from holdfast.record.checkpoint import plain
 from holdfast.record.history import Trace, Traces
 from holdfast.single.build import build, build_trainer, seed_rows
@@ -32,99 +33,116 @@ from holdfast.stacked.inputs import Members, is_equal, is_trained, shorten
 from holdfast.stacked.loop import Stack
 from holdfast.usercode.watch import UnstackableError
 
-EPOCHS = 2
+_EPOCHS = 2
 
-_TOLERANCES = {"64-true": 1e-8, "32-true": 1e-4}  # relative to the largest value; other precisions round more coarsely
+_TOLERANCES = {"64-true": 1e-8, "32-true": 1e-4}
+"""Largest difference for each precision, relative to the largest value; half precisions have `_COARSE`."""
+
 _COARSE = 5e-2
-_SLOWER = (1.0, 1e-3, 1e-6, 1e-12, 1e-18)
-"""Factors of the learning rates: a trial whose losses are not finite compares nothing."""
 
-_GROWTH = 1e6
-"""How many times the first loss others may be."""
+_RATE_FACTORS = (1.0, 1e-3, 1e-6, 1e-12, 1e-18)
+"""Factors of the learning rates, tried until all losses are finite: nothing else can be compared."""
 
-_AT_ONCE = 256
-"""Jobs whose first losses are compared together."""
+_MOST_GROWTH = 1e6
+"""Largest loss that counts as finite, relative to the first: beyond it the comparison would measure rounding."""
 
-_NAMED_VALUES = 4
-"""Values of a key that are no numbers of which each gets into the trial."""
+_MOST_AT_ONCE = 256
+"""Jobs whose first batches are compared together."""
 
 
-def try_together(configs: Sequence[Config], most: int = _AT_ONCE) -> None:
-    """Train jobs both ways and compare all that comes out.
+def try_together(configs: Sequence[Config], most: int = _MOST_AT_ONCE) -> None:
+    """Train jobs in a stack and by a Trainer, and compare all results.
+
+    The jobs that `extremes` chooses are trained; the first batch of every job is compared besides.
 
     Args:
-        configs: of jobs that have the same structure.
-        most: jobs that memory has room for.
+        configs: configurations of jobs with the same structure.
+        most: number of jobs that fit into memory.
 
     Raises:
         UnstackableError: a number differs, or one of the two ways fails.
     """
     chosen = [configs[index] for index in extremes(configs)]
-    precision = "64-true"
+    reference = _train_alone(chosen)
+    precision, tolerance = reference.precision, _TOLERANCES.get(reference.precision, _COARSE)
+    inputs, histories = _train_stack([_for_trial(config, precision, reference.rate_factor) for config in chosen])
+    for index, history in enumerate(reference.histories):
+        for name, stacked, expected in _results(inputs, histories, history, index):
+            compare(inputs.module, name, stacked, expected, tolerance)
+    at_once = min(most, _MOST_AT_ONCE)
+    for first in range(0, len(configs), at_once):
+        with isolated():
+            part = configs[first : first + at_once]
+            compare_first_batches([_for_trial(config, precision, 1.0) for config in part], tolerance)
+
+
+class _Reference(NamedTuple):
+    """The histories of jobs that were each trained by a Trainer, and how they were trained.
+
+    Attributes:
+        histories: one for each job.
+        precision: precision of the training.
+        rate_factor: factor of the learning rates.
+    """
+
+    histories: list[Trace]
+    precision: str
+    rate_factor: float
+
+
+def _train_alone(configs: Sequence[Config]) -> _Reference:
+    """Train each job by a Trainer, in double precision if possible."""
     try:
-        alone = _all_alone(chosen, precision)
+        return _train_alone_in(configs, "64-true")
     except UnstackableError:
         raise
-    except Exception:  # code that fixes its own precision, or an accelerator without this one
-        precision = chosen[0].precision
+    except Exception:  # code that sets its own precision, or an accelerator without this one
         try:
-            alone = _all_alone(chosen, precision)
+            return _train_alone_in(configs, configs[0].precision)
         except Exception as error:
             raise UnstackableError(f"a Trainer could not train it in a trial: {in_a_line(error)}") from error
-    jobs = [_for_trial(config, precision, alone.factor) for config in chosen]
+
+
+def _train_alone_in(configs: Sequence[Config], precision: str) -> _Reference:
+    for factor in _RATE_FACTORS:
+        histories = [_fit(_for_trial(config, precision, factor)) for config in configs]
+        if all(map(_is_finite, histories)):
+            return _Reference(histories, precision, factor)
+    raise UnstackableError("its losses are not finite, however small the learning rate")
+
+
+def _train_stack(configs: Sequence[Config]) -> tuple[Members, Traces]:
+    """Train jobs as one program."""
     try:
-        with isolated(), redirect_stdout(io.StringIO()) as printed:
-            members = Members(jobs, short=True)
-            said_before = len(printed.getvalue())
-            traces = Stack(members).train()
+        with isolated(), redirect_stdout(io.StringIO()) as output:
+            inputs = Members(configs, short=True)
+            printed_before = len(output.getvalue())
+            histories = Stack(inputs).train()
     except UnstackableError:
         raise
     except Exception as error:
         raise UnstackableError(f"it cannot be mapped over jobs: {in_a_line(error)}") from error
-    if len(printed.getvalue()) > said_before:
+    if len(output.getvalue()) > printed_before:
         raise UnstackableError("it prints while it is trained")
-    tolerance = _TOLERANCES.get(precision, _COARSE)
-    for index, trace in enumerate(alone.traces):
-        for name, stacked, expected in _numbers(members, traces, trace, index):
-            compare(members.module, name, (stacked, expected), tolerance)
-    at_once = min(most, _AT_ONCE)
-    for first in range(0, len(configs), at_once):
-        some = configs[first : first + at_once]
-        with isolated():
-            compare_each([_for_trial(config, precision, 1.0) for config in some], tolerance)
+    return inputs, histories
 
 
-@dataclasses.dataclass(frozen=True)
-class _Alone:
-    """How jobs went, each by a Trainer, with their learning rates multiplied by a factor."""
-
-    traces: list[Trace]
-    factor: float
-
-
-def _all_alone(configs: Sequence[Config], precision: str) -> _Alone:
-    for factor in _SLOWER:
-        traces = [_alone(_for_trial(config, precision, factor)) for config in configs]
-        if all(map(_is_finite, traces)):
-            return _Alone(traces, factor)
-    raise UnstackableError("its losses are not finite, however small the learning rate")
-
-
-def _for_trial(config: Config, precision: str, factor: float) -> Config:
-    stopping = dataclasses.replace(config.callbacks.early_stopping, patience=None)
-    divergence = dataclasses.replace(config.callbacks.divergence, threshold=math.inf)  # see `_is_finite`
+def _for_trial(config: Config, precision: str, rate_factor: float) -> Config:
+    """A configuration for two epochs without early stopping; `_is_finite` replaces the divergence threshold."""
+    early_stopping = dataclasses.replace(config.callbacks.early_stopping, patience=None)
+    divergence = dataclasses.replace(config.callbacks.divergence, threshold=math.inf)
     return dataclasses.replace(
         config,
-        epochs=EPOCHS,
+        epochs=_EPOCHS,
         precision=precision,  # type: ignore[arg-type]
         report=False,
-        optimizer={**config.optimizer, "lr": config.optimizer["lr"] * factor},
-        callbacks=dataclasses.replace(config.callbacks, early_stopping=stopping, divergence=divergence),
+        optimizer={**config.optimizer, "lr": config.optimizer["lr"] * rate_factor},
+        callbacks=dataclasses.replace(config.callbacks, early_stopping=early_stopping, divergence=divergence),
     )
 
 
 class _Shorten(pl.Callback):
-    """Called right after the data module has made its rows, as for any run."""
+    """Shortens the rows of the data module right after its `setup`."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -132,12 +150,12 @@ class _Shorten(pl.Callback):
         shorten(data)
 
 
-def _alone(config: Config) -> Trace:
-    """Train a job by a Trainer, and write nothing."""
+def _fit(config: Config) -> Trace:
+    """Train a job by a Trainer, without writing files."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
         recorder = Recorder(config, Trace())
-        # with a logger, since Lightning then holds the hyperparameters of both modules against each other
+        # with a logger, because only then Lightning checks that the hyperparameters of module and data agree
         trainer = build_trainer(
             config, data, plugins=[recorder.checkpoint_io], callbacks=[recorder, _Shorten()], logger=DummyLogger()
         )
@@ -146,86 +164,40 @@ def _alone(config: Config) -> Trace:
         return recorder.history
 
 
-def _is_finite(trace: Trace) -> bool:
-    """Whether losses stay in reach of the first one: beyond, rounding would be all that is compared."""
-    losses = [*trace.losses, *(epoch.metrics.get("val/loss", 0.0) for epoch in trace.epochs)]
-    return all(math.isfinite(loss) and abs(loss) <= _GROWTH * (1 + abs(losses[0])) for loss in losses)
+def _is_finite(history: Trace) -> bool:
+    losses = [*history.losses, *(epoch.metrics.get("val/loss", 0.0) for epoch in history.epochs)]
+    return all(math.isfinite(loss) and abs(loss) <= _MOST_GROWTH * (1 + abs(losses[0])) for loss in losses)
 
 
-def _numbers(members: Members, traces: Traces, trace: Trace, index: int) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
-    """All that one job left in the stack, and by a Trainer, each with its name."""
-    yield "train/loss_step", traces.losses[: traces.counts[index], index], trace.losses
-    metrics = {name: values[: traces.epochs[index], index] for name, values in traces.metrics.items()}
-    logged = {name: [epoch.metrics.get(name, math.nan) for epoch in trace.epochs] for name in trace.epochs[0].metrics}
-    for name in dict.fromkeys((*metrics, *logged)):
-        if name not in metrics or name not in logged:
-            raise UnstackableError(f"{name} is logged {'in a stack' if name in metrics else 'by a Trainer'} only")
-        yield name, metrics[name], logged[name]
-    last = trace.reached.last
+def _results(
+    inputs: Members, histories: Traces, history: Trace, index: int
+) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
+    """The losses, metrics and parameters of one job: name, values from the stack, values from the Trainer.
+
+    Raises:
+        UnstackableError: names of metrics, entries of the `state_dict`, or hyperparameters differ.
+    """
+    yield "train/loss_step", histories.losses[: histories.counts[index], index], history.losses
+    names = history.epochs[0].metrics
+    stacked = {name: values[: histories.epochs[index], index] for name, values in histories.metrics.items()}
+    expected = {name: [epoch.metrics.get(name, math.nan) for epoch in history.epochs] for name in names}
+    for name in dict.fromkeys((*stacked, *expected)):
+        if name not in stacked or name not in expected:
+            raise UnstackableError(f"{name} is logged only {'in a stack' if name in stacked else 'by a Trainer'}")
+        yield name, stacked[name], expected[name]
+    last = history.reached.last
     assert last is not None
     weights = last.checkpoint["state_dict"]
-    mine = members.module.state_dict(keep_vars=True)
-    others = [name for name, value in mine.items() if not is_trained(value)]
-    if mine.keys() != weights.keys() or not all(is_equal(mine[name], weights[name]) for name in others):
-        raise UnstackableError("its state_dict is another one by a Trainer")
-    named = members.module.named_parameters()
-    flat = torch.cat([weights[name].flatten() for name, value in named if value.requires_grad])
-    yield "a parameter", traces.last.tensors["parameters"][:, index].cpu().double().numpy(), flat.double().numpy()
-    for key, kept in (
-        ("hyper_parameters", members.hparams[members.hparams_of[index]]),
-        ("datamodule_hyper_parameters", members.data_hparams[index]),
+    entries = inputs.module.state_dict(keep_vars=True)
+    constants = [name for name, value in entries.items() if not is_trained(value)]
+    if entries.keys() != weights.keys() or not all(is_equal(entries[name], weights[name]) for name in constants):
+        raise UnstackableError("its state_dict differs between a stack and a Trainer")
+    trained = [weights[name].flatten() for name, value in inputs.module.named_parameters() if value.requires_grad]
+    parameters = histories.last.tensors["parameters"][:, index].cpu()
+    yield "a parameter", parameters.double().numpy(), torch.cat(trained).double().numpy()
+    for key, hparams in (
+        ("hyper_parameters", inputs.hparams[inputs.hparams_of[index]]),
+        ("datamodule_hyper_parameters", inputs.data_hparams[index]),
     ):
-        if repr(last.checkpoint.get(key, {})) != repr(plain(kept)):
-            raise UnstackableError(f"its {key.replace('_', ' ')} are others by a Trainer")
-
-
-def extremes(configs: Sequence[Config]) -> list[int]:
-    """Few jobs that hold the smallest and the largest of every value in which jobs differ; at least two, if there are.
-
-    >>> from types import SimpleNamespace
-    >>> groups = {"data": {}, "model": {}, "optimizer": {}, "scheduler": {}}
-    >>> jobs = [SimpleNamespace(lr=lr, seed=seed, **groups) for lr in (0.1, 0.2, 0.3) for seed in (0, 1)]
-    >>> extremes(jobs)
-    [0, 5]
-    """
-    values = [dict(_values(config)) for config in configs]
-    wanted: set[tuple[str, str]] = set()
-    for path in dict.fromkeys(path for each in values for path in each):
-        seen = {repr(each.get(path)): each.get(path) for each in values}
-        if len(seen) > 1:
-            numbers = {text: value for text, value in seen.items() if _is_number(value)}
-            ends = sorted(numbers, key=lambda text: numbers[text])  # type: ignore[arg-type, return-value]
-            others = [text for text in seen if text not in numbers][:_NAMED_VALUES]
-            wanted |= {(path, text) for text in (*ends[:1], *ends[-1:], *others)}
-    holds = [{pair for pair in wanted if repr(each.get(pair[0])) == pair[1]} for each in values]
-    chosen: list[int] = []
-    while wanted:
-        best = max(range(len(configs)), key=lambda index: len(holds[index] & wanted))
-        chosen.append(best)
-        wanted -= holds[best]
-    for index in range(len(configs)):
-        if len(chosen) < min(2, len(configs)) and index not in chosen:
-            chosen.append(index)
-    return sorted(chosen)
-
-
-def _values(config: Config) -> Iterator[tuple[str, Any]]:
-    """Everything in which jobs of a stack may differ, by its key."""
-    yield from (("lr", config.lr), ("seed", config.seed))
-    for group in ("data", "model", "optimizer", "scheduler"):
-        yield from _leaves(group, getattr(config, group))
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(f"{path}.{key}", item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _leaves(f"{path}[{index}]", item)
-    else:
-        yield path, value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        if repr(last.checkpoint.get(key, {})) != repr(plain(hparams)):
+            raise UnstackableError(f"its {key} differ between a stack and a Trainer")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.execute.work import Work
-from holdfast.planning.plan import Plan, plan
-
-if TYPE_CHECKING:
-    from holdfast.planning.share import Share
+from holdfast.planning.plan import Plan, Share, plan
 
 
 def plan_jobs(jobs: Sequence[JobSpec], alone_because: str | None = None) -> Plan:
@@ -81,7 +78,7 @@ def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()
 
 def _sharing(alone_because: str | None) -> Callable[[Sequence[Config]], Sequence[Share]]:
     """The function that says which jobs of the same structure can be one stack."""
-    from holdfast.planning.share import Share, share
+    from holdfast.planning.share import share
 
     if alone_because is None:
         return share

@@ -1,1 +1,1 @@
-"""What a user's module and data module can read and change."""
+"""What the code of a user's module and data module can read, change and keep."""

@@ -1,4 +1,4 @@
-"""What can be reached from an object: one function for each kind of object, `look_into`."""
+"""The objects that an object refers to: `contents`, with one function for each kind of object."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import collections
 import functools
 import hashlib
 import logging
-import random
+import pickle
 import sys
 import types
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from holdfast.model import Module
+from holdfast.usercode.generators import GENERATORS
 from holdfast.usercode.packages import is_users
 
 Container = dict[Any, Any] | list[Any]
 
-_LIGHTNINGS = frozenset({"_trainer", "_fabric", "_metric_attributes", "_device_mesh"})
-_MODULES = frozenset({"_optimizer", "_scheduler", "_monitor", "_sums"})
-"""Attributes of a LightningModule, and of our Module, that are a Trainer's or the configuration's."""
+LONGEST = 100_000
+"""Containers with more entries are not searched; each counts as different from every other container."""
 
-_LONG = 100_000
-"""Entries of a container up to which they are looked at; a longer one counts as different from every other."""
+_SET_BY_LIGHTNING = frozenset({"_trainer", "_fabric", "_metric_attributes", "_device_mesh"})
+_SET_BY_MODULE = frozenset({"_optimizer", "_scheduler", "_monitor", "_sums"})
+"""Attributes of a LightningModule, and of `holdfast.model.Module`, that the Trainer or the configuration sets."""
 
-_numbers = count()
-_opaque: dict[int, tuple[Any, int]] = {}  # objects that show nothing but themselves, kept alive, each with a number
+_OF_EVERY_CLASS = frozenset({"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__module__"})
+
+_kept_alive: dict[int, Any] = {}  # by id, which stays unique while the object lives
 
 
-class Found(NamedTuple):
-    """An object and the way to it.
+class Node(NamedTuple):
+    """An object in the graph of objects that refer to each other.
 
     Attributes:
-        path: from the object around it.
+        path: path to the object, from the object that refers to it or from the root of a walk.
         value: the object.
-        where: the container and the key at which it can be replaced; None where it cannot.
+        where: the container and the key under which the object can be replaced; None if it cannot be replaced.
     """
 
     path: str
@@ -50,226 +50,192 @@ class Found(NamedTuple):
     where: tuple[Container, Any] | None = None
 
 
-Inside = tuple[Hashable, Iterable[Found]]
-"""What an object is, beside its class, and the objects that can be reached from it."""
+Contents = tuple[Hashable, Sequence[Node]]
 
 
 @functools.singledispatch
-def look_into(value: Any) -> Inside:
-    """Any object with attributes."""
-    inside = list(_attributes(value))
-    if inside or isinstance(value, (nn.Module, types.SimpleNamespace)):
-        return "", inside
+def contents(value: Any) -> Contents:
+    """Return what an object consists of.
+
+    This is the implementation for objects with attributes; other kinds of objects have their own below.
+
+    Returns:
+        An identity, which is equal for two objects of the same class if they differ only in the objects that they
+        refer to; and these objects.
+
+    >>> contents([1.5, "a"])
+    (2, [Node(path='[0]', value=1.5, where=([1.5, 'a'], 0)), Node(path='[1]', value='a', where=([1.5, 'a'], 1))])
+    """
+    children = list(_attributes(value))
+    if children or isinstance(value, (nn.Module, types.SimpleNamespace)):
+        return "", children
     text = repr(value)
-    return (_identity(value) if " at 0x" in text else text), ()
+    return (_unique_id(value) if " at 0x" in text else text), ()
 
 
-def _identity(value: Any) -> int:
-    """A number that this object has for good; its id may be another's later."""
-    return _opaque.setdefault(id(value), (value, next(_numbers)))[1]
+def _unique_id(value: Any) -> int:
+    """An id that no later object gets."""
+    _kept_alive[id(value)] = value
+    return id(value)
 
 
-def _attributes(value: Any) -> Iterator[Found]:
-    """The attributes of an object, and its class where that is the user's."""
+def _attributes(value: Any) -> Iterator[Node]:
+    """The attributes of an object, in its `__dict__` and its slots, and its class if that is the user's."""
     if is_users(type(value).__module__):
-        yield Found("class", type(value))
+        yield Node("class", type(value))
     attributes = vars(value) if hasattr(value, "__dict__") else {}
-    skipped = _LIGHTNINGS if isinstance(value, pl.LightningModule) else frozenset()
-    skipped |= _MODULES if isinstance(value, Module) else frozenset()
+    skipped = _SET_BY_LIGHTNING if isinstance(value, pl.LightningModule) else frozenset()
+    skipped |= _SET_BY_MODULE if isinstance(value, Module) else frozenset()
     for name, item in list(attributes.items()):
         if name in skipped:
             continue
         if isinstance(value, nn.Module) and name in ("_parameters", "_buffers"):
-            # a buffer belongs to the checkpoint of its job: it is not given to it from outside
-            yield from (Found(key, tensor) for key, tensor in item.items())
+            # not replaceable: the buffers of a job belong to its checkpoint
+            yield from (Node(key, tensor) for key, tensor in item.items())
         else:
-            yield Found(name, item, (attributes, name))
+            yield Node(name, item, (attributes, name))
     for cls in type(value).__mro__:
-        for name in _slots(cls):
-            if hasattr(value, name):
-                yield Found(name, getattr(value, name))
+        for name, slot in vars(cls).items() if is_users(cls.__module__) else ():
+            if isinstance(slot, types.MemberDescriptorType):
+                with suppress(AttributeError):  # an empty slot
+                    yield Node(name, slot.__get__(value))
 
 
-def _slots(cls: type) -> list[str]:
-    names = cls.__dict__.get("__slots__", ()) if is_users(cls.__module__) else ()
-    listed = [names] if isinstance(names, str) else list(names)
-    hidden = f"_{cls.__name__.lstrip('_')}"
-    return [f"{hidden}{name}" if name.startswith("__") and not name.endswith("__") else name for name in listed]
+@contents.register(dict)
+@contents.register(Mapping)
+@contents.register(list)
+@contents.register(tuple)
+@contents.register(collections.deque)
+def _(value: Any) -> Contents:
+    if len(value) > LONGEST:
+        return ("long", _unique_id(value)), ()
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+    replaceable = isinstance(value, (dict, list))
+    children = [Node(f"[{key!r}]", item, (value, key) if replaceable else None) for key, item in entries]
+    return len(value), children if type(value) in (dict, list, tuple) else [*children, *_attributes(value)]
 
 
-def _inner(value: Any, kind: type, items: Iterable[Found]) -> Iterable[Found]:
-    """The items of a container, and the attributes that a subclass adds."""
-    if len(value) > _LONG:
-        return ()
-    return items if type(value) is kind else (*items, *_attributes(value))
+@contents.register(set)
+@contents.register(frozenset)
+def _(value: Any) -> Contents:
+    return repr(sorted(map(repr, value))), list(_attributes(value))
 
 
-def _size(value: Any) -> Hashable:
-    return len(value) if len(value) <= _LONG else ("long", _identity(value))
+@contents.register(int)
+@contents.register(float)
+@contents.register(str)
+@contents.register(bytes)
+def _(value: Any) -> Contents:
+    base = next(kind for kind in (int, float, str, bytes) if isinstance(value, kind))
+    return base.__repr__(value), list(_attributes(value))
 
 
-@look_into.register
-def _(value: dict) -> Inside:  # type: ignore[type-arg]
-    return _size(value), _inner(value, dict, (Found(f"[{key!r}]", item, (value, key)) for key, item in value.items()))
+@contents.register
+def _(value: Tensor) -> Contents:
+    return "", [Node(name, item) for name, item in vars(value).items()]
 
 
-@look_into.register
-def _(value: Mapping) -> Inside:  # type: ignore[type-arg]
-    return _size(value), _inner(value, Mapping, (Found(f"[{key!r}]", item) for key, item in value.items()))
+@contents.register(np.ndarray)
+@contents.register(np.generic)
+def _(value: Any) -> Contents:
+    data = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
+    return (str(value.dtype), value.shape, hashlib.sha256(data).hexdigest()), ()
 
 
-@look_into.register
-def _(value: list) -> Inside:  # type: ignore[type-arg]
-    return _size(value), _inner(value, list, (Found(f"[{at}]", item, (value, at)) for at, item in enumerate(value)))
-
-
-@look_into.register(tuple)
-@look_into.register(collections.deque)
-def _(value: Any) -> Inside:
-    return _size(value), _inner(value, tuple, (Found(f"[{at}]", item) for at, item in enumerate(value)))
-
-
-@look_into.register(set)
-@look_into.register(frozenset)
-def _(value: Any) -> Inside:
-    return repr(sorted(map(repr, value))), _inner(value, type(value), ())
-
-
-@look_into.register(int)
-@look_into.register(float)
-@look_into.register(str)
-@look_into.register(bytes)
-def _(value: Any) -> Inside:
-    plain = next(kind for kind in (int, float, str, bytes) if isinstance(value, kind))
-    return (plain.__name__, plain.__repr__(value)), () if type(value) in (bool, plain) else _attributes(value)
-
-
-@look_into.register
-def _(value: Tensor) -> Inside:
-    return "", [Found(name, item) for name, item in vars(value).items()]
-
-
-@look_into.register(np.ndarray)
-@look_into.register(np.generic)
-def _(value: Any) -> Inside:
-    content = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
-    return (str(value.dtype), value.shape, hashlib.sha256(content).hexdigest()), ()
-
-
-@look_into.register
-def _(value: torch.Generator) -> Inside:
-    return value.get_state().numpy().tobytes(), ()
-
-
-@look_into.register
-def _(value: random.Random) -> Inside:
-    return value.getstate(), ()
-
-
-@look_into.register
-def _(value: np.random.Generator) -> Inside:
-    return repr(value.bit_generator.state), ()
-
-
-@look_into.register
-def _(value: np.random.RandomState) -> Inside:
-    return repr(value.get_state(legacy=False)), ()
-
-
-@look_into.register
-def _(value: logging.Logger) -> Inside:
+@contents.register
+def _(value: logging.Logger) -> Contents:
     return value.name, ()
 
 
-@look_into.register
-def _(value: functools.partial) -> Inside:  # type: ignore[type-arg]
-    parts = (Found("func", value.func), Found("args", value.args), Found("keywords", value.keywords))
-    return "", (*parts, *(Found(name, item) for name, item in vars(value).items()))
-
-
-@look_into.register
-def _(value: functools._lru_cache_wrapper) -> Inside:  # type: ignore[type-arg]
-    return "", (Found("function", value.__wrapped__),)
-
-
-@look_into.register
-def _(value: types.MethodType) -> Inside:
-    return "", (Found("__self__", value.__self__), Found("__func__", value.__func__))
-
-
-@look_into.register(types.BuiltinFunctionType)
-@look_into.register(types.MethodWrapperType)
-def _(value: Any) -> Inside:
+@contents.register(types.BuiltinFunctionType)
+@contents.register(types.MethodWrapperType)
+def _(value: Any) -> Contents:
     owner = value.__self__
-    return value.__qualname__, () if isinstance(owner, (types.ModuleType, type(None))) else (Found("__self__", owner),)
+    return value.__qualname__, () if isinstance(owner, (types.ModuleType, type(None))) else [Node("__self__", owner)]
 
 
-@look_into.register
-def _(value: weakref.ref) -> Inside:  # type: ignore[type-arg]
-    return "", (Found("target", value()),)
+@contents.register
+def _(value: weakref.ref) -> Contents:  # type: ignore[type-arg]
+    return "", [Node("target", value())]
 
 
-@look_into.register
-def _(value: property) -> Inside:
-    return "", (Found("get", value.fget), Found("set", value.fset))
-
-
-@look_into.register(staticmethod)
-@look_into.register(classmethod)
-def _(value: Any) -> Inside:
-    return "", (Found("function", value.__func__),)
-
-
-@look_into.register
-def _(value: types.ModuleType) -> Inside:
-    """The variables of a module of the user's; functions and classes are found by whoever names them."""
+@contents.register
+def _(value: types.ModuleType) -> Contents:
+    """The variables of a user's module, without functions and classes: code that uses these names them."""
     names = [name for name in vars(value) if not name.startswith("__")] if is_users(value.__name__) else []
-    return value.__name__, (Found(name, vars(value)[name]) for name in names if not callable(vars(value)[name]))
+    return value.__name__, [Node(name, vars(value)[name]) for name in names if not callable(vars(value)[name])]
 
 
-@look_into.register
-def _(value: type) -> Inside:
+@contents.register
+def _(value: type) -> Contents:
     name = f"{value.__module__}.{value.__qualname__}"
     if not is_users(value.__module__):
         return name, ()
-    inside = [Found(key, item) for key, item in list(vars(value).items()) if key not in _OF_EVERY_CLASS]
-    inside += [Found(f"base{number}", base) for number, base in enumerate((*value.__bases__, type(value)))]
-    return name, inside
+    attributes = [Node(key, item) for key, item in vars(value).items() if key not in _OF_EVERY_CLASS]
+    bases = [Node(f"base{number}", base) for number, base in enumerate((*value.__bases__, type(value)))]
+    return name, attributes + bases
 
 
-@look_into.register
-def _(value: types.FunctionType) -> Inside:
-    """A function with its defaults, its closure, and the variables of its module."""
+@contents.register
+def _(value: types.FunctionType) -> Contents:
+    """The code of a user's function, its defaults and closure, and the globals that it names."""
     if not is_users(value.__module__ or ""):
         return f"{value.__module__}.{value.__qualname__}", ()
-    inside = [
-        Found("defaults", value.__defaults__),
-        Found("keyword defaults", value.__kwdefaults__),
-        Found("attributes", value.__dict__),
-        Found("module", sys.modules.get(value.__module__)),
+    children = [
+        Node("defaults", value.__defaults__),
+        Node("keyword defaults", value.__kwdefaults__),
+        Node("attributes", value.__dict__),
+        Node("module", sys.modules.get(value.__module__)),
     ]
-    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-        with suppress(ValueError):  # not filled yet
-            inside.append(Found(f"closure {name}", cell.cell_contents))
-    for name in _names(value.__code__):
+    children += [Node(f"closure {name}", cell.cell_contents) for name, cell in filled_cells(value).items()]
+    codes = list(_codes(value.__code__))
+    for name in (name for code in codes for name in code.co_names):
         if name in value.__globals__:
-            inside.append(Found(f"global {name}", value.__globals__[name]))
+            children.append(Node(f"global {name}", value.__globals__[name]))
         elif name in sys.modules and is_users(name):  # imported inside the function
-            inside.append(Found(f"module {name}", sys.modules[name]))
-    return (value.__qualname__, *_code(value.__code__)), inside
+            children.append(Node(f"module {name}", sys.modules[name]))
+    return (value.__qualname__, *map(_code_identity, codes)), children
 
 
-_OF_EVERY_CLASS = frozenset({"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__module__"})
+def filled_cells(function: types.FunctionType) -> dict[str, types.CellType]:
+    """The cells of a function's closure that hold a value, by the name of the variable."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell for name, cell in cells if cell != types.CellType()}
 
 
-def _code(code: types.CodeType) -> tuple[Hashable, ...]:
-    constants = tuple(_code(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts)
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of a function, and of the functions that are defined inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _code_identity(code: types.CodeType) -> Hashable:
+    constants = tuple(repr(item) for item in code.co_consts if not isinstance(item, types.CodeType))
     return code.co_code, code.co_names, constants
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that a function looks up outside of itself, those of functions inside it too."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+_PARTS: dict[type, tuple[str, ...]] = {
+    functools.partial: ("func", "args", "keywords", "__dict__"),
+    functools._lru_cache_wrapper: ("__wrapped__",),
+    types.MethodType: ("__self__", "__func__"),
+    property: ("fget", "fset"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+}
+"""Classes whose objects consist of a few attributes that are not in `__dict__`."""
+
+
+def _parts(names: Sequence[str], value: Any) -> Contents:
+    return "", [Node(name, getattr(value, name)) for name in names]
+
+
+def _generator_state(get_state: Callable[[Any], Any], value: Any) -> Contents:
+    return pickle.dumps(get_state(value)), ()
+
+
+for _kind, _names in _PARTS.items():
+    contents.register(_kind, functools.partial(_parts, _names))
+for _kind, (_get_state, _set_state) in GENERATORS.items():
+    contents.register(_kind, functools.partial(_generator_state, _get_state))

@@ -1,28 +1,39 @@
-"""Whose a module is: the user's, or that of Python, of an installed package, or ours."""
+"""Which modules are the user's: not Python's own, not an installed package's, and not Holdfast's."""
 
 from __future__ import annotations
 
 import functools
 import sys
 
-_OURS = frozenset({"holdfast", "hydra_plugins"})
+_HOLDFASTS = frozenset({"holdfast", "hydra_plugins"})
 _users: set[str] = set()  # packages that configurations name, wherever they are installed
 
 
 def note_users(module: str) -> None:
-    """Count a module, by its name, and all of its package as the user's, even if it is an installed package."""
-    top = module.partition(".")[0]
-    if top not in _OURS and top not in sys.stdlib_module_names and top not in ("torch", "lightning"):
-        _users.add(top)
+    """Count a module and its whole package as the user's, even if the package is installed.
+
+    Args:
+        module: its full name. Modules of Python, torch, Lightning and Holdfast are never the user's.
+    """
+    package = module.partition(".")[0]
+    if package not in _HOLDFASTS and package not in sys.stdlib_module_names and package not in ("torch", "lightning"):
+        _users.add(package)
         is_users.cache_clear()
 
 
 @functools.cache
 def is_users(module: str) -> bool:
-    """Whether a module, by its name, is the user's: neither of the standard library nor installed, nor ours."""
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top in _OURS:
+    """Whether a module is the user's.
+
+    Args:
+        module: its full name.
+
+    >>> is_users("collections.abc"), is_users("torch.nn"), is_users("holdfast.model")
+    (False, False, False)
+    """
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names or package in _HOLDFASTS:
         return False
-    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
     installed = any(part in ("site-packages", "dist-packages") for part in file.replace("\\", "/").split("/"))
-    return top in _users or not installed
+    return package in _users or not installed

@@ -1,7 +1,7 @@
-"""All that a module's code can read: attributes, containers, closures, and the variables of the user's modules.
+"""The state of a module: everything that its code can read, by path.
 
-Two walks are compared. Of one module, before and after its loss was computed: whatever changed is state that the loss
-keeps. Of the modules of two jobs: whatever differs is what tells these jobs apart.
+The state before a loss is computed is compared with the state after it: whatever changed is state that the loss keeps.
+The states of two jobs' modules are compared to learn in what the jobs differ.
 """
 
 from __future__ import annotations
@@ -18,25 +18,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.usercode.objects import Container, Found, look_into
+from holdfast.usercode.objects import Container, Node, contents
 from holdfast.usercode.packages import is_users
 
-_HASHED = 1 << 24
-"""Bytes of a tensor up to which its values are read; of a larger one the count of its changes is."""
+_MOST_BYTES_READ = 1 << 24
+"""Tensors with more bytes are not read; their version counter, which torch raises with each change, is compared."""
 
-_PASSED = 1 << 12
-"""Entries of a tensor up to which each job of a stack may have its own."""
+_MOST_PER_JOB = 1 << 12
+"""Tensors with more entries cannot have different values in the jobs of a stack."""
+
+_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+_HIDING = (Iterator, io.IOBase, contextvars.ContextVar, threading.local, queue.SimpleQueue, memoryview)
+"""Classes of objects whose state cannot be read without changing it."""
 
 
 @dataclass
 class State:
-    """What was found on a walk, by path.
+    """Everything that the code of a module can read, by path.
 
     Attributes:
-        leaves: everything but numbers, in a form that can be compared.
-        numbers: numbers and small tensors that can be replaced where they lie, by path.
-        where: the container and the key of each of these.
-        hidden: objects that keep a state which cannot be read, such as generators and open files, by path.
+        leaves: everything but `numbers`, in a form that can be compared.
+        numbers: numbers and small tensors that can be replaced by other values.
+        where: the container and the key of each of the `numbers`.
+        hidden: the classes of objects whose state cannot be read, such as generators and open files.
     """
 
     leaves: dict[str, Hashable] = field(default_factory=dict)
@@ -44,104 +48,102 @@ class State:
     where: dict[str, tuple[Container, Any]] = field(default_factory=dict)
     hidden: dict[str, str] = field(default_factory=dict)
 
-    def kind(self, path: str) -> Hashable:
-        """What numbers of two jobs must have in common to be given to each job of one program."""
-        value = self.numbers[path]
-        return (value.dtype, value.shape) if isinstance(value, Tensor) else "number"
-
     def structure(self) -> str:
-        """Digest of all but the values of numbers: only jobs that share it can share a program."""
-        kinds = sorted((path, str(self.kind(path))) for path in self.numbers)
-        text = repr((sorted((path, repr(leaf)) for path, leaf in self.leaves.items()), kinds))
+        """Digest of everything but the values of numbers: equal for jobs that can share a program."""
+        kinds = {
+            path: str((value.dtype, value.shape)) if isinstance(value, Tensor) else "number"
+            for path, value in self.numbers.items()
+        }
+        text = repr((sorted(self.leaves.items()), sorted(kinds.items())))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def changed(self, later: State) -> str | None:
-        """The first path at which two walks over the same object differ."""
-        for path in dict.fromkeys((*self.leaves, *later.leaves)):
-            if self.leaves.get(path) != later.leaves.get(path):
-                return path
-        for path in dict.fromkeys((*self.numbers, *later.numbers)):
-            if not same_number(self.numbers.get(path), later.numbers.get(path)):
+        """The first path at which a later state of the same module differs; None if there is none."""
+        for path in dict.fromkeys((*self.leaves, *later.leaves, *self.numbers, *later.numbers)):
+            same_leaf = self.leaves.get(path) == later.leaves.get(path)
+            if not same_leaf or not same_number(self.numbers.get(path), later.numbers.get(path)):
                 return path
         return None
 
 
 def same_number(one: float | Tensor | None, other: float | Tensor | None) -> bool:
-    """Whether two numbers, or two tensors, are the same; NaN is the same as NaN."""
+    """Whether two numbers, or two tensors, are equal; NaN equals NaN."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
     return repr(one) == repr(other)
 
 
-def walk(*roots: Found, enter: Callable[[Any], bool] = lambda value: True) -> Iterator[tuple[Found, str | None]]:
-    """Every object that can be reached, each with its whole path; and of one seen before, the path that it had.
+def walk(
+    *roots: Node, enter: Callable[[Any], bool] = lambda value: True
+) -> Iterator[tuple[Node, Hashable, str | None]]:
+    """Visit every object that can be reached from the roots, depth first.
 
     Args:
-        roots: where the walk begins.
-        enter: whether to look for what can be reached from an object.
+        roots: objects to start from.
+        enter: whether to visit the objects that an object refers to.
+
+    Yields:
+        The object with its whole path, its identity (see `contents`), and the path of its first visit, which is None
+        if this is the first. Scalars, and objects that are not entered or were visited before, have no identity.
     """
-    seen: dict[int, str] = {}
-    alive: list[Any] = []  # an id is that of one object only while it lives
+    first_paths: dict[int, str] = {}
+    alive: list[Any] = []  # an id is unique only while the object lives
     waiting = list(roots)
     while waiting:
-        found = waiting.pop()
-        path, value = found.path, found.value
-        if value is None or type(value) in (bool, int, float, complex, str, bytes):
-            yield found, None
-            continue
-        if id(value) in seen:
-            yield found, seen[id(value)]
-            continue
-        seen[id(value)] = path
-        alive.append(value)
-        yield found, None
-        inside = look_into(value)[1] if enter(value) else ()
-        waiting += (Found(f"{path}.{name}" if path else name, item, where) for name, item, where in inside)
+        node = waiting.pop()
+        path, value = node.path, node.value
+        if type(value) in _SCALARS:
+            yield node, None, None
+        elif id(value) in first_paths:
+            yield node, None, first_paths[id(value)]
+        else:
+            first_paths[id(value)] = path
+            alive.append(value)
+            identity, children = contents(value) if enter(value) else (None, ())
+            yield node, identity, None
+            waiting += (Node(f"{path}.{name}" if path else name, item, where) for name, item, where in children)
 
 
 def read(module: nn.Module) -> State:
-    """Walk over everything that the code of a module can read, its parameters' values left out."""
+    """Read the state of a module, without the values of its parameters."""
     state = State()
-    for (path, value, where), before in walk(Found("", module)):
-        if before is not None:
-            state.leaves[path] = ("same as", before)
-        elif type(value) in (int, float):
-            if where is None:
-                state.leaves[path] = (type(value).__name__, repr(value))
-            else:
-                state.numbers[path], state.where[path] = value, where
-        elif value is None or type(value) in (bool, complex, str, bytes):
-            state.leaves[path] = (type(value).__name__, value)
+    for (path, value, where), identity, first_path in walk(Node("", module)):
+        if first_path is not None:
+            state.leaves[path] = ("same as", first_path)
+        elif where is not None and _may_differ(value):
+            state.numbers[path] = value.detach().clone() if isinstance(value, Tensor) else value
+            state.where[path] = where
+        elif type(value) in _SCALARS:
+            state.leaves[path] = (type(value).__name__, repr(value))
         elif isinstance(value, Tensor):
-            _note_tensor(state, path, value, where)
+            state.leaves[path] = _tensor_leaf(value)
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            if _is_hidden(value):
+            if _is_hiding(value):
                 state.hidden[path] = kind
-            state.leaves[path] = (kind, look_into(value)[0])
+            state.leaves[path] = (kind, identity)
     return state
 
 
-def _is_hidden(value: Any) -> bool:
-    """Whether an object keeps a state that cannot be read without changing it."""
-    kinds = (Iterator, io.IOBase, contextvars.ContextVar, threading.local, queue.SimpleQueue, memoryview)
-    if is_users(type(value).__module__) or type(value).__name__ == "count":  # itertools.count shows where it is
-        return False
-    return isinstance(value, kinds)
+def _may_differ(value: Any) -> bool:
+    """Whether a number or a tensor may have another value in each job of a stack."""
+    if type(value) is not Tensor:
+        return type(value) in (int, float)
+    return not value.requires_grad and value.layout == torch.strided and value.numel() <= _MOST_PER_JOB
 
 
-def _note_tensor(state: State, path: str, value: Tensor, where: tuple[Container, Any] | None) -> None:
+def _tensor_leaf(value: Tensor) -> Hashable:
+    """Class, type and shape of a tensor; its values too, unless it is a parameter."""
     form = (type(value).__name__, str(value.dtype), tuple(value.shape), value.requires_grad)
     if isinstance(value, nn.Parameter):
-        state.leaves[path] = form
-    elif where is not None and _is_plain(value) and value.numel() <= _PASSED:
-        state.numbers[path], state.where[path] = value.detach().clone(), where
-    elif value.numel() * value.element_size() <= _HASHED and value.layout == torch.strided:
-        raw = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        state.leaves[path] = (*form, hashlib.sha256(raw).hexdigest())
-    else:
-        state.leaves[path] = (*form, id(value), value._version)
+        return form
+    if value.nbytes > _MOST_BYTES_READ or value.layout != torch.strided:
+        return *form, id(value), value._version
+    data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return *form, hashlib.sha256(data).hexdigest()
 
 
-def _is_plain(value: Tensor) -> bool:
-    return type(value) is Tensor and not value.requires_grad and value.layout == torch.strided
+def _is_hiding(value: Any) -> bool:
+    if is_users(type(value).__module__) or type(value).__name__ == "count":  # the repr of itertools.count is its state
+        return False
+    return isinstance(value, _HIDING)

@@ -1,14 +1,13 @@
-"""Variables of the user's modules: a job that changes one must not change the job after it.
+"""Restore the variables of the user's modules, so that a job that changes one does not change the next job.
 
-A counter, a generator of random numbers, or a table that lies in a module, a class or a closure is the same for all
-jobs of a process. Alone, each job would have found it as it was when the module was imported.
+A counter, a generator of random numbers, or a table in a module, a class or a closure is shared by all jobs of a
+process. Trained alone, each job would find it as the import of the module left it.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import random
 import sys
 import types
 from collections import deque
@@ -20,127 +19,126 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.usercode.objects import Found
+from holdfast.usercode.generators import GENERATORS
+from holdfast.usercode.objects import Node, filled_cells
 from holdfast.usercode.packages import is_users, note_users
 from holdfast.usercode.state import walk
 
-_modules: set[str] = set()  # that configurations have named
-_open: list[dict[int, tuple[Any, Callable[[], None]]]] = []  # what restores each object, for every block that is open
+Restore = Callable[[], object]
 
-_COPIED = 1 << 20
-"""Bytes of a tensor or an array up to which its values are restored too."""
+_modules: set[str] = set()  # names of modules that configurations have named
+_open_blocks: list[dict[int, tuple[Any, Restore]]] = []  # for each open block: the objects, by id, and their restorers
 
-_MOST = 100_000
-"""Objects that are looked after; a larger project keeps what it changes beyond them."""
+_MOST_BYTES = 1 << 20
+"""Tensors and arrays with more bytes are not restored."""
+
+_MOST_OBJECTS = 100_000
+"""Objects that are restored; a larger project keeps changes to the rest."""
 
 
 @contextmanager
 def globals_restored() -> Iterator[None]:
-    """Restore the variables of the user's modules, and all that can be reached from them, at the end."""
-    restore: dict[int, tuple[Any, Callable[[], None]]] = {}
-    _note(restore)
-    _open.append(restore)
+    """Restore the variables of the user's modules, and every object that can be reached from them, at the end."""
+    restorers: dict[int, tuple[Any, Restore]] = {}
+    _add_restorers(restorers)
+    _open_blocks.append(restorers)
     try:
         yield
     finally:
-        _open.remove(restore)
-        for _, action in restore.values():
-            action()
+        _open_blocks.remove(restorers)
+        for _, restore in restorers.values():
+            restore()
 
 
 def note_module(module: str) -> None:
-    """Look after the variables of a module from now on; to be called right after it was imported."""
+    """Restore the variables of a module from now on; to be called right after its import.
+
+    Args:
+        module: its full name.
+    """
     note_users(module)
     if is_users(module):
         _modules.add(module)
-        for restore in _open:
-            _note(restore)
+        for restorers in _open_blocks:
+            _add_restorers(restorers)
 
 
-def _note(restore: dict[int, tuple[Any, Callable[[], None]]]) -> None:
-    """Remember the present content of what is not remembered yet."""
+def _add_restorers(restorers: dict[int, tuple[Any, Restore]]) -> None:
+    """Store the present contents of all objects that have no restorer yet."""
     roots = [
-        Found(name, value)
+        Node(name, value)
         for module in (sys.modules[name] for name in sorted(_modules) if name in sys.modules)
         for name, value in (("module", module), *vars(module).items())
         if not name.startswith("__")
     ]
-    for (_, value, _), before in islice(walk(*roots, enter=_is_looked_after), _MOST) if roots else ():
-        if before is None and id(value) not in restore and (action := _restorer(value)) is not None:
-            restore[id(value)] = (value, action)  # the object is kept alive, or its id could become another's
+    for (_, value, _), _, first_path in islice(walk(*roots, enter=_is_entered), _MOST_OBJECTS):
+        if first_path is None and id(value) not in restorers and (restore := _restorer(value)) is not None:
+            restorers[id(value)] = (value, restore)  # with the object, since its id is unique only while it lives
 
 
-def _is_looked_after(value: Any) -> bool:
-    """Whether what is inside an object is restored: not what objects of a library keep, such as an open connection."""
-    return not hasattr(value, "__dict__") or isinstance(value, _LANGUAGE) or _is_users(value)
+_OF_PYTHON = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial, dict, list, set, tuple)
 
 
-def _is_users(value: Any) -> bool:
+def _is_entered(value: Any) -> bool:
+    """Whether objects inside an object are restored; not inside a library's, such as an open connection."""
+    return not hasattr(value, "__dict__") or isinstance(value, _OF_PYTHON) or _has_users_attributes(value)
+
+
+def _has_users_attributes(value: Any) -> bool:
     return is_users(type(value).__module__) or isinstance(value, (torch.nn.Module, types.SimpleNamespace))
 
 
-_LANGUAGE = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial, dict, list, set, tuple)
-
-
-def _restorer(value: Any) -> Callable[[], None] | None:
-    """What brings an object back to what it is now; None where it cannot be changed, or is not looked after."""
+def _restorer(value: Any) -> Restore | None:
+    """A function that restores an object to its present contents; None for objects that are not restored."""
     if isinstance(value, (types.ModuleType, type)):
         name = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
-        return _variables(value) if is_users(name) else None
+        return _variables_restorer(value) if is_users(name) else None
     if isinstance(value, types.FunctionType):
-        return _function(value)
-    if isinstance(value, (torch.Tensor, np.ndarray)) and value.nbytes > _COPIED:
+        return _closure_restorer(value)
+    if isinstance(value, (torch.Tensor, np.ndarray)) and value.nbytes > _MOST_BYTES:
         return None
-    for kind, get, put in _CONTENTS:
+    for kind, (get, put) in _CHANGED_IN_PLACE.items():
         if isinstance(value, kind):
-            content = get(value)
-            return lambda: put(value, content)
-    return _attributes(value) if hasattr(value, "__dict__") and _is_users(value) else None
+            before = get(value)
+            return lambda: put(value, before)
+    return _attributes_restorer(value) if hasattr(value, "__dict__") and _has_users_attributes(value) else None
 
 
-def _attributes(value: Any) -> Callable[[], None]:
+def _attributes_restorer(value: Any) -> Restore:
     before = dict(vars(value))
 
     def restore() -> None:
         now = vars(value)
-        if now.keys() != before.keys() or any(now[key] is not item for key, item in before.items()):
+        if now.keys() != before.keys() or any(now[name] is not item for name, item in before.items()):
             _refill(now, before)
 
     return restore
 
 
-def _variables(owner: Any) -> Callable[[], None]:
-    """What brings the variables of a module or a class back to what they are now."""
-    before = {key: value for key, value in vars(owner).items() if not key.startswith("__") and key != "_abc_impl"}
-    fresh = {key: copy.copy(value) for key, value in before.items() if type(value).__name__ == "count"}
+def _variables_restorer(owner: Any) -> Restore:
+    """Restore the variables of a module or a class."""
+    before = {name: value for name, value in vars(owner).items() if not name.startswith("__") and name != "_abc_impl"}
+    counts = {name: copy.copy(value) for name, value in before.items() if type(value).__name__ == "count"}
 
     def restore() -> None:
-        for key, value in list(vars(owner).items()):
-            if key not in before and not key.startswith("__") and not isinstance(value, (types.ModuleType, type)):
-                delattr(owner, key)
-        for key, value in {**before, **fresh}.items():
-            if vars(owner).get(key) is not value:
-                setattr(owner, key, value)
+        for name, value in list(vars(owner).items()):
+            if name not in before and not name.startswith("__") and not isinstance(value, (types.ModuleType, type)):
+                delattr(owner, name)
+        for name, value in {**before, **counts}.items():
+            if vars(owner).get(name) is not value:
+                setattr(owner, name, value)
 
     return restore
 
 
-def _function(function: types.FunctionType) -> Callable[[], None] | None:
-    """The same for what a function's closure holds."""
-    cells = [(cell, cell.cell_contents) for cell in function.__closure__ or () if _is_filled(cell)]
+def _closure_restorer(function: types.FunctionType) -> Restore | None:
+    before = [(cell, cell.cell_contents) for cell in filled_cells(function).values()]
 
     def restore() -> None:
-        for cell, content in cells:
-            cell.cell_contents = content
+        for cell, value in before:
+            cell.cell_contents = value
 
-    return restore if cells else None
-
-
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
+    return restore if before else None
 
 
 def _refill(container: Any, entries: Any) -> None:
@@ -153,25 +151,17 @@ def _refill_in_order(container: Any, items: Any) -> None:
     container.extend(items)
 
 
-def _copy_into(tensor: torch.Tensor, values: torch.Tensor) -> None:
-    with torch.no_grad():
-        tensor.copy_(values)
-
-
-_CONTENTS: tuple[tuple[Any, Callable[[Any], Any], Callable[[Any, Any], Any]], ...] = (
-    (random.Random, random.Random.getstate, random.Random.setstate),
-    (np.random.RandomState, np.random.RandomState.get_state, np.random.RandomState.set_state),
-    (
-        np.random.Generator,
-        lambda value: value.bit_generator.state,
-        lambda value, state: setattr(value.bit_generator, "state", state),
+_CHANGED_IN_PLACE: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], object]]] = {
+    **GENERATORS,
+    functools._lru_cache_wrapper: (lambda cached: None, lambda cached, _: cached.cache_clear()),
+    list: (list, _refill_in_order),
+    deque: (list, _refill_in_order),
+    dict: (dict, _refill),
+    set: (set, _refill),
+    torch.Tensor: (
+        lambda tensor: tensor.detach().clone(),
+        lambda tensor, before: tensor.detach().copy_(before),
     ),
-    (torch.Generator, torch.Generator.get_state, torch.Generator.set_state),
-    (functools._lru_cache_wrapper, lambda value: None, lambda value, _: value.cache_clear()),
-    ((list, deque), list, _refill_in_order),
-    (dict, dict, _refill),
-    (set, set, _refill),
-    (torch.Tensor, lambda value: value.detach().clone(), _copy_into),
-    (np.ndarray, np.copy, lambda value, array: np.copyto(value, array) if value.flags.writeable else None),
-)
-"""Classes of objects that are changed in place: how their content is taken, and how it is put back."""
+    np.ndarray: (np.copy, lambda array, before: np.copyto(array, before) if array.flags.writeable else None),
+}
+"""For each class, a function that copies the contents of an object, and one that puts them back."""

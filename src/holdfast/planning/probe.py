@@ -1,0 +1,130 @@
+"""One batch of one job: whether its loss can be mapped over jobs, and how many such jobs fit into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from holdfast.config.schema import Config
+from holdfast.data import DataModule, Rows
+from holdfast.errors import in_a_line
+from holdfast.model import Module
+from holdfast.record.parameter_path import MOST_POINTS
+from holdfast.single.build import build_data, build_module, set_up
+from holdfast.stacked.gradients import engine, on_device
+from holdfast.usercode.watch import UnstackableError, Watch
+
+_COPIES = 8
+"""Tensors of the size of a job's parameters: parameters, gradient, optimizer state, best epoch and last epoch."""
+
+
+def probe(config: Config) -> int:
+    """Compute the loss of a job on one batch, by its module and in a stack of two copies, and compare.
+
+    Args:
+        config: configuration of a job.
+
+    Returns:
+        Number of such jobs that fit into half of the free memory, at least 1.
+
+    Raises:
+        UnstackableError: the loss cannot be mapped over jobs, or has other effects than computing a loss.
+    """
+    module, data = build_module(config), build_data(config.data)
+    assert isinstance(module, Module)
+    assert isinstance(data, DataModule)
+    trainer = build_trainer(config, data, logger=False, enable_checkpointing=False)
+    if trainer.world_size > 1:
+        raise UnstackableError(f"devices={config.devices} trains it on several devices")
+    set_up(data)
+    size = len(data.train) if data.batch_size == "full" else data.batch_size
+    trainer.precision_plugin.convert_module(module)
+    module.to(trainer.strategy.root_device)
+    batch = on_device(trainer, Rows(data.train.x[:size], data.train.y[:size]))
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    if not parameters:
+        raise UnstackableError(f"{type(module).__name__} has no parameters to train")
+    _check_loss(module, trainer, batch, parameters)
+    width = size * (sum(part[0].numel() for part in batch) + _activations(module, batch))
+    numbers = _COPIES * sum(value.numel() for value in parameters) + 3 * width + 2 * MOST_POINTS
+    # losses are kept as arrays of 8 bytes an iteration, and converted to records for a part of the jobs at a time
+    losses = 8 * config.epochs * -(-len(data.train) // size)
+    bytes_per_job = parameters[0].element_size() * numbers + losses
+    return max(1, _free_memory(trainer.strategy.root_device) // 2 // bytes_per_job)
+
+
+def _check_loss(module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> None:
+    """Compare the loss and the gradient of two copies in a stack with those of the module."""
+    name, watch = type(module).__name__, Watch(module)
+    try:
+        with trainer.precision_plugin.forward_context():
+            losses = [module.loss(batch) for _ in range(2)]
+            gradients = torch.autograd.grad(losses[0], parameters, allow_unused=True)
+    finally:
+        watch.check()
+    if not torch.equal(*losses):
+        raise UnstackableError(f"{name}.loss differs each time it is computed")
+    if any(gradient is None for gradient in gradients):
+        raise UnstackableError(f"{name}.loss leaves out a parameter, which torch.optim then does not update")
+    expected = torch.cat([gradient.flatten() for gradient in gradients])
+    try:
+        stacked_loss, stacked_gradient = _in_a_stack(module, trainer, batch, parameters)
+    except Exception as error:
+        watch.check()
+        raise UnstackableError(f"{name}.loss cannot be mapped over jobs: {in_a_line(error)}") from error
+    difference = (stacked_gradient - expected).abs().max()
+    if torch.isfinite(expected).all() and not (
+        torch.allclose(stacked_loss, losses[0].detach().to(stacked_loss.dtype), rtol=1e-2, atol=1e-6)
+        and difference <= 1e-2 * expected.abs().max() + 1e-6
+    ):
+        raise UnstackableError(f"{name}.loss has another value or gradient when mapped over jobs")
+
+
+def _in_a_stack(
+    module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], parameters: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of the second of two copies of a job in a stack; the statistics are computed as well."""
+    gradients = engine(module, trainer)
+    flat = torch.cat([value.detach().flatten() for value in parameters])
+    stacked = flat[:, None, None].repeat(1, 1, 2)  # (parameters, streams, jobs)
+    with torch.no_grad():
+        prepared = gradients.prepare(batch)
+        (stacked_batch,) = gradients.batches(tuple(part[None, None] for part in prepared), 2)
+        outcome, gradient = gradients(stacked, stacked_batch)
+        losses = gradients.losses([outcome])[0, 0]
+        gradients.statistics(stacked[:, 0], prepared, np.arange(2))
+    return losses[1], gradient[:, 0, 1]
+
+
+def _activations(module: Module, batch: tuple[Tensor, ...]) -> int:
+    """Numbers that the layers of a module output for one row."""
+    sizes: list[int] = []
+
+    def count(layer: nn.Module, inputs: Any, output: Any) -> None:
+        sizes.extend(part.numel() for part in tree_leaves(output) if isinstance(part, Tensor))
+
+    hooks = [layer.register_forward_hook(count) for layer in module.modules() if not list(layer.children())]
+    with torch.no_grad():
+        module.loss(batch)
+    for hook in hooks:
+        hook.remove()
+    return sum(sizes) // len(batch[0])
+
+
+def _free_memory(device: torch.device) -> int:
+    """Free memory in bytes; half of the physical memory where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as stream:
+            sizes = dict(line.split(":") for line in stream)
+        return int(sizes["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
