@@ -1,3 +1,5 @@
+"""Test rows are sealed until a Trainer tests, and each opening is counted."""
+
 from __future__ import annotations
 
 import gc
@@ -14,16 +16,15 @@ from tests.conftest import bare_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
 
-
-SEED = 987  # of rows that no other test makes
+SEED = 987  # no other test makes rows with this seed
 
 
 class Spy(pl.Callback):
-    """Training code that tries to see test rows, by every door there is."""
+    """A callback that tries to read test rows through the data module, and searches memory for them."""
 
     def __init__(self) -> None:
         self.refused = 0
-        self.seen = False
+        self.found = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -33,25 +34,25 @@ class Spy(pl.Callback):
         with pytest.raises(SealedError, match="test=true"):
             data.rows("test")
         self.refused += 1
-        near = [value for value in gc.get_objects() if issubclass(type(value), torch.Tensor) and value is not test_rows]
-        self.seen |= any(value.shape == test_rows.shape and torch.equal(value, test_rows) for value in near)
+        tensors = [part for part in gc.get_objects() if issubclass(type(part), torch.Tensor) and part is not test_rows]
+        self.found |= any(part.shape == test_rows.shape and torch.equal(part, test_rows) for part in tensors)
 
 
 def module() -> LinearModel:
-    made = LinearModel()
-    made.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.01), None, "val/loss")
-    return made
+    model = LinearModel()
+    model.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.01), None, "val/loss")
+    return model
 
 
-def test_no_training_code_can_read_test_rows() -> None:
+def test_training_code_cannot_read_test_rows() -> None:
     data, spy = Line(batch_size=30, seed=SEED), Spy()
     bare_trainer(spy).fit(module(), datamodule=data)
     assert spy.refused == 2
-    assert not spy.seen
+    assert not spy.found
     assert data.test_opened == 0
 
 
-def test_the_spy_would_have_found_them() -> None:
+def test_the_spy_finds_leaked_test_rows() -> None:
     class Leaky(Line):
         def setup(self, stage: str) -> None:
             super().setup(stage)
@@ -59,10 +60,10 @@ def test_the_spy_would_have_found_them() -> None:
 
     spy = Spy()
     bare_trainer(spy).fit(module(), datamodule=Leaky(batch_size=60, seed=SEED))
-    assert spy.seen
+    assert spy.found
 
 
-def test_a_test_opens_them_and_every_opening_is_counted() -> None:
+def test_each_opening_of_the_test_rows_is_counted() -> None:
     data, model, tester = Line(), module(), bare_trainer()
     for opened in (1, 2):
         tester.test(model, datamodule=data, verbose=False)
@@ -75,7 +76,7 @@ def test_a_test_opens_them_and_every_opening_is_counted() -> None:
 
 
 @pytest.mark.parametrize("data", [Line(batch_size=7), Linear(batch_size=7, rows=100, features=3)])
-def test_outside_a_trainer_the_rows_are_there_and_the_test_rows_are_not(data: DataModule) -> None:
+def test_without_a_trainer_only_the_test_rows_are_sealed(data: DataModule) -> None:
     data.setup("fit")
     x, y = next(iter(data.train_dataloader()))
     assert len(x) == len(y) == 7
@@ -84,7 +85,7 @@ def test_outside_a_trainer_the_rows_are_there_and_the_test_rows_are_not(data: Da
         data.test_dataloader()
 
 
-def test_full_is_one_batch() -> None:
+def test_batch_size_full_is_one_batch() -> None:
     data = Line(batch_size="full")
     data.setup("fit")
     assert len(data.train_dataloader()) == 1

@@ -1,3 +1,5 @@
+"""Synthetic rows against the formulas that define them; splits are partitions."""
+
 from __future__ import annotations
 
 import pytest
@@ -20,7 +22,7 @@ def test_the_courses_line() -> None:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_validation_and_test_rows_are_clean_with_noise_of_their_own(split: str) -> None:
+def test_validation_and_test_rows_have_no_outliers_and_different_noise(split: str) -> None:
     outliers = {0: 0.0, "50:55": 20.0}
     rows = line(split, noise=0.1, outliers=outliers)  # type: ignore[arg-type]
     noise = rows.y - (-3 * rows.x + 1)
@@ -31,7 +33,7 @@ def test_validation_and_test_rows_are_clean_with_noise_of_their_own(split: str) 
         assert same == (other == split)
 
 
-def test_noise_is_a_function_of_its_seed() -> None:
+def test_noise_is_a_function_of_the_seed() -> None:
     assert torch.equal(line("train", seed=1).y, line("train", seed=1).y)
     assert not torch.equal(line("train", seed=1).y, line("train", seed=2).y)
 
@@ -47,11 +49,11 @@ def test_a_split_is_a_partition(rows: int, shares: list[float], seed: int) -> No
 
 
 @pytest.mark.parametrize(("rows", "fraction", "count"), [(10, 0.7, 7), (30, 0.1, 3), (1000, 0.2, 200)])
-def test_a_share_that_is_whole_stays_whole(rows: int, fraction: float, count: int) -> None:
-    assert len(split_rows(rows, [1 - 2 * fraction / 2, fraction, 0.0], torch.Generator())["val"]) == count
+def test_a_whole_number_of_rows_is_not_rounded_down(rows: int, fraction: float, count: int) -> None:
+    assert len(split_rows(rows, [1 - fraction, fraction, 0.0], torch.Generator())["val"]) == count
 
 
-def test_the_splits_of_linear_come_from_one_function_and_share_no_row() -> None:
+def test_all_splits_of_linear_follow_one_function_and_share_no_row() -> None:
     parts = {split: linear(split, rows=500, features=4, noise=0.0) for split in SPLITS}
     assert [len(parts[split]) for split in SPLITS] == [300, 100, 100]
     x = torch.cat([torch.nn.functional.pad(rows.x, (0, 1), value=1.0) for rows in parts.values()]).double()
@@ -61,7 +63,8 @@ def test_the_splits_of_linear_come_from_one_function_and_share_no_row() -> None:
     assert len({tuple(row) for row in x.tolist()}) == 500
 
 
-def test_outliers_are_among_the_training_rows_only() -> None:
-    clean, spoilt = (linear("train", rows=1000, noise=0.0, outlier_fraction=part) for part in (0.0, 0.1))
-    assert (clean.y != spoilt.y).sum() == 60
+def test_only_training_rows_have_outliers() -> None:
+    clean = linear("train", rows=1000, noise=0.0)
+    with_outliers = linear("train", rows=1000, noise=0.0, outlier_fraction=0.1)
+    assert (clean.y != with_outliers.y).sum() == 60
     assert torch.equal(linear("val", outlier_fraction=0.5).y, linear("val").y)

@@ -1,3 +1,5 @@
+"""Gradients, metrics and hooks of the Lightning modules, against values computed by hand."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,7 +12,6 @@ from hypothesis import strategies as st
 
 from holdfast.data import Line
 from holdfast.model import MLP, Linear, Module
-from holdfast.model.lean import LeanModule
 from holdfast.model.module import measure
 from tests.conftest import bare_trainer
 
@@ -26,14 +27,14 @@ def test_the_gradient_is_that_of_the_mean_squared_error(make: Any) -> None:
     torch.testing.assert_close(loss, ((model(x) - y) ** 2).sum() / 60)
     for parameter in model.parameters():
         flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
-        for place in range(len(flat)):
-            before, step = flat[place].item(), 1e-6
-            flat[place] = before + step
+        for index in range(len(flat)):
+            before, step = flat[index].item(), 1e-6
+            flat[index] = before + step
             above = model.loss((x, y)).item()
-            flat[place] = before - step
+            flat[index] = before - step
             below = model.loss((x, y)).item()
-            flat[place] = before
-            assert gradient[place].item() == pytest.approx((above - below) / (2 * step), rel=1e-4, abs=1e-6)
+            flat[index] = before
+            assert gradient[index].item() == pytest.approx((above - below) / (2 * step), rel=1e-4, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=30)
@@ -55,12 +56,12 @@ def test_metrics_do_not_depend_on_how_rows_are_batched(sizes: list[int], weight:
         assert metrics["val/r2"] != metrics["val/r2"]
 
 
-def test_constant_initial_values() -> None:
+def test_initial_values_are_constant() -> None:
     model = Linear(features=3, weight=-15.0, bias=-10.0)
     assert model(torch.ones(2, 3)).tolist() == [[-55.0], [-55.0]]
 
 
-def test_any_loss_will_do() -> None:
+def test_a_module_needs_only_a_loss() -> None:
     class Absolute(Module):
         def __init__(self) -> None:
             super().__init__()
@@ -99,26 +100,13 @@ class DoublingData(Line):
 )
 @pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
 @pytest.mark.filterwarnings("ignore:You have overridden .on_after_batch_transfer. in .LightningModule.:UserWarning")
-def test_hooks_of_the_users_own_are_still_called(model: Any, data: Any, factor: int) -> None:
-    made, seen = model(weight=0.0, bias=0.0), []
+def test_transfer_hooks_of_the_user_are_called(model: Any, data: Any, factor: int) -> None:
+    module, batches = model(weight=0.0, bias=0.0), []
 
     class Watch(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
-            seen.append(batch[1])
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, index: int) -> None:
+            batches.append(batch)
 
-    made.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None, "val/loss")
-    bare_trainer(Watch()).fit(made, datamodule=data(batch_size="full", shuffle=False))
-    assert torch.equal(seen[0], factor * ROWS_WITHOUT_OUTLIERS.y)
-
-
-ROWS_WITHOUT_OUTLIERS = Line().rows("train")
-
-
-def test_a_lean_module_still_registers_its_parameters() -> None:
-    class Small(LeanModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.ones(2))
-            self.inner = torch.nn.Linear(1, 1)
-
-    assert sorted(Small().state_dict()) == ["inner.bias", "inner.weight", "w"]
+    module.optimize_with(lambda parameters: torch.optim.SGD(parameters, lr=0.0), None, "val/loss")
+    bare_trainer(Watch()).fit(module, datamodule=data(batch_size="full", shuffle=False))
+    assert torch.equal(batches[0][1], factor * ROWS.y)

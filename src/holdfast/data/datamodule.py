@@ -12,31 +12,31 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from holdfast.data import synthetic
-from holdfast.data.order import Batch, Batches, Rows, evaluation_loader, loader
+from holdfast.data.order import Batch, BatchIndices, Rows, evaluation_loader, loader
 from holdfast.data.seeding import derive, seeded
 from holdfast.data.split import Split
 from holdfast.errors import SealedError
 
 
 class DataModule(pl.LightningDataModule):
-    """Train, validation and test rows of one source; a subclass says what the rows are, in `draw`.
+    """Training, validation and test rows of one source. A subclass defines `draw(split)`.
 
-    Test rows are sealed: they are made only while a Trainer tests, are kept nowhere, and every opening is counted.
+    Test rows are sealed: they are made only while a Trainer tests, are never stored, and each opening is counted.
 
     Args:
-        batch_size: rows per iteration, or "full" for all of them.
+        batch_size: rows per iteration, or "full" for all training rows.
         order_seed: seed of the row order.
-        shuffle: a new row order every epoch.
+        shuffle: whether each epoch has a new row order.
         num_workers: processes that load batches.
 
     Attributes:
-        train, val: the rows of these splits, once `setup` has run.
-        test_opened: how often the test rows were opened.
+        train, val: the training and validation rows, set by `setup`.
+        test_opened: number of times that the test rows were made.
     """
 
     stackable: frozenset[str] = frozenset()
-    """Arguments of a subclass in which the jobs of one stack may differ: they leave the number of rows and columns
-    alone. Each job still gets the rows that its own arguments make."""
+    """Arguments of a subclass that may differ between the jobs of one stack, because they do not change the number of
+    rows and columns. Each job still gets the rows of its arguments."""
 
     train: Rows
     val: Rows
@@ -54,17 +54,17 @@ class DataModule(pl.LightningDataModule):
         self.test_opened = 0
 
     def draw(self, split: Split) -> Rows:
-        """Make the rows of a split anew, as a pure function of the module's arguments; a subclass says how.
+        """Make the rows of a split, as a pure function of the module's arguments; defined by a subclass.
 
-        The global generators are seeded alike for every call, so that a subclass that draws from them is pure too.
+        The global generators get the same seed before each call, so a subclass that draws from them is pure too.
         """
         raise NotImplementedError
 
     def rows(self, split: Split) -> Rows:
-        """The rows of a split.
+        """Return the rows of a split, made by `draw`.
 
         Raises:
-            SealedError: the test rows were asked for, and no Trainer is testing.
+            SealedError: `split` is "test" and no Trainer is testing.
         """
         if split == "test":
             if self.trainer is None or self.trainer.state.fn != TrainerFn.TESTING:
@@ -77,39 +77,39 @@ class DataModule(pl.LightningDataModule):
             return self.draw(split)
 
     def digest(self) -> str:
-        """The sha256 of the validation rows: jobs are compared only where it is the same."""
+        """Return the sha256 of the validation rows. Jobs are compared only if their digests are equal."""
         return rows_digest(self.rows("val"))
 
     def setup(self, stage: str) -> None:
-        """Make the training and validation rows."""
+        """Make the training and validation rows, unless they exist."""
         if stage in ("fit", "validate") and not hasattr(self, "train"):
             self.train, self.val = self.rows("train"), self.rows("val")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The training rows, in the order of (order_seed, epoch), in batches of batch_size."""
+        """Load the training rows in batches, in the order given by `order_seed` and the epoch."""
         trainer = self.trainer
-        batches = Batches(
+        indices = BatchIndices(
             len(self.train),
             len(self.train) if self.batch_size == "full" else self.batch_size,
             seed=self.order_seed,
-            # current_epoch is still that of the last checkpoint when a run that goes on asks for its first batch
+            # current_epoch is still that of the checkpoint when a resumed run loads its first batch
             epoch=lambda: trainer.fit_loop.epoch_progress.current.processed if trainer else 0,  # type: ignore[attr-defined]
             shuffle=self.shuffle,
             rank=trainer.global_rank if trainer else 0,
-            world=trainer.world_size if trainer else 1,
+            world_size=trainer.world_size if trainer else 1,
         )
-        return loader(self.train, batches, self.num_workers)
+        return loader(self.train, indices, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation rows."""
+        """Load the validation rows in order."""
         return evaluation_loader(self.val)
 
     def all_train_dataloader(self) -> DataLoader[Batch]:
-        """All training rows in order, for measuring the loss of given weights."""
+        """Load all training rows in order, to measure the loss of fixed weights."""
         return evaluation_loader(self.train)
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """The test rows, made for this one test.
+        """Make and load the test rows.
 
         Raises:
             SealedError: no Trainer is testing.
@@ -118,13 +118,13 @@ class DataModule(pl.LightningDataModule):
 
 
 def rows_digest(rows: Rows) -> str:
-    """The sha256 of rows, of whatever type."""
+    """Return the sha256 of the bytes of x and y, of any dtype."""
     parts = (part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy() for part in (rows.x, rows.y))
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 class _Synthetic(DataModule):
-    """Rows made by a function of `holdfast.data.synthetic`; its arguments follow those of the data module."""
+    """Rows made by a function of `holdfast.data.synthetic`, which takes the arguments that `DataModule` does not."""
 
     make: Callable[..., Rows]
 
@@ -144,7 +144,7 @@ class _Synthetic(DataModule):
 
 
 class Line(_Synthetic):
-    """Points on a line, outliers among the training rows: `holdfast.data.synthetic.line`.
+    """Points on a line with outliers among the training rows; see `holdfast.data.synthetic.line`.
 
     >>> data = Line(batch_size=5, noise=0.0)
     >>> data.setup("fit")
@@ -157,7 +157,13 @@ class Line(_Synthetic):
 
 
 class Linear(_Synthetic):
-    """A random linear function of many features, split at random: `holdfast.data.synthetic.linear`."""
+    """A random linear function of many features; see `holdfast.data.synthetic.linear`.
+
+    >>> data = Linear(rows=100, features=3)
+    >>> data.setup("fit")
+    >>> data.train.x.shape, data.val.y.shape
+    (torch.Size([60, 3]), torch.Size([20, 1]))
+    """
 
     stackable = frozenset({"noise", "outlier_fraction", "seed"})
     make = staticmethod(synthetic.linear)

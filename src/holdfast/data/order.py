@@ -1,4 +1,4 @@
-"""Rows in memory, and the order in which they are visited."""
+"""Rows in memory, and the order in which an epoch visits them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from holdfast.data.seeding import derive
 from holdfast.errors import DataError
 
 Batch = tuple[Tensor, Tensor]
+"""Inputs of shape `(rows, features)` and targets of shape `(rows, outputs)`."""
 
-_BATCHES_AT_A_TIME = 1024  # a tensor takes some 500 bytes, however few rows it names
+EVALUATION_ROWS = 8192
+"""Rows per batch where no gradient is computed; few enough for any memory."""
 
-EVALUATION_ROWS = 8192  # rows at a time where no gradient is taken; small enough for any memory
+_SPLIT_BATCHES = 1024  # index tensors held in memory at a time: each takes about 500 bytes, even for one row
 
 
 class Rows(Dataset[Batch]):
-    """Inputs and targets, one row each, with a length, an index and a slice.
+    """Inputs and targets in memory, indexed by a row number, a slice, or a tensor of row indices.
 
     Args:
         x: inputs, shape `(rows, features)`.
         y: targets, shape `(rows, outputs)`.
 
     Raises:
-        DataError: there are no rows, or not as many inputs as targets.
+        DataError: there are no rows, or the numbers of inputs and targets differ.
 
     >>> rows = Rows(torch.zeros(6, 1), torch.ones(6, 1))
     >>> len(rows), rows[0], rows[0:3][1].shape
@@ -46,15 +48,24 @@ class Rows(Dataset[Batch]):
 
     def __getitem__(self, index: int | slice | Tensor) -> Batch:
         if isinstance(index, Tensor):
-            # index_select is several times quicker than x[index]
+            # index_select is several times faster than x[index]
             return self.x.index_select(0, index), self.y.index_select(0, index)
         return self.x[index], self.y[index]
 
 
 def row_order(rows: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the rows, as a pure function of its arguments.
+    """Return the order in which an epoch visits the rows.
 
-    Nothing global is read, so that a run that resumes at epoch 7 goes on exactly as if it had never stopped.
+    It is a pure function of its arguments and reads no global generator: a run that resumes at epoch 7 visits the rows
+    exactly as if it had never been interrupted.
+
+    Args:
+        rows: number of rows.
+        seed: seed of the row order.
+        epoch: number of the epoch, from 0.
+
+    Returns:
+        A permutation of the row indices, shape `(rows,)`.
 
     >>> row_order(4, seed=0, epoch=0).sort().values
     tensor([0, 1, 2, 3])
@@ -62,19 +73,20 @@ def row_order(rows: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(rows, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
 
 
-class Batches(Sampler[Tensor]):
-    """The row numbers of each batch of an epoch; the last batch may be short.
+class BatchIndices(Sampler[Tensor]):
+    """The row indices of each batch of an epoch, each of shape `(batch,)`; the last batch may be smaller.
 
     Args:
-        rows: how many rows there are.
-        batch_size: rows a batch.
-        seed: of the row order.
-        epoch: says which epoch it is. Asked when an epoch begins, since telling a sampler is too late for worker
-            processes, which fetch ahead.
-        shuffle: a new order every epoch; False visits the rows as they lie.
-        rank, world: this process, and how many share the rows. Each gets as many, some rows twice if need be.
+        rows: number of rows.
+        batch_size: rows per batch.
+        seed: seed of the row order.
+        epoch: returns the number of the epoch. It is called when an epoch begins: worker processes load batches ahead
+            of time, so setting an attribute of the sampler would come too late.
+        shuffle: whether each epoch has a new order; False visits the rows in the order in which they are stored.
+        rank: number of this process, from 0.
+        world_size: number of processes that share the rows. All get the same number, so some rows may occur twice.
 
-    >>> [batch.tolist() for batch in Batches(5, 2, shuffle=False)]
+    >>> [batch.tolist() for batch in BatchIndices(5, 2, shuffle=False)]
     [[0, 1], [2, 3], [4]]
     """
 
@@ -87,41 +99,47 @@ class Batches(Sampler[Tensor]):
         epoch: Callable[[], int] = lambda: 0,
         shuffle: bool = True,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
         self.rows, self.batch_size = rows, batch_size
         self.seed, self.epoch, self.shuffle = seed, epoch, shuffle
-        self.rank, self.world = rank, world
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return ceil(ceil(self.rows / self.world) / self.batch_size)
+        return ceil(ceil(self.rows / self.world_size) / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         order = row_order(self.rows, self.seed, self.epoch()) if self.shuffle else torch.arange(self.rows)
-        if self.world > 1:
-            share = ceil(self.rows / self.world)
-            order = order[torch.arange(self.rank, share * self.world, self.world) % self.rows]
-        # batches are cut off as they are needed: with one row each there are as many as rows
-        parts = order.split(_BATCHES_AT_A_TIME * self.batch_size)
+        if self.world_size > 1:
+            share = ceil(self.rows / self.world_size)
+            order = order[torch.arange(self.rank, share * self.world_size, self.world_size) % self.rows]
+        # split in two steps, the second one lazily: with a batch size of 1 there are as many batches as rows
+        parts = order.split(_SPLIT_BATCHES * self.batch_size)
         return chain.from_iterable(part.split(self.batch_size) for part in parts)
 
 
-def loader(rows: Rows, batches: Sampler[Tensor], num_workers: int = 0) -> DataLoader[Batch]:
-    """A DataLoader that fetches each batch with one index, no row by itself."""
+def loader(rows: Rows, indices: Sampler[Tensor], num_workers: int = 0) -> DataLoader[Batch]:
+    """Return a DataLoader that reads each batch with one index operation instead of row by row.
+
+    Args:
+        rows: the rows to read.
+        indices: yields the row indices of each batch, shape `(batch,)`.
+        num_workers: processes that load batches.
+    """
     return DataLoader(
         rows,
-        sampler=batches,
+        sampler=indices,
         batch_size=None,
-        collate_fn=_as_is,
+        collate_fn=_identity,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
     )
 
 
 def evaluation_loader(rows: Rows) -> DataLoader[Batch]:
-    """All rows in order, in large batches."""
-    return loader(rows, Batches(len(rows), EVALUATION_ROWS, shuffle=False))
+    """Return a DataLoader of all rows in order, in batches of `EVALUATION_ROWS`."""
+    return loader(rows, BatchIndices(len(rows), EVALUATION_ROWS, shuffle=False))
 
 
-def _as_is(batch: Any) -> Any:
-    return batch
+def _identity(batch: Any) -> Any:
+    return batch  # a named function, since worker processes may have to unpickle it

@@ -1,4 +1,4 @@
-"""Rows made from a seed: the course's line, and linear functions of many features."""
+"""Synthetic rows made from a seed: the course's line, and linear functions of many features."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def line(
     outliers: Mapping[int | str, float] | None = None,
     seed: int = 0,
 ) -> Rows:
-    """Points on a line: `y = slope * x + intercept + noise * N(0, 1)`.
+    """Make points on a line: `y = slope * x + intercept + noise * N(0, 1)`.
 
-    The three splits share their x; each has noise of its own, and only training rows carry outliers.
+    All splits have the same x. Each split has different noise, and only training rows have outliers.
 
     Args:
-        split: which rows to make.
-        start, stop, step: x runs from start by step, up to but not including stop.
-        slope, intercept: the line.
+        split: the split to make.
+        start, stop, step: x runs from start in steps of step, up to but not including stop.
+        slope, intercept: of the line.
         noise: standard deviation of the noise, in units of y.
-        outliers: y of single training rows, `{0: 0.0}`, or of ranges, `{"50:55": 20.0}`; None for none.
-        seed: of the noise.
+        outliers: y of single training rows, `{0: 0.0}`, or of ranges of rows, `{"50:55": 20.0}`; None for none.
+        seed: seed of the noise.
 
     Returns:
         x and y, each of shape `(rows, 1)`.
@@ -42,7 +42,7 @@ def line(
     >>> len(line("train")), line("val", noise=0.0)[0:2][1].tolist()
     (60, [[10.0], [9.699999809265137]])
     """
-    # counted in whole steps: adding 0.1 sixty times would drift
+    # whole steps times 0.1: adding 0.1 sixty times would accumulate rounding errors
     x = start + step * torch.arange(count(start, stop, step), dtype=torch.float64).unsqueeze(1)
     generator = torch.Generator().manual_seed(derive(seed, "noise", split))
     y = slope * x + intercept + noise * torch.randn(x.shape, dtype=torch.float64, generator=generator)
@@ -62,18 +62,19 @@ def linear(
     outlier_fraction: float = 0.0,
     seed: int = 0,
 ) -> Rows:
-    """A random linear function: `y = x w + b + noise * N(0, 1)` with x, w and b from N(0, 1).
+    """Make rows of a random linear function: `y = x w + b + noise * N(0, 1)` with x, w and b from N(0, 1).
 
-    Outliers replace y of some training rows by draws from N(0, (10 s)^2), s being the deviation of y.
+    Outliers replace y of some training rows by draws from N(0, (10 s)^2), where s is the standard deviation of the y of
+    the training rows.
 
     Args:
-        split: which rows to make.
-        rows: rows of all splits together.
+        split: the split to make.
+        rows: number of rows of all splits together.
         features: columns of x.
-        fractions: share of train, validation and test rows; sum 1.
+        fractions: fraction of training, validation and test rows; their sum is 1.
         noise: standard deviation of the noise, in units of y.
-        outlier_fraction: share of training rows that are outliers.
-        seed: of everything here.
+        outlier_fraction: fraction of the training rows that are outliers.
+        seed: seed of x, w, b, the noise, the split and the outliers.
 
     Returns:
         x of shape `(rows of the split, features)` and y of shape `(rows of the split, 1)`.
@@ -88,6 +89,6 @@ def linear(
     index = split_rows(rows, fractions, generator)[split]
     x, y = x.index_select(0, index), y.index_select(0, index)
     if split == "train":
-        spoilt = torch.randperm(len(y), generator=generator)[: round(len(y) * outlier_fraction)]
-        y[spoilt] = 10 * y.std(correction=0) * torch.randn(len(spoilt), 1, generator=generator)
+        outliers = torch.randperm(len(y), generator=generator)[: round(len(y) * outlier_fraction)]
+        y[outliers] = 10 * y.std(correction=0) * torch.randn(len(outliers), 1, generator=generator)
     return Rows(x, y)

@@ -1,4 +1,4 @@
-"""What is fitted: networks, and the Lightning modules around them."""
+"""Networks, and the Lightning modules that train them."""
 
 from holdfast.model.module import MLP, Linear, Module, Regression
 

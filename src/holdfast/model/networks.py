@@ -1,4 +1,4 @@
-"""The networks: linear, and multi-layer perceptron."""
+"""The networks: a linear layer, and a multi-layer perceptron."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 def linear(features: int = 1, weight: float | None = None, bias: float | None = None) -> nn.Linear:
-    """`y = x w + b`.
+    """Make the linear layer `f(x) = x w + b` with one output.
 
     Args:
         features: columns of x.
-        weight, bias: constant initial values; None leaves torch's random ones.
+        weight, bias: initial value of all weights, and of the bias; None keeps torch's random initialization.
 
     >>> linear(2, weight=-15.0, bias=-10.0).weight.tolist()
     [[-15.0, -15.0]]
@@ -35,13 +35,13 @@ def mlp(
     activation: Literal["tanh", "relu"] = "tanh",
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """A multi-layer perceptron with one output: per hidden layer a linear map, a nonlinearity, and dropout.
+    """Make a multi-layer perceptron with one output: each hidden layer is a linear map, a nonlinearity, and dropout.
 
     Args:
         features: columns of x.
-        hidden: units of each hidden layer.
+        hidden: number of units of each hidden layer.
         activation: the nonlinearity.
-        dropout: share of hidden units set to zero while training; 0 adds no dropout layer.
+        dropout: fraction of hidden units set to zero in training; 0 adds no dropout layer.
 
     >>> [type(layer).__name__ for layer in mlp(2, hidden=[8])]
     ['Linear', 'Tanh', 'Linear']

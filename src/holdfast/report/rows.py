@@ -13,7 +13,7 @@ from lightning.fabric.utilities.data import sized_len
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from holdfast.data import Batches, Rows
+from holdfast.data import BatchIndices, Rows
 
 MOST_ROWS = 10_000
 """Most rows of a split that are read."""
@@ -51,7 +51,7 @@ def sample(loader: Any, limit: int | float | None) -> Sample | None:
     if not isinstance(loader, DataLoader):
         return _front(loader, limit)
     dataset = loader.dataset
-    if isinstance(dataset, Rows) and isinstance(loader.sampler, Batches):
+    if isinstance(dataset, Rows) and isinstance(loader.sampler, BatchIndices):
         index = _draw(len(dataset))
         return _gather([dataset[torch.from_numpy(index)]], _note(index, len(dataset)))
     if (rows := _indexed_rows(loader)) is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from holdfast.model import Module, Regression
-from holdfast.model.module import exact
+from holdfast.model.module import sum_dtype
 from holdfast.stacked.numbers import JobNumbers, replaced
 from holdfast.stacked.tracing import TRACED_AFTER, Repeated
 
@@ -139,9 +139,9 @@ class LeastSquares:
     def statistics(self, parameters: Tensor, prepared: Batch, jobs: NDArray[np.int64]) -> Tensor:
         """Rows, squared error, absolute error, y and y squared, as `Regression.statistics`."""
         x, minus_y = prepared
-        wide = exact(x)
-        minus_y = minus_y.to(wide)
-        error = (x @ parameters).to(wide).add_(minus_y)
+        dtype = sum_dtype(x)
+        minus_y = minus_y.to(dtype)
+        error = (x @ parameters).to(dtype).add_(minus_y)
         absolute = error.abs().sum(0)
         own = torch.stack([torch.full_like(minus_y[0, 0], len(x)), -minus_y.sum(), minus_y.square().sum()])
         rows, y, y_squared = own.unsqueeze(1).expand(-1, len(absolute))

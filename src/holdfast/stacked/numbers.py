@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.model.module import exact
+from holdfast.model.module import sum_dtype
 from holdfast.usercode.objects import Container
 from holdfast.usercode.state import State, same_number
 
@@ -60,7 +60,7 @@ def _stacked(values: Sequence[float | Tensor], like: Tensor) -> Tensor:
     if tensors:
         return torch.stack(tensors).to(like.device)
     # in double precision, as Python's numbers are: 1 - 0.999999 would lose its digits in single
-    dtype = torch.int64 if all(isinstance(value, int) for value in values) else exact(like)
+    dtype = torch.int64 if all(isinstance(value, int) for value in values) else sum_dtype(like)
     return torch.tensor(values, dtype=dtype, device=like.device)
 
 
