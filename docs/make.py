@@ -1,4 +1,4 @@
-"""python docs/make.py: make every picture of docs/course.md by running the command above it."""
+"""python docs/make.py: draw every picture of docs/course.md with the command above it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lessons() -> list[tuple[str, list[str]]]:
 
 
 def figure(command: str, picture: str) -> str:
-    """The file that a command draws for a picture.
+    """The name under which a command saves the figure that the page shows as `picture`.
 
     >>> figure("python train.py -m experiment=rates", "course/rates_loss_lr.png")
     'loss_lr.png'
@@ -31,11 +31,11 @@ def figure(command: str, picture: str) -> str:
 
 
 def main() -> None:
-    """Run every command in a folder of its own, and keep what the page shows."""
+    """Run every command in a temporary folder and copy the pictures that the page shows."""
     for command, pictures in lessons():
         with tempfile.TemporaryDirectory() as folder:
-            _, script, *words = shlex.split(command)
-            subprocess.run([sys.executable, str(ROOT / script), *words], cwd=folder, check=True)
+            _, script, *arguments = shlex.split(command)
+            subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=folder, check=True)
             (figures,) = Path(folder, "outputs").glob("*/*/figures")
             for picture in pictures:
                 target = PAGE.parent / picture

@@ -1,4 +1,4 @@
-"""python docs/picture.py: the README's pictures, photographed from real runs.
+"""python docs/picture.py: the screenshots of README.md and docs/sweeps.md, from real runs.
 
 docs/tensorboard.png shows stochastic, mini-batch and batch gradient descent in TensorBoard, docs/report.png the page of
 a sweep. Needs Chromium and its driver, and the packages of ".[dev]".
@@ -22,7 +22,7 @@ SWEEP = ("-m", "lr=0.0001,0.001,0.01,0.1,1", "seed=0,1,2")
 
 
 def main() -> None:
-    """Train, serve, photograph."""
+    """Train, start TensorBoard, save the screenshots."""
     with tempfile.TemporaryDirectory() as folder:
         for name in EXPERIMENTS:
             train(folder, f"experiment={name}", f"hydra.run.dir=outputs/runs/{name}")
@@ -38,9 +38,9 @@ def main() -> None:
             browser.save_screenshot(str(ROOT / "docs" / "report.png"))
 
 
-def train(folder: str, *words: str) -> None:
+def train(folder: str, *arguments: str) -> None:
     """Run a command line in a folder."""
-    subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=folder, check=True)
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *arguments], cwd=folder, check=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The course is true: its commands run, its pictures are theirs, and what it says of them holds."""
+"""The course is true: its commands run and draw its pictures, and its statements about them hold."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_experiment_is_a_lesson() -> None:
     assert all(pictures for _, pictures in LESSONS)
 
 
-def test_every_picture_is_there() -> None:
+def test_every_picture_exists() -> None:
     pictures = [picture for _, each in LESSONS for picture in each]
     assert sorted(path.name for path in (PAGE.parent / "course").iterdir()) == sorted(
         Path(picture).name for picture in pictures
@@ -46,16 +46,16 @@ def test_every_picture_is_there() -> None:
     assert all((PAGE.parent / picture).stat().st_size < 100_000 for picture in pictures)
 
 
-def ran(holdfast: Callable[..., Ran], command: str) -> RunFolder | SweepFolder:
-    words = shlex.split(command)[2:]
-    done = holdfast(*words, *(["hydra.sweep.dir=sweep"] if "-m" in words else []))
+def train(holdfast: Callable[..., Ran], command: str) -> RunFolder | SweepFolder:
+    arguments = shlex.split(command)[2:]
+    done = holdfast(*arguments, *(["hydra.sweep.dir=sweep"] if "-m" in arguments else []))
     assert (done.code, done.err) == (0, "")
-    return SweepFolder(Path("sweep")) if "-m" in words else done.folder
+    return SweepFolder(Path("sweep")) if "-m" in arguments else done.folder
 
 
 @pytest.mark.parametrize(("command", "pictures"), LESSONS, ids=[experiment(command) for command, _ in LESSONS])
 def test_every_command_draws_its_pictures(command: str, pictures: list[str], holdfast: Callable[..., Ran]) -> None:
-    folder = ran(holdfast, command)
+    folder = train(holdfast, command)
     drawn = {path.name for path in folder.figures.iterdir()}
     assert {figure(command, picture) for picture in pictures} <= drawn
 
@@ -75,12 +75,12 @@ def value(result: Result, name: str = "val/loss", of: str = "best") -> float:
 def rows() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     from holdfast.data.synthetic import line
 
-    made = line("train", slope=-3.0, intercept=0.0)
-    return made.x[:, 0].double().numpy(), made.y[:, 0].double().numpy()
+    data = line("train", slope=-3.0, intercept=0.0)
+    return data.x[:, 0].double().numpy(), data.y[:, 0].double().numpy()
 
 
 def test_batch_gradient_descent_is_the_equation(holdfast: Callable[..., Ran]) -> None:
-    folder = ran(holdfast, "python train.py experiment=batch_gd")
+    folder = train(holdfast, "python train.py experiment=batch_gd")
     x, y = rows()
     w, b = -15.0, -10.0
     for _ in range(15):
@@ -88,9 +88,9 @@ def test_batch_gradient_descent_is_the_equation(holdfast: Callable[..., Ran]) ->
         w, b = w - 0.1 * 2 * np.mean(error * x), b - 0.1 * 2 * np.mean(error)
     last = torch.load(folder.path / "last.ckpt", weights_only=True)["state_dict"]
     np.testing.assert_allclose([float(part) for part in last.values()], [w, b], rtol=1e-5)
-    way = reading.descent(RunFolder(folder.path))
-    assert way is not None
-    assert way.shape == (16, 2)
+    path = reading.descent(RunFolder(folder.path))
+    assert path is not None
+    assert path.shape == (16, 2)
 
 
 def test_stochastic_and_mini_batch_need_fewer_passes(holdfast: Callable[..., Ran]) -> None:
@@ -103,30 +103,30 @@ def test_stochastic_and_mini_batch_need_fewer_passes(holdfast: Callable[..., Ran
     assert f"epoch the validation loss is {losses[0]:.2f}, after two {losses[1]:.3f}" in TEXT.replace("\n", " ")
 
 
-def test_small_batches_are_further_after_ten_epochs(holdfast: Callable[..., Ran]) -> None:
-    found = results(ran(holdfast, "python train.py -m experiment=batch_size"))  # type: ignore[arg-type]
-    last = [value(found[size], of="last") for size in ("1", "5", "20", "full")]
+def test_small_batches_have_a_lower_loss_after_ten_epochs(holdfast: Callable[..., Ran]) -> None:
+    by_value = results(train(holdfast, "python train.py -m experiment=batch_size"))  # type: ignore[arg-type]
+    last = [value(by_value[size], of="last") for size in ("1", "5", "20", "full")]
     assert last[0] < 0.02
     assert last[1] < 0.02
     assert last[1] < last[2] < last[3]
 
 
 def test_the_limit_of_the_learning_rate(holdfast: Callable[..., Ran]) -> None:
-    found = results(ran(holdfast, "python train.py -m experiment=rates"))  # type: ignore[arg-type]
+    by_value = results(train(holdfast, "python train.py -m experiment=rates"))  # type: ignore[arg-type]
     x, _ = rows()
     curvature = max(np.linalg.eigvalsh(2 * np.array([[np.mean(x * x), np.mean(x)], [np.mean(x), 1.0]])))
-    for rate, result in found.items():
+    for rate, result in by_value.items():
         assert (result.status == "diverged") == (float(rate) > 2 / curvature)
-    assert value(found["0.003"]) > 100 > value(found["0.1"])
+    assert value(by_value["0.003"]) > 100 > value(by_value["0.1"])
 
 
-def test_outliers_turn_the_line(holdfast: Callable[..., Ran]) -> None:
-    folder = ran(holdfast, "python train.py -m experiment=outliers")
-    clean, spoilt = results(folder).values()  # type: ignore[arg-type]
-    assert f"compared: {value(clean):.3f} without, {value(spoilt):.0f} with outliers" in TEXT.replace("\n", " ")
+def test_outliers_raise_the_loss_as_the_page_says(holdfast: Callable[..., Ran]) -> None:
+    folder = train(holdfast, "python train.py -m experiment=outliers")
+    without, outliers = results(folder).values()  # type: ignore[arg-type]
+    assert f"compared: {value(without):.3f} without, {value(outliers):.0f} with outliers" in TEXT.replace("\n", " ")
 
 
-def test_overfitting_turns_up(holdfast: Callable[..., Ran]) -> None:
+def test_overfitting_raises_the_validation_loss(holdfast: Callable[..., Ran]) -> None:
     result = holdfast("experiment=overfitting").result
     assert result.best is not None
     assert f"lowest in epoch {result.best['epoch']} " in TEXT
@@ -134,31 +134,31 @@ def test_overfitting_turns_up(holdfast: Callable[..., Ran]) -> None:
     assert value(result, "train/loss", of="last") < 0.1 * value(result, "train/loss")
 
 
-def test_half_a_momentum_wins(holdfast: Callable[..., Ran]) -> None:
-    found = results(ran(holdfast, "python train.py -m experiment=momentum"))  # type: ignore[arg-type]
-    assert min(found, key=lambda key: value(found[key])) == "0.5"
+def test_a_momentum_of_one_half_wins(holdfast: Callable[..., Ran]) -> None:
+    by_value = results(train(holdfast, "python train.py -m experiment=momentum"))  # type: ignore[arg-type]
+    assert min(by_value, key=lambda key: value(by_value[key])) == "0.5"
 
 
-def test_adam_moves_by_its_rate(holdfast: Callable[..., Ran]) -> None:
-    folder = ran(holdfast, "python train.py -m experiment=optimizers")
-    found = results(folder)  # type: ignore[arg-type]
-    assert min(found, key=lambda key: value(found[key])) == "sgd"
-    way = reading.descent(SweepFolder(folder.path).job(list(found).index("adam")))
-    assert way is not None
-    steps = np.abs(np.diff(way[:, 0]))[:60]  # while the slope falls to a fraction of what it was
+def test_adam_moves_by_its_learning_rate(holdfast: Callable[..., Ran]) -> None:
+    folder = train(holdfast, "python train.py -m experiment=optimizers")
+    by_value = results(folder)  # type: ignore[arg-type]
+    assert min(by_value, key=lambda key: value(by_value[key])) == "sgd"
+    path = reading.descent(SweepFolder(folder.path).job(list(by_value).index("adam")))
+    assert path is not None
+    steps = np.abs(np.diff(path[:, 0]))[:60]  # while the gradient falls to a fraction of its first value
     assert steps.max() < 0.101
     assert steps.min() > 0.05
 
 
 def test_the_last_lesson(holdfast: Callable[..., Ran]) -> None:
-    folder = ran(holdfast, "python train.py -m experiment=learning_rate")
-    found = results(folder)  # type: ignore[arg-type]
-    finished = {key: result for key, result in found.items() if result.status == "completed"}
+    folder = train(holdfast, "python train.py -m experiment=learning_rate")
+    by_value = results(folder)  # type: ignore[arg-type]
+    finished = {key: result for key, result in by_value.items() if result.status == "completed"}
     assert min(finished, key=lambda key: value(finished[key], "train/loss")) == "0.001"
-    told = json.loads((folder.path / "selection.json").read_text())
+    selection = json.loads((folder.path / "selection.json").read_text())
     page = TEXT.replace("\n", " ")
-    assert f"validation loss, {told['value']:.3f}, is flattered" in page
-    assert f"the test loss, {told['test']['test/loss']:.3f}, is not" in page
+    assert f"validation loss, {selection['value']:.3f}, is flattered" in page
+    assert f"the test loss, {selection['test']['test/loss']:.3f}, is not" in page
     model = Linear()
     model.load_state_dict(torch.load(folder.path / "model.pth", weights_only=True))
     assert float(model(torch.tensor([[2.0]])).detach()) == pytest.approx(-3 * 2 + 1, abs=0.5)

@@ -1,122 +1,244 @@
-"""The README is true to the letter: its commands run, its output is what they print, its links resolve."""
+"""Every page is true: its commands run and print what is shown, its links resolve, its lists are complete.
+
+The pages are README.md, CONTRIBUTING.md and docs/*.md. In a page, a block of `bash` holds commands; a block of `text`
+directly below it shows what the last of them prints; the sources above a command are saved under their names before it
+runs.
+"""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import yaml
 
+from docs.make import lessons
 from holdfast.cli.main import CONF
-from tests.conftest import ROOT
+from holdfast.config.schema import Config
+from tests import test_conf
+from tests.conftest import ROOT, Ran
+from tests.test_house import FLOORS, SOURCE
 
-TEXT = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.partition(" #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.splitlines()
+README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
+PAGES = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
+TEXTS = {page: page.read_text() for page in PAGES}
+SOURCES = dict(
+    source
+    for text in TEXTS.values()
+    for source in re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
+)
+RUN_ELSEWHERE = {shlex.join(["python", "train.py", *test_conf.command(path)]) for path in test_conf.FILES} | {
+    command for command, _ in lessons()
+}
+"""Commands that test_conf.py and test_course.py run."""
+
+
+class Example(NamedTuple):
+    """A command of a page."""
+
+    page: str
+    command: str
+    comment: str
+    """What stands behind it; one that counts jobs is part of what the command prints."""
+    shown: str
+    """What it prints; "" if the page does not show it."""
+
+
+def examples(page: Path) -> list[Example]:
+    """The commands of a page, those that are chained with && one by one."""
+    found = []
+    for block, shown in re.findall(r"```bash\n(.*?)```\n(?:\n```text\n(.*?)```)?", TEXTS[page], re.DOTALL):
+        lines = [(*map(str.strip, line.partition(" # ")[::2]),) for line in block.splitlines()]
+        single = [(command, comment) for line, comment in lines for command in line.split(" && ")]
+        found += [Example(page.name, *each, shown if each == single[-1] else "") for each in single]
+    return found
+
+
+EXAMPLES = [example for page in PAGES for example in examples(page)]
+RUN_HERE = [
+    example
+    for example in EXAMPLES
+    if example.command.startswith(("python train.py", "holdfast")) and example.command not in RUN_ELSEWHERE
 ]
-FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)```", TEXT, re.DOTALL))
 
 
 def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    words = [str(ROOT / word) if word == "train.py" else word for word in shlex.split(command)]
-    return subprocess.run([sys.executable, *words[1:]], cwd=cwd, capture_output=True, text=True, timeout=300)
+    program, *arguments = shlex.split(command)
+    script = [str(ROOT / arguments.pop(0))] if program == "python" else ["-m", "holdfast"]
+    return subprocess.run([sys.executable, *script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
-def steady(text: str) -> str:
+def without_times(text: str) -> str:
     """A text without dates and durations."""
     return re.sub(r"\d{4}-[\d_-]+", "DATE", re.sub(r"[\d.]+ s\)", "SECONDS)", text))
 
 
-def test_what_is_tested_is_there() -> None:
-    assert len(COMMANDS) >= 10
+def table(page: Path, heading: str) -> list[list[str]]:
+    """The cells of each row of the table below a heading, without the head of the table."""
+    section = re.split(r"\n##? ", TEXTS[page].partition(f"\n## {heading}\n")[2])[0]
+    rows = [re.split(r" *\| *", line.strip("| ")) for line in section.splitlines() if line.startswith("|")]
+    return rows[2:]
+
+
+def names(cell: str) -> list[str]:
+    """What stands in code style in a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# ------------------------------------------------------------------------------------------------ commands, outputs
+
+
+def test_pages_sources_and_commands_are_found() -> None:
+    assert len(PAGES) >= 10
     configs = ["my_conf/data/waves.yaml", "my_conf/model/ridge.yaml", "my_conf/model/sine.yaml"]
-    assert sorted(FILES) == ["mine.py", *configs, "ridge.py"]
+    assert sorted(SOURCES) == ["mine.py", *configs, "ridge.py"]
+    assert len(RUN_HERE) >= 15
+    outputs = sum(text.count("```text\n") for text in TEXTS.values())
+    assert outputs == sum(bool(example.shown) for example in EXAMPLES) >= 3, "an output without its command above"
 
 
-@pytest.mark.parametrize("command", [item for item in COMMANDS if item.startswith("python train.py")])
-def test_every_command_runs(command: str, tmp_path: Path) -> None:
-    for name, content in FILES.items():
+def test_no_command_stands_twice() -> None:
+    counts = Counter(example.command for example in EXAMPLES)
+    assert [command for command, count in counts.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("example", RUN_HERE, ids=lambda example: f"{example.page}: {example.command}")
+def test_a_command_runs_and_prints_what_is_shown(example: Example, tmp_path: Path) -> None:
+    for name, content in SOURCES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    if "NAME" in command:  # of a run or a sweep that was stopped
-        begun = (
-            "hydra.sweep.dir=outputs/sweeps/NAME lr=0.01,0.1" if "-m" in command else "hydra.run.dir=outputs/runs/NAME"
-        )
-        assert run(f"python train.py {'-m ' * ('-m' in command)}{begun}", tmp_path).returncode == 0
-        for last in ("result.json", "selection.json"):
-            for path in tmp_path.rglob(last):
+    if "NAME" in example.command:
+        create_folder(example.command, tmp_path)
+    done = run(example.command, tmp_path)
+    refused = "nothing was run" in example.shown
+    assert done.returncode == (2 if refused else 0), done.stderr
+    printed, silent = (done.stderr, done.stdout) if refused else (done.stdout, done.stderr)
+    assert silent == ""
+    if example.shown:
+        assert without_times(printed) == without_times(example.shown)
+    if "jobs:" in example.comment:
+        assert example.comment in printed
+
+
+def create_folder(command: str, cwd: Path) -> None:
+    """Create the run or sweep that a command names; one to resume lacks its last file."""
+    sweep = "sweeps/NAME" in command
+    arguments = "-m lr=0.01,0.1 hydra.sweep.dir=outputs/sweeps/NAME" if sweep else "hydra.run.dir=outputs/runs/NAME"
+    assert run(f"python train.py {arguments}", cwd).returncode == 0
+    if "resume" in command:
+        for name in ("result.json", "selection.json"):
+            for path in cwd.rglob(name):
                 path.unlink()
-    done = run(command, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    if "  # " in (line := next(line for line in TEXT.splitlines() if line.startswith(command))) and "jobs:" in line:
-        assert line.partition("  # ")[2].strip() in done.stdout, "what the comment says is what it prints"
 
 
-def test_the_two_commands_install_and_run_what_they_say() -> None:
-    chained = [item.split(" && ") for item in COMMANDS if "&&" in item]
-    assert chained == [
-        ["python -m pip install -c constraints.txt -e .", "python train.py lr=0.01"],
-        ['python -m pip install -c constraints.txt -e ".[dev]"', "python -m pytest -n auto"],
-    ]
+def test_the_commands_that_install_are_those_of_the_project() -> None:
+    install = "python -m pip install -c constraints.txt -e"
+    first, test = ([example.command for example in examples(page)][:2] for page in (README, CONTRIBUTING))
+    assert first == [f"{install} .", "python train.py lr=0.01"]
+    assert test == [f'{install} ".[dev]"', "python -m pytest -n auto"]
 
 
-def test_the_first_commands_output_is_as_shown(tmp_path: Path) -> None:
-    shown = re.findall(r"```text\n(best val/loss .*?)```", TEXT, re.DOTALL)[0]
-    printed = run("python train.py lr=0.01", tmp_path).stdout
-    assert steady(printed) == steady(shown)
+# ------------------------------------------------------------------------------------------------------------ links
 
 
-def test_the_sweeps_output_is_as_shown(tmp_path: Path) -> None:
-    shown = re.findall(r"```text\n(5 jobs: .*?)```", TEXT, re.DOTALL)[0]
-    printed = run("python train.py -m lr=0.0001,0.001,0.01,0.1,1", tmp_path).stdout
-    assert steady(printed) == steady(shown)
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_a_refusal_is_as_shown(tmp_path: Path) -> None:
-    command, shown = re.findall(r"```text\n\$ (.*?)\n(.*?)```", TEXT, re.DOTALL)[0]
-    done = run(command, tmp_path)
-    assert (done.returncode, done.stderr) == (2, shown)
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_resolves(page: Path) -> None:
-    text = page.read_text()
-    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
-    for link in (link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link):
-        target, _, heading = link.partition("#")
-        assert (page.parent / target).exists(), link
-        assert not heading or heading in headings, link
+    for link in (link for link in re.findall(r"\]\(([^)]+)\)", TEXTS[page]) if "://" not in link):
+        target, _, anchor = link.partition("#")
+        path = page.parent / target if target else page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
 
 
-def test_the_promises_name_tests_that_are_there() -> None:
-    text = (ROOT / "docs" / "reliability.md").read_text()
-    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text)
+def test_the_readme_is_short_and_lists_every_page() -> None:
+    assert len(TEXTS[README].splitlines()) <= 180
+    linked = {cell.partition("](")[2].rstrip(")") for cell, _ in table(README, "Documentation")}
+    assert linked == {page.relative_to(ROOT).as_posix() for page in PAGES if page != README}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_name_in_the_source_exists(page: Path) -> None:
+    for path in re.findall(r"`((?:src|tests|conf|benchmarks|docs|\.ci)(?:/[\w.]+)*)`", TEXTS[page]):
+        assert "NAME" in path or (ROOT / path).exists(), path
+    for name, path in re.findall(r"`(\w+)`\s(?:in|to|from)\s`([\w/]+\.py)`", TEXTS[page]):
+        assert name in defined(ROOT / path), f"{path} does not define {name}"
+
+
+def defined(path: Path) -> set[str]:
+    """The functions, classes and variables at the top of a module."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {ast.unparse(target) for target in node.targets}
+        elif isinstance(node, ast.AnnAssign):
+            found.add(ast.unparse(node.target))
+    return found
+
+
+def test_the_promises_name_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", TEXTS[DOCS / "reliability.md"])
     assert len(named) >= 12
     for file, test in named:
         assert f"def {test}" in (ROOT / "tests" / file).read_text(), (file, test)
 
 
-def test_the_folder_map_names_what_is_there() -> None:
-    tree = re.findall(r"```text\ntrain.py(.*?)```", TEXT, re.DOTALL)[0]
-    for name in re.findall(r"[\w]+\.py|\w+/", tree):
-        places = (ROOT / name, ROOT / "src" / name, ROOT / "src" / "holdfast" / name)
-        assert any(place.exists() for place in places), name
+# ------------------------------------------------------------------------------------------------------------ lists
+
+
+def test_the_drawing_names_every_package_from_the_top_down() -> None:
+    drawing = TEXTS[CONTRIBUTING].partition("src/holdfast/\n")[2].partition("```")[0]
+    drawn = re.findall(r"^  (\w+)  ", drawing, re.MULTILINE)
+    assert drawn == list(reversed(FLOORS))
+    packages = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert packages <= set(drawn)
+
+
+def test_the_tables_name_every_key_with_its_default() -> None:
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text())
+    defaults |= {group: name for entry in defaults["defaults"] if entry != "_self_" for group, name in entry.items()}
+    page = DOCS / "configuration.md"
+    shown = {}
+    for keys, values, _ in table(page, "Top-level keys") + table(page, "Groups"):
+        shown |= dict(zip(names(keys), names(values), strict=True))
+    assert shown.keys() == {field.name for field in dataclasses.fields(Config)} | {"experiment"}
+    assert {key: yaml.safe_load(value) for key, value in shown.items()} == {key: defaults[key] for key in shown}
 
 
 def test_the_table_names_every_option_of_every_group() -> None:
-    table = TEXT.partition("## Configuration")[2].partition("## ")[0]
-    rows = {
-        name: row
-        for row in table.splitlines()
-        for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
-    }
+    rows = {names(group)[0]: names(options) for group, _, options in table(DOCS / "configuration.md", "Groups")}
     for folder in CONF.iterdir():
         if folder.is_dir() and folder.name != "hydra":
-            for path in folder.glob("*.yaml"):
-                assert f"`{path.stem}`" in rows[folder.name], path
+            assert {path.stem for path in folder.glob("*.yaml")} <= set(rows[folder.name])
+
+
+def test_the_tables_name_every_file_that_is_left(holdfast: Callable[..., Ran], tmp_path: Path) -> None:
+    folder = holdfast("report=true", "epochs=2").folder.path
+    assert_lists("The folder of a run", folder)
+    holdfast("-m", "lr=0.01,0.1", "epochs=2", "sweep.keep=1", "hydra.sweep.dir=sweep")
+    assert_lists("The folder of a sweep", tmp_path / "sweep")
+
+
+def assert_lists(heading: str, folder: Path) -> None:
+    """Compare the first column of a table with the files in a folder."""
+    patterns = [name for file, _ in table(DOCS / "what_a_run_leaves.md", heading) for name in names(file)]
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not any(fnmatch(file, pattern) for file in files)] == []

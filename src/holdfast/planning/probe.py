@@ -17,7 +17,7 @@ from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.record.parameter_path import MOST_POINTS
-from holdfast.single.build import build_data, build_module, set_up
+from holdfast.single.build import build_data, build_module, build_trainer, set_up
 from holdfast.stacked.gradients import engine, on_device
 from holdfast.usercode.watch import UnstackableError, Watch
 
