@@ -373,3 +373,26 @@ def test_a_sweeps_folder_that_holds_files_is_refused(
     assert error.value.code == 2
     assert "hydra.sweep.dir" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_what_names_the_folder_of_its_run_gets_that_of_the_job(
+    launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", "logger=csv", "lr=0.01,0.02", "epochs=1", "report=false", f"hydra/launcher={launcher}"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "hydra.sweep.dir=sweep"])
+    assert exit_.value.code == 0
+    assert sorted(path.parent.name for path in Path().rglob("metrics.csv")) == ["0", "1"]
+
+
+def test_a_run_that_gets_another_folder_logs_to_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit_:
+            main(["logger=csv", "epochs=1"])
+        assert exit_.value.code == 0
+    folders = sorted(Path("outputs/runs").iterdir())
+    assert len(folders) == 2
+    assert sorted(path.parent for path in Path().rglob("metrics.csv")) == folders

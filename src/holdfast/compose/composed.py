@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import Container, DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from holdfast.config.job import FOLDER
 from holdfast.errors import ConfigError, Problem
 
 Plain = dict[str, Any]
@@ -88,15 +89,17 @@ class Base:
 
 @contextmanager
 def as_hydras(config: DictConfig) -> Iterator[None]:
-    """Let `${hydra:...}` find a configuration, and a folder in it that is claimed only later."""
+    """Let `${hydra:...}` find a configuration, with `FOLDER` for the folder, which is claimed only later."""
     previous = HydraConfig.instance().cfg
     with read_write(config.hydra.runtime):
-        config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir or ".").absolute())
+        config.hydra.runtime.output_dir = FOLDER
     HydraConfig.instance().set_config(config)
     try:
         yield
     finally:
         HydraConfig.instance().cfg = previous
+        with read_write(config.hydra.runtime):
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir or ".").absolute())
         OmegaConf.set_readonly(config.hydra, False)  # launchers still number their jobs in it
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.config.schema import Config
@@ -30,6 +32,29 @@ class JobSpec(NamedTuple):
     overrides: tuple[str, ...]
     config: Config
     config_hash: str
+
+
+FOLDER = "<folder of the run>"
+"""Stands, in a composed configuration, for the folder of its run, which is known only when the run starts."""
+
+
+def in_folder(config: Config, folder: Path) -> Config:
+    """A configuration whose run has a folder: the absolute path takes the place of `FOLDER`."""
+    path = str(folder.absolute())
+    changed = {name: _replaced(value, path) for name, value in vars(config).items() if FOLDER in repr(value)}
+    return dataclasses.replace(config, **changed) if changed else config
+
+
+def _replaced(value: Any, path: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(FOLDER, path)
+    if isinstance(value, dict):
+        return {key: _replaced(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, path) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.replace(value, **{key: _replaced(item, path) for key, item in vars(value).items()})
+    return value
 
 
 def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:

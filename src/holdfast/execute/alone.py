@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from holdfast.config.job import JobSpec
+from holdfast.config.job import JobSpec, in_folder
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.single import processes
 from holdfast.store.folders import Result, RunFolder
@@ -27,7 +27,7 @@ def train_run(job: JobSpec, folder: RunFolder, *, words: Sequence[str], progress
         from holdfast.single.trainer import train_one  # its imports read the environment
 
         return train_one(
-            job.config,
+            in_folder(job.config, folder.path),
             folder,
             overrides=list(job.overrides),
             config_hash=job.config_hash,

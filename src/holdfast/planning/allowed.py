@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from holdfast.config.job import FOLDER
 from holdfast.config.schema import Config
 from holdfast.model import Module
 from holdfast.single.isolation import GLOBAL_HOOKS
@@ -43,6 +44,9 @@ def check_settings(config: Config) -> None:
     for group in ("callbacks", "logger"):
         for name in getattr(config, group).extras:
             raise UnstackableError(f"{group}.{name} is called by a Trainer")
+    for group in ("data", "model", "optimizer", "scheduler"):
+        if FOLDER in repr(getattr(config, group)):
+            raise UnstackableError(f"{group} names the folder of its run")
     for key, neutral in _NEUTRAL.items():
         if getattr(config.trainer, key) != neutral:
             raise UnstackableError(f"trainer.{key} is the Trainer's")

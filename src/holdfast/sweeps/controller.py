@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.config.commands import resume_command
-from holdfast.config.job import JobSpec
+from holdfast.config.job import JobSpec, in_folder
 from holdfast.config.schema import Config
 from holdfast.errors import DeviceError, Problem, Stopped, in_a_line
 from holdfast.execute.work import Executor, Outcome, Progress, Work
@@ -175,7 +175,7 @@ class _Sweep:
             return None
         if selections is None or not resume.is_whole(self._folder, selections):
             return None
-        finished = Finished(rank(self._jobs(), self._configs[0].mode), selections)
+        finished = Finished(rank(self._ended_jobs(), self._configs[0].mode), selections)
         print(console.leaderboard(self._folder, finished, self._spec.flags))
         print("this sweep is finished; nothing was done")
         if self._configs[0].report is not False and not self._folder.page.exists():
@@ -205,7 +205,7 @@ class _Sweep:
         error = in_a_line(outcome)
         return Result("failed", list(job.overrides), job.config_hash, job.config.metric, error=error)
 
-    def _jobs(self) -> list[Job]:
+    def _ended_jobs(self) -> list[Job]:
         """Every job with its result."""
         return [
             Job(job.number, list(job.overrides), data, self._results[job.number])
@@ -216,21 +216,21 @@ class _Sweep:
         """Choose the winner, test it, report and print; returns the exit code."""
         from holdfast.sweeps.finish import finish
 
-        finished = finish(self._folder, self._jobs(), self._config_of, again=self._spec.test_again)
+        finished = finish(self._folder, self._ended_jobs(), self._config_of, again=self._spec.test_again)
         if self._configs[0].report is not False:
             self._report()
         print(console.leaderboard(self._folder, finished, self._spec.flags))
         return finished.exit_code
 
     def _config_of(self, number: int) -> Config:
-        return self._configs[number]
+        return in_folder(self._configs[number], self._folder.job(number).path)
 
     def _report(self) -> None:
         """Draw the report; a sweep whose report cannot be drawn is finished all the same."""
         try:
             from holdfast.report.write import report_sweep
 
-            report_sweep(self._folder, self._jobs(), self._config_of)
+            report_sweep(self._folder, self._ended_jobs(), self._config_of)
         except Exception as error:
             path = self._folder.path
             print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {path} tries again")
