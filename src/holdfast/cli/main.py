@@ -143,7 +143,8 @@ def report(words: list[str]) -> int:
     import argparse
 
     from holdfast.compose.recompose import Recall
-    from holdfast.store.folders import Result, RunFolder, SweepFolder
+    from holdfast.store.folders import RunFolder, SweepFolder
+    from holdfast.store.result import Result
 
     parser = argparse.ArgumentParser(prog="holdfast report", description=report.__doc__)
     parser.add_argument("folder", type=Path, help="such as outputs/sweeps/NAME or outputs/runs/NAME")

@@ -19,7 +19,8 @@ from holdfast.compose.loader import Composed, Loader
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, StorageError, in_a_line, is_out_of_memory
 from holdfast.planning.plan import Plan, Share, describe, plan
-from holdfast.store.folders import Result, SweepFolder
+from holdfast.store.folders import SweepFolder
+from holdfast.store.result import Result
 
 if TYPE_CHECKING:
     from holdfast.stacked.outputs import Jobs

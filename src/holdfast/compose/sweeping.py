@@ -20,8 +20,9 @@ from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, St
 from holdfast.planning.plan import Plan
 from holdfast.search.grid import words_of
 from holdfast.store.files import sweep_leftovers, write_json
-from holdfast.store.folders import Result, SweepFolder
+from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, held
+from holdfast.store.result import Result
 from holdfast.store.versions import code_of, versions
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job, job_name, rank

@@ -25,7 +25,8 @@ from holdfast.single.progress import Progress
 from holdfast.single.recorder import EventLogger, Recorder
 from holdfast.single.restore import find, go_on, restore
 from holdfast.store.files import digest, sweep_leftovers, write_json
-from holdfast.store.folders import Result, RunFolder, Status
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result, Status
 
 
 def train_one(

@@ -8,7 +8,8 @@ from typing import Any
 
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.errors import FolderError
-from holdfast.store.folders import Result, SweepFolder
+from holdfast.store.folders import SweepFolder
+from holdfast.store.result import Result
 
 Batch = tuple[int, list[list[str]]]
 """Jobs that a launcher is given together, with the number of the first."""
