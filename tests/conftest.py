@@ -13,7 +13,8 @@ import lightning.pytorch as pl
 import pytest
 
 from holdfast.cli.main import main
-from holdfast.store.folders import Result, RunFolder
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 

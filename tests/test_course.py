@@ -18,7 +18,8 @@ from docs.make import PAGE, figure, lessons
 from holdfast.cli.main import CONF
 from holdfast.model import Linear
 from holdfast.report import read as reading
-from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
 from tests.conftest import Ran
 
 TEXT = PAGE.read_text()

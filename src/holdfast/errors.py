@@ -1,13 +1,13 @@
-"""Every mistake a user can make, as an exception that knows its exit code.
+"""The exceptions for mistakes of the user, each with the exit code of the program.
 
-HoldfastError           one clean message, no traceback                          exit 1
-├── ConfigError         words or YAML that cannot work; nothing was written      exit 2
-│   └── DeviceError     an accelerator or a number of devices this machine lacks exit 2
-├── FolderError         a run's folder that is taken, or cannot be made          exit 2
-├── DataError           rows that nothing can be learnt from                     exit 1
-├── StorageError        a file that cannot be written                            exit 1
-├── CheckpointError     a checkpoint that cannot be read, or is not what it says exit 1
-└── SealedError         test rows were asked for outside of a test               exit 1
+HoldfastError           shown as one message, without a traceback                    exit 1
+├── ConfigError         invalid overrides or YAML; nothing was written               exit 2
+│   └── DeviceError     an accelerator or a number of devices this machine lacks     exit 2
+├── FolderError         the folder of a run is in use, or cannot be made             exit 2
+├── DataError           rows that a model cannot be trained on                       exit 1
+├── StorageError        a file cannot be written                                     exit 1
+├── CheckpointError     a checkpoint is missing, damaged, unsafe or of another model exit 1
+└── SealedError         test rows were requested while they are sealed               exit 1
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 
 class HoldfastError(Exception):
-    """Something the user can mend; the message says what was given, why it cannot work and what to type instead."""
+    """A mistake of the user; the message says what was given, why it cannot work and what to type instead."""
 
     exit_code = 1
 
@@ -29,7 +29,7 @@ class Problem:
     """One thing wrong with a configuration.
 
     Attributes:
-        word: what was given, as the user would type it: `lr=abc`.
+        word: what was given, as an override: `lr=abc`.
         lesson: why it cannot work and what to type instead.
     """
 
@@ -38,32 +38,37 @@ class Problem:
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the program; like Python's own KeyboardInterrupt it is no error that a job could have.
+    """A signal stopped the program. Like `KeyboardInterrupt` it is no `Exception`, so that no job fails with it.
 
     Args:
-        number: of the signal.
-        command: goes on with the work.
+        number: number of the signal.
+        command: the command that resumes the work.
 
     Attributes:
-        exit_code: 128 and the number of the signal, as a shell shows it.
+        exit_code: 128 plus the number of the signal, as in a shell.
     """
 
     def __init__(self, number: int, command: str | None = None) -> None:
         self.number, self.exit_code = number, 128 + number
-        on = f"nothing was concluded; to go on: {command}" if command else "nothing was concluded"
-        super().__init__(f"stopped by {signal.Signals(number).name}; {on}")
+        remedy = f"; to go on: {command}" if command else ""
+        super().__init__(f"stopped by {signal.Signals(number).name}; nothing was concluded{remedy}")
 
     @classmethod
     def of(cls, stop: BaseException, command: str | None = None) -> Stopped:
-        """What stopped the program, with the command that goes on with its work."""
+        """The signal behind an exception that stopped the program; SIGINT where there is none.
+
+        Args:
+            stop: the exception, which may have replaced a `Stopped`.
+            command: the command that resumes the work.
+        """
         cause: BaseException | None = stop
-        while cause is not None and not isinstance(cause, Stopped):  # Lightning raises an exit of its own instead
+        while cause is not None and not isinstance(cause, Stopped):  # Lightning replaces it by an exception of its own
             cause = cause.__context__
         return cls(cause.number if cause else signal.SIGINT, command)
 
 
 def in_a_line(error: BaseException) -> str:
-    r"""An error as one line of a table.
+    r"""An error as one line, as in a table.
 
     >>> in_a_line(ConfigError([Problem("lr=-1", "must be above 0")])), in_a_line(ValueError("no\nrows"))
     ('lr=-1: must be above 0', 'ValueError: no rows')
@@ -76,7 +81,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was not enough memory, of the processor or of an accelerator.
+    """Whether an error, or a cause of it, says that memory ran out on the processor or on an accelerator.
 
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("too many values"))
     (True, False)
@@ -85,17 +90,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     while cause is not None:
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
-        if isinstance(cause, RuntimeError) and any(text in str(cause).lower() for text in _NO_MEMORY):
+        if isinstance(cause, RuntimeError) and any(text in str(cause).lower() for text in _OUT_OF_MEMORY):
             return True
         cause = cause.__cause__
     return False
 
 
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
 
 
 class ConfigError(HoldfastError):
-    """A configuration that cannot work, with all that is wrong with it.
+    """An invalid configuration, with all of its problems.
+
+    Args:
+        problems: at least one problem.
 
     >>> print(ConfigError([Problem("lr=-1", "must be above 0")]))
     1 problem in the configuration; nothing was run.
@@ -117,44 +125,44 @@ class ConfigError(HoldfastError):
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
-        # exceptions travel between the processes of a launcher
+        # launchers send exceptions between processes
         return type(self), (self.problems,)
 
 
 class DeviceError(ConfigError):
-    """An accelerator, or a number of devices, that this machine does not have."""
+    """This machine lacks the accelerator or the number of devices."""
 
 
 class FolderError(HoldfastError):
-    """A run's folder is already taken, or cannot be made."""
+    """The folder of a run is in use, or cannot be made."""
 
     exit_code = 2
 
 
 class DataError(HoldfastError):
-    """Rows that nothing can be learnt from: an empty split, a shape that does not fit."""
+    """A model cannot be trained on the rows: a split is empty, or a shape does not fit."""
 
 
 class StorageError(HoldfastError):
-    """A file cannot be written: a full disk, a folder that is read-only."""
+    """A file cannot be written: the disk is full, or the folder is read-only."""
 
     @classmethod
     def of(cls, error: BaseException) -> StorageError | None:
-        """What an operating system says of its disks, as one of these; None of any other error."""
+        """A storage error for an `OSError` about a file among the causes of an error; None where there is none."""
         cause: BaseException | None = error
-        while cause is not None:  # logging, for one, raises an error of its own instead
-            if isinstance(cause, OSError) and cause.errno in _DISKS and cause.filename is not None:
+        while cause is not None:  # logging, for one, raises another error from it
+            if isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNOS and cause.filename is not None:
                 return cls(f"{cause.filename} cannot be written: {cause.strerror}.")
             cause = cause.__cause__
         return None
 
 
-_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 
 class CheckpointError(HoldfastError):
-    """A checkpoint is missing, torn, altered, unsafe, or of another model."""
+    """A checkpoint is missing, damaged, changed, unsafe, or of another model."""
 
 
 class SealedError(HoldfastError):
-    """Test rows were asked for while they are sealed."""
+    """Test rows were requested while they are sealed."""

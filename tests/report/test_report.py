@@ -21,7 +21,8 @@ from holdfast.model import Linear
 from holdfast.report import read as reading
 from holdfast.report.page import spread
 from holdfast.report.pictures import Picture, Pictures
-from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
 from holdfast.sweeps.rank import Job, rank
 from tests.conftest import Ran, command_line
 

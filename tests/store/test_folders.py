@@ -9,20 +9,21 @@ import pytest
 
 from holdfast.errors import FolderError
 from holdfast.store.files import finite, replacing, sweep_leftovers
-from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.lock import claim
+from holdfast.store.result import Result
 
 RESULT = Result(status="completed", overrides=[], config_hash="abc", metric="val/loss")
 
 
-def test_fifty_starts_in_the_same_second_get_fifty_folders(tmp_path: Path) -> None:
+def test_fifty_runs_started_in_the_same_second_get_fifty_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         claimed = list(pool.map(lambda _: claim(tmp_path / "a" / "now", chosen=False), range(50)))
     assert len(set(claimed)) == 50
     assert {path.name for path in claimed} == {"now", *(f"now_{number}" for number in range(2, 51))}
 
 
-def test_a_chosen_folder_with_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_chosen_folder_with_files_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(FolderError, match="already holds files"):
         claim(tmp_path, chosen=True)
@@ -33,13 +34,13 @@ def test_an_empty_chosen_folder_is_used(tmp_path: Path) -> None:
     assert claim(tmp_path, chosen=True) == tmp_path
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="file"):
         claim(tmp_path / "file" / "run", chosen=False)
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(RuntimeError), replacing(tmp_path / "a") as stream:
         stream.write(b"half")
@@ -47,7 +48,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
 
 
-def test_a_write_is_not_seen_before_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_is_visible_only_when_it_is_complete(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as stream:
         stream.write(b"new")
         stream.flush()
@@ -63,7 +64,7 @@ def finished(path: Path) -> RunFolder:
     return folder
 
 
-def test_finished_means_parsed_same_config_and_every_digest(tmp_path: Path) -> None:
+def test_a_run_is_finished_if_its_result_its_config_hash_and_all_digests_match(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     assert folder.finished("abc")
     assert not folder.finished("abd")
@@ -74,7 +75,7 @@ def test_finished_means_parsed_same_config_and_every_digest(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt", "result.json"])
-def test_a_missing_or_cut_file_is_not_finished(name: str, tmp_path: Path) -> None:
+def test_a_run_with_a_missing_or_cut_file_is_not_finished(name: str, tmp_path: Path) -> None:
     finished(tmp_path)
     whole = (tmp_path / name).read_bytes()
     for content in (b"", whole[:-2]):
@@ -84,12 +85,12 @@ def test_a_missing_or_cut_file_is_not_finished(name: str, tmp_path: Path) -> Non
     assert not RunFolder(tmp_path).finished("abc")
 
 
-def test_every_flipped_bit_of_a_file_is_found(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_file_is_detected(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     whole = folder.best.read_bytes()
-    for place in range(8 * len(whole)):
+    for bit in range(8 * len(whole)):
         flipped = bytearray(whole)
-        flipped[place // 8] ^= 1 << place % 8
+        flipped[bit // 8] ^= 1 << bit % 8
         folder.best.write_bytes(flipped)
         assert not folder.finished("abc")
 
@@ -144,7 +145,7 @@ def files_in(path: Path) -> set[str]:
     return {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
 
 
-def test_a_run_is_removed_with_its_folder_but_for_what_is_the_users(tmp_path: Path) -> None:
+def test_removing_a_run_keeps_the_files_of_the_user(tmp_path: Path) -> None:
     for number, names in enumerate((OURS, [*OURS, *THEIRS])):
         written(tmp_path / str(number), names)
     SweepFolder(tmp_path).drop(dict.fromkeys(range(3), RESULT))
@@ -153,14 +154,14 @@ def test_a_run_is_removed_with_its_folder_but_for_what_is_the_users(tmp_path: Pa
     assert len(SweepFolder(tmp_path).read_dropped()) == 3
 
 
-def test_a_run_that_begins_anew_removes_nothing_of_the_users(tmp_path: Path) -> None:
+def test_clearing_a_run_keeps_the_files_of_the_user(tmp_path: Path) -> None:
     written(tmp_path, [*OURS, *THEIRS])
     RunFolder(tmp_path).clear()
     assert set(THEIRS) <= files_in(tmp_path)
     assert RunFolder(tmp_path).curves() == [tmp_path / "events.out.tfevents.1.host.2.0"]
 
 
-def test_what_a_link_leads_to_is_not_removed(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_not_removed(tmp_path: Path) -> None:
     written(tmp_path / "elsewhere", ["config.yaml", "fit.png", "events.out.tfevents.1.host.2.0.holdfast"])
     (tmp_path / "0").mkdir()
     for name in (".hydra", "figures", "experiment"):

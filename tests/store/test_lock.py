@@ -26,7 +26,7 @@ def holder(path: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_folder_is_held_by_one_process_and_released_by_its_death(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_process_until_it_dies(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         with pytest.raises(FolderError, match=f"process {process.pid} on {socket.gethostname()}"), held(tmp_path):
             pass
@@ -37,7 +37,7 @@ def test_a_folder_is_held_by_one_process_and_released_by_its_death(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_left_half_written_is_removed(tmp_path: Path) -> None:
+def test_partial_files_and_folders_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".best.ckpt.123.part").write_bytes(b"half")
     (tmp_path / ".7.123.part").mkdir()
     (tmp_path / ".7.123.part" / "best.ckpt").write_bytes(b"half")
@@ -47,7 +47,7 @@ def test_what_was_left_half_written_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
-def test_of_many_that_want_a_folder_each_has_it_alone(tmp_path: Path) -> None:
+def test_only_one_of_many_processes_has_the_lock_at_a_time(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from holdfast.store.lock import held\n"
         "from holdfast.errors import FolderError\n"
@@ -67,7 +67,7 @@ def test_of_many_that_want_a_folder_each_has_it_alone(tmp_path: Path) -> None:
     assert [log.read_text() for log in logs] == ["well"] * 4
 
 
-def test_a_folder_with_nothing_but_a_dead_lock_can_be_claimed(tmp_path: Path) -> None:
+def test_a_folder_with_only_the_lock_of_a_dead_process_can_be_claimed(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
         process.kill()
     time.sleep(0.05)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.store.folders import Result
+from holdfast.store.result import Result
 from holdfast.sweeps.rank import Job, rank
 
 

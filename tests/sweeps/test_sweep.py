@@ -20,7 +20,8 @@ import torch
 from holdfast.cli.main import main
 from holdfast.data import Line
 from holdfast.store.files import digest
-from holdfast.store.folders import Result, SweepFolder
+from holdfast.store.folders import SweepFolder
+from holdfast.store.result import Result
 from tests.conftest import ROOT
 
 MODULES = """

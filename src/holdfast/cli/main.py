@@ -15,7 +15,7 @@ from holdfast.single.signals import deferred, listen
 
 if TYPE_CHECKING:
     from holdfast.config.schema import Config
-    from holdfast.store.folders import Result
+    from holdfast.store.result import Result
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"

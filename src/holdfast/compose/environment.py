@@ -15,7 +15,7 @@ from holdfast.compose.loader import Loader
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError
 from holdfast.execute.work import Outcome
-from holdfast.store.folders import Result
+from holdfast.store.result import Result
 
 
 class RunEnvironment:

@@ -30,8 +30,9 @@ from holdfast.search.grid import unlisted
 from holdfast.single import processes
 from holdfast.single.startup import prepare
 from holdfast.store.files import write_json
-from holdfast.store.folders import Result, RunFolder
+from holdfast.store.folders import RunFolder
 from holdfast.store.lock import await_leader, claim, held
+from holdfast.store.result import Result
 from holdfast.store.versions import versions
 
 log = logging.getLogger(__name__)

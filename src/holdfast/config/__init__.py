@@ -1,1 +1,1 @@
-"""What a configuration may hold: its keys, their types and ranges, and the check."""
+"""The configuration: its schema, the check against it, and the specification of a job."""

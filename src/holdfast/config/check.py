@@ -1,4 +1,4 @@
-"""Hold a composed configuration against the schema, and find everything that is wrong with it at once."""
+"""Check a composed configuration against the schema, and report all of its problems together."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from holdfast.config.conversion import Wrong, fit
+from holdfast.config.conversion import convert
 from holdfast.config.options import OPTIONS
 from holdfast.config.rules import conflicts
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 
-_EXTRAS = "extras"  # the field that takes a group's further entries, each with a `_target_` of the user's own
+_EXTRAS = "extras"
+"""The field of a group for further entries of the user, each with a `_target_`."""
+
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+Lessons = dict[str, str]
+"""What is wrong, by the full key, such as `optimizer.lr`."""
 
 Cache = dict[str, Any]
 """Checked top-level values by the text of key and value, such as `lr=0.1`; 1, 1.0 and True have different texts."""
@@ -32,32 +37,31 @@ def validate(
         origin: the same with interpolations as written, so that a mistake in `lr` is reported once and not again for
             every key that follows it.
         groups: config groups that the schema lacks: the user's own, which may hold anything.
-        cache: filled here; top-level values that it holds are not checked again. Most jobs of a sweep share most.
+        cache: filled here; top-level values in it are not checked again. The jobs of a sweep share most values.
 
     Raises:
         ConfigError: with every problem of the configuration.
     """
     cache = {} if cache is None else cache
     schema = _hints(Config)
-    problems: dict[str, str] = {}
-    fields, new = {}, {}
+    lessons: Lessons = {}
+    typed, unchecked = {}, {}
     for key, value in values.items():
-        if key in schema or key not in groups:
-            text = f"{key}={value!r}"
-            if text in cache:
-                fields[key] = cache[text]
-            else:
-                new[key] = text
-    checked = _check_fields(Config, {key: values[key] for key in new}, "", problems, fields)
-    if not problems:
-        problems = conflicts(fields | checked)
+        text = f"{key}={value!r}"
+        if text in cache:
+            typed[key] = cache[text]
+        elif key in schema or key not in groups:
+            unchecked[key] = text
+    checked = _check_fields(Config, {key: values[key] for key in unchecked}, "", lessons, typed)
+    if lessons:
+        lessons = {key: lesson for key, lesson in lessons.items() if not _follows(_select(origin, key), lessons)}
     else:
-        problems = {key: lesson for key, lesson in problems.items() if not _follows(_select(origin, key), problems)}
-    if problems:
-        raise ConfigError([Problem(word(key, _select(values, key)), lesson) for key, lesson in problems.items()])
-    for key, text in new.items():
-        fields[key] = cache[text] = _build(schema[key], checked[key])
-    return Config(**fields)
+        lessons = conflicts(typed | checked)
+    if lessons:
+        raise ConfigError([Problem(word(key, _select(values, key)), text) for key, text in lessons.items()])
+    for key, text in unchecked.items():
+        typed[key] = cache[text] = _build(schema[key], checked[key])
+    return Config(**typed)
 
 
 def word(key: str, value: Any) -> str:
@@ -72,38 +76,38 @@ def word(key: str, value: Any) -> str:
     return f"{key}={shown}"
 
 
-def key_of(typed: str) -> str:
-    """The key of a word as the user typed it.
+def key_of(override: str) -> str:
+    """The key of an override.
 
     >>> key_of("++optimizer.momentum=0.9"), key_of("~scheduler")
     ('optimizer.momentum', 'scheduler')
     """
-    return typed.lstrip("+~").partition("=")[0]
+    return override.lstrip("+~").partition("=")[0]
 
 
-def did_you_mean(given: str, known: Iterable[str], path: str = "") -> str:
-    """The nearest known name, as the end of a sentence, or all of them where none is near.
+def did_you_mean(given: str, names: Iterable[str], path: str = "") -> str:
+    """The valid name nearest to a misspelt one, as the end of a sentence, or all valid names where none is near.
 
     Args:
         given: what was typed.
-        known: the names there are.
-        path: what stands before the name. A top-level key may also be meant for one of the groups.
+        names: the valid names.
+        path: what stands before the name. Without a path, the key of a group may be meant.
 
     >>> did_you_mean("adma", ["adam", "sgd"])
     'did you mean adam?'
     >>> did_you_mean("momentum", ["lr", "seed"])
     'did you mean optimizer.momentum?'
     """
-    names = sorted(map(str, known))
-    near = difflib.get_close_matches(given, names, n=1)
+    valid = sorted(map(str, names))
+    near = difflib.get_close_matches(given, valid, n=1)
     if not near and not path:
-        near = [full for full in _grouped() if full.rpartition(".")[2] == given][:1]
-    return f"did you mean {path}{near[0]}?" if near else f"there is {', '.join(names)}"
+        near = [key for key in _keys_of_options() if key.rpartition(".")[2] == given][:1]
+    return f"did you mean {path}{near[0]}?" if near else f"there is {', '.join(valid)}"
 
 
 @cache
-def _grouped() -> tuple[str, ...]:
-    """Every key of the groups that ship with Holdfast, with its group."""
+def _keys_of_options() -> tuple[str, ...]:
+    """Every key of the options that ship with Holdfast, with its group."""
     groups = {"holdfast.data": "data", "holdfast.model": "model", "torch.optim.lr_scheduler": "scheduler"}
     return tuple(
         f"{groups.get(target.rpartition('.')[0], 'optimizer')}.{field.name}"
@@ -113,7 +117,11 @@ def _grouped() -> tuple[str, ...]:
 
 
 def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that may stand under a path, with their types; none where they are the user's own to choose.
+    """The keys that the schema allows under a path, with their types; none where the user may choose any.
+
+    Args:
+        path: path of a group, such as `callbacks.divergence`; empty for the top level.
+        values: the configuration, which holds the `_target_` of each group.
 
     >>> keys_under("callbacks.divergence", {})
     {'threshold': <class 'float'>}
@@ -131,14 +139,14 @@ def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_mapping(path: str, values: Mapping[str, Any]) -> bool:
-    """Whether the value at a path is one mapping, or none, to be replaced whole, such as `data.outliers`."""
+    """Whether the value at a path is a single mapping that is replaced as a whole, such as `data.outliers`."""
     above, _, key = path.rpartition(".")
     hint = keys_under(above, values).get(key) if above else None
     return dict in {get_origin(part) for part in (hint, *get_args(hint))}
 
 
 def is_in_option(path: str) -> bool:
-    """Whether a path lies inside a group whose option is a class, where an option of the user's own has any keys.
+    """Whether a path lies inside a group whose options are classes: an option of the user's may have any keys.
 
     >>> is_in_option("data.outliers"), is_in_option("data"), is_in_option("callbacks.mine")
     (True, False, False)
@@ -161,65 +169,72 @@ def _build(cls: Any, value: Any) -> Any:
 
 
 def _check_fields(
-    cls: type, values: Mapping[str, Any], path: str, problems: dict[str, str], beside: Iterable[str] = ()
+    cls: type, values: Mapping[str, Any], path: str, lessons: Lessons, present: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Check every key under a path, but for those beside them; returns the values as the schema's types."""
+    """Convert every value under a path; keys that are `present` elsewhere are not missing here."""
+    metadata = {field.name: field.metadata for field in fields(cls)}
     hints = {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}
-    own = {field.name: field.metadata for field in fields(cls)}
-    checked: dict[str, Any] = {_EXTRAS: {}} if _EXTRAS in own else {}
+    checked: dict[str, Any] = {_EXTRAS: {}} if _EXTRAS in metadata else {}
     for key, value in values.items():
         full = f"{path}{key}"
         if key == "_target_":
             checked[key] = value
-        elif key not in hints:
-            if _EXTRAS in own and isinstance(value, Mapping) and "_target_" in value:
-                checked[_EXTRAS][key] = value
-            else:
-                problems[full] = f"no such key; {did_you_mean(str(key), hints, path)}"
-        elif is_dataclass(hints[key]):
-            checked[key] = _check_group(hints[key], value, full, problems)
-        elif cls is Config and get_origin(hints[key]) is dict:
-            checked[key] = _check_option(key, value, problems)
+        elif key in hints:
+            checked[key] = _check_value(hints[key], metadata[key], value, full, lessons)
+        elif _EXTRAS in metadata and isinstance(value, Mapping) and "_target_" in value:
+            checked[_EXTRAS][key] = value
         else:
-            fitted = fit(value, hints[key], own[key])
-            if isinstance(fitted, Wrong):
-                problems[full] = f"{fitted.lesson} ({own[key]['meaning']})"
-            checked[key] = fitted
-    # an option may leave keys to the defaults of its class, as a file of the user's own does
-    for key in () if "_target_" in values else hints.keys() - values.keys() - set(beside):
-        problems[f"{path}{key}"] = f"is missing ({own[key]['meaning']})"
+            lessons[full] = f"no such key; {did_you_mean(str(key), hints, path)}"
+    # a file of the user's may leave keys of an option to the defaults of its class
+    for key in () if "_target_" in values else hints.keys() - values.keys() - set(present):
+        lessons[f"{path}{key}"] = f"is missing ({metadata[key]['meaning']})"
     return checked
 
 
-def _check_group(cls: type, value: Any, path: str, problems: dict[str, str]) -> Any:
+def _check_value(hint: Any, metadata: Mapping[str, Any], value: Any, path: str, lessons: Lessons) -> Any:
+    """Convert one value, or all values of a group."""
+    if is_dataclass(hint):
+        return _check_group(hint, value, path, lessons)
+    if get_origin(hint) is dict:  # only top-level fields have this type: the groups whose options are classes
+        return _check_option(path, value, lessons)
+    try:
+        return convert(value, hint, metadata)
+    except ValueError as error:
+        lessons[path] = f"{error} ({metadata['meaning']})"
+        return value
+
+
+def _check_group(cls: Any, value: Any, path: str, lessons: Lessons) -> Any:
+    """Convert the values of a group that has one class."""
     if isinstance(value, Mapping):
-        return _check_fields(cls, value, f"{path}.", problems)
-    problems[path] = f"is a group of keys: {', '.join(f'{path}.{key}' for key in _hints(cls))}"
+        return _check_fields(cls, value, f"{path}.", lessons)
+    lessons[path] = f"is a group of keys: {', '.join(f'{path}.{key}' for key in _hints(cls))}"
     return value
 
 
-def _check_option(key: str, value: Any, problems: dict[str, str]) -> Any:
-    """Check a group whose option is known by its `_target_`; an option of the user's own is left as it is."""
+def _check_option(group: str, value: Any, lessons: Lessons) -> Any:
+    """Convert the values of a group whose class is named by `_target_`; a class of the user's may take anything."""
     if not isinstance(value, Mapping) or "_target_" not in value:
-        problems[key] = "is a group: its YAML file must name a class as _target_"
+        lessons[group] = "is a group: its YAML file must name a class as _target_"
         return value
     target = value["_target_"]
-    if target is None and key == "scheduler":
+    if target is None and group == "scheduler":
         return value
     if not isinstance(target, str):
-        problems[f"{key}._target_"] = "must name a class, as module.Class"
+        lessons[f"{group}._target_"] = "must name a class, as module.Class"
         return value
     cls = OPTIONS.get(target)
-    return _check_fields(cls, value, f"{key}.", problems) if cls else value
+    return _check_fields(cls, value, f"{group}.", lessons) if cls else value
 
 
 def _select(values: Mapping[str, Any], path: str) -> Any:
+    """The value at a path; None where there is none."""
     node: Any = values
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
+    for key in path.split("."):
+        node = node.get(key) if isinstance(node, Mapping) else None
     return node
 
 
-def _follows(raw: Any, problems: Mapping[str, str]) -> bool:
-    """Whether a value only repeats another key that is told of already."""
-    return isinstance(raw, str) and any(reference in problems for reference in _REFERENCE.findall(raw))
+def _follows(raw: Any, lessons: Lessons) -> bool:
+    """Whether a value, as written, only repeats a key that is reported already."""
+    return isinstance(raw, str) and any(reference in lessons for reference in _REFERENCE.findall(raw))

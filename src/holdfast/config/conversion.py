@@ -1,4 +1,4 @@
-"""A value as the type that the schema asks for, or what would fit instead."""
+"""Convert one value to the type that the schema gives it, and describe what that type allows."""
 
 from __future__ import annotations
 
@@ -6,60 +6,85 @@ import difflib
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any, Literal, Union, get_args, get_origin
 
-
-@dataclass(frozen=True)
-class Wrong:
-    """A value that does not fit; `lesson` says what would."""
-
-    lesson: str
+_UNIONS = (Union, types.UnionType)
+_UNBOUNDED: dict[str, Any] = {"above": None, "least": None, "most": None}
 
 
-def fit(value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
-    """The value as the type the schema asks for, or what is wrong with it."""
-    fitted = _convert(value, hint)
-    if isinstance(fitted, Wrong):
-        return Wrong(f"must be {describe(hint, bounds)}{_nearest(value, hint)}")
-    if isinstance(fitted, (int, float)) and not isinstance(fitted, bool):
-        above, least, most = bounds["above"], bounds["least"], bounds["most"]
-        if (
-            not math.isfinite(fitted)
-            or (above is not None and fitted <= above)
-            or (least is not None and fitted < least)
-            or (most is not None and fitted > most)
-        ):
-            return Wrong(f"must be {describe(hint, bounds)}")
-    lesson = bounds["check"](fitted) if bounds["check"] and fitted is not None else None
-    return Wrong(lesson) if lesson else fitted
+def convert(value: Any, hint: Any, bounds: Mapping[str, Any]) -> Any:
+    """A value as the type of its field: whole numbers become floats where floats are expected, text never a number.
+
+    Args:
+        value: a plain value, as read from YAML or from an override.
+        hint: type of the field.
+        bounds: metadata of the field, see `options.setting`.
+
+    Raises:
+        ValueError: the value does not fit; the message says what would.
+
+    >>> convert(1, float, {"above": 0, "least": None, "most": None, "check": None})
+    1.0
+    """
+    try:
+        converted = _convert(value, hint)
+    except (ValueError, OverflowError):
+        raise ValueError(f"must be {describe(hint, bounds)}{_nearest(value, hint)}") from None
+    is_number = isinstance(converted, (int, float)) and not isinstance(converted, bool)
+    if is_number and not _is_in_range(converted, bounds):
+        raise ValueError(f"must be {describe(hint, bounds)}")
+    if bounds["check"] and converted is not None and (lesson := bounds["check"](converted)):
+        raise ValueError(lesson)
+    return converted
 
 
 def _convert(value: Any, hint: Any) -> Any:
+    """A value as a type; raises a ValueError without a message where it does not fit."""
     origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        # an exact match comes first, so that 2 stays a whole number where `int | float` is asked for
-        options = [_convert(value, part) for part in sorted(inner, key=lambda part: part is float)]
-        return next((option for option in options if not isinstance(option, Wrong)), Wrong(""))
-    if origin is Literal:
-        return value if value in inner and not isinstance(value, bool) else Wrong("")
-    if origin is list:
-        items = [_convert(item, inner[0]) for item in value] if isinstance(value, list) else [Wrong("")]
-        return Wrong("") if any(isinstance(item, Wrong) for item in items) else items
-    if origin is dict:
-        pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
-        made = {_convert(key, inner[0]): _convert(item, inner[1]) for key, item in pairs}
-        return Wrong("") if any(isinstance(part, Wrong) for pair in made.items() for part in pair) else made
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if origin in _UNIONS:
+        # float comes last, so that 2 stays a whole number where `int | float` is expected
+        for part in sorted(inner, key=lambda part: part is float):
+            with suppress(ValueError, OverflowError):
+                return _convert(value, part)
+    elif origin is Literal:
+        if value in inner and not isinstance(value, bool):
+            return value
+    elif origin is list:
+        if isinstance(value, list):
+            return [_convert(item, inner[0]) for item in value]
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return {_convert(key, inner[0]): _convert(item, inner[1]) for key, item in value.items()}
+    elif hint is float and type(value) in (int, float):  # bool is a subclass of int
         return float(value)
-    exact = (hint is type(None) and value is None) or (hint is not type(None) and type(value) is hint)
-    return value if exact else Wrong("")
+    elif type(value) is hint:
+        return value
+    raise ValueError
+
+
+def _is_in_range(number: float, bounds: Mapping[str, Any]) -> bool:
+    above, least, most = bounds["above"], bounds["least"], bounds["most"]
+    return (
+        abs(number) < math.inf  # False for NaN
+        and (above is None or number > above)
+        and (least is None or number >= least)
+        and (most is None or number <= most)
+    )
 
 
 def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
-    """What a value may be, in words: `a number above 0`."""
+    """What a field allows, in English.
+
+    Args:
+        hint: type of the field.
+        bounds: metadata of the field, see `options.setting`.
+
+    >>> describe(float | None, {"above": 0, "least": None, "most": None})
+    'a number above 0 or null'
+    """
     origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         return " or ".join(describe(part, bounds) for part in inner)
     if origin is Literal:
         return " or ".join(", ".join(map(str, inner)).rsplit(", ", 1))
@@ -68,20 +93,19 @@ def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
     if origin is dict:
         return "a mapping, as {0:20.0}"
     names = {bool: "true or false", str: "text", type(None): "null", int: "a whole number", float: "a number"}
-    if hint not in (int, float):
-        return names[hint]
-    ends = [f"above {bounds['above']:g}"] if bounds["above"] is not None else []
-    ends += [f"from {bounds['least']:g}"] if bounds["least"] is not None else []
-    ends += [f"to {bounds['most']:g}"] if bounds["most"] is not None else []
-    return " ".join([names[hint], *ends]) + (" on" if ends and ends[-1].startswith("from") else "")
+    return f"{names[hint]}{_range(bounds) if hint in (int, float) else ''}"
 
 
-_UNBOUNDED: dict[str, Any] = {"above": None, "least": None, "most": None}
+def _range(bounds: Mapping[str, Any]) -> str:
+    """The range of a number: ` above 0`, ` from 1 on`, ` from 0 to 1`."""
+    prepositions = {"above": "above", "least": "from", "most": "to"}
+    ends = [f" {word} {bounds[key]:g}" for key, word in prepositions.items() if bounds[key] is not None]
+    return "".join(ends) + (" on" if ends and ends[-1].startswith(" from") else "")
 
 
 def _nearest(value: Any, hint: Any) -> str:
-    """The nearest of the words allowed, where the value is nearly one of them."""
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    words = [str(item) for part in parts if get_origin(part) is Literal for item in get_args(part)]
-    near = difflib.get_close_matches(str(value), words, n=1, cutoff=0.3)
+    """A hint at the name that a value resembles, where the field allows names."""
+    parts = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+    names = [str(item) for part in parts if get_origin(part) is Literal for item in get_args(part)]
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.3)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,7 +1,7 @@
 """The options of the groups that ship with Holdfast: their keys, types, ranges and meanings.
 
-An option is known by its `_target_`; one whose `_target_` is not in `OPTIONS` is the user's own and brings its own
-keys.
+An option is a class, named by its `_target_`. A `_target_` that is not in `OPTIONS` names a class of the user's, which
+may take any keys.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def setting(
         above: the value must be greater than this.
         least: the smallest value allowed.
         most: the largest value allowed.
-        check: says what is wrong with a value, or None.
+        check: returns what is wrong with a value, or None.
     """
     return field(metadata={"meaning": meaning, "above": above, "least": least, "most": most, "check": check})
 
 
 def option(target: str) -> Callable[[type[T]], type[T]]:
-    """Register the keys that the group option with this `_target_` takes."""
+    """Register a dataclass as the keys of the option with this `_target_`."""
 
     def register(cls: type[T]) -> type[T]:
         OPTIONS[target] = cls
@@ -54,7 +54,7 @@ def option(target: str) -> Callable[[type[T]], type[T]]:
 
 @dataclass
 class _Rows:
-    """What every data module of ours takes."""
+    """Keys of every data module that ships with Holdfast."""
 
     batch_size: int | Literal["full"] = setting("rows per iteration; follows the top-level batch_size", least=1)
     order_seed: int = setting("seed of the row order; follows the top-level seed", least=0)
@@ -90,15 +90,14 @@ class LinearData(_Rows):
 
 
 ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
-"""Keys of a data group that say in what order rows are visited, not which rows there are."""
-
+"""Keys of a data group that set the order in which rows are visited, not which rows there are."""
 
 UNKNOWN_ROWS = "unknown rows of "
-"""Begins the digest of validation rows that could not be made, since the data module raised."""
+"""Prefix of the digest of validation rows where the data module raised an exception."""
 
 
 def source(data: Mapping[str, Any]) -> str:
-    """What tells whether two data groups have the same rows, in whichever order they are visited.
+    """A text that is equal for two data groups exactly when their keys describe the same rows, in any order.
 
     >>> source({"noise": 0.1, "batch_size": 1}) == source({"batch_size": 5, "noise": 0.1})
     True
@@ -135,7 +134,7 @@ class MLPModel:
 
 @dataclass
 class _Optimizer:
-    """What every optimizer takes."""
+    """Keys of every optimizer."""
 
     lr: float = setting("learning rate; follows the top-level lr", above=0)
     weight_decay: float = setting("L2 penalty on the parameters", least=0)

@@ -1,24 +1,25 @@
-"""What a value must be beyond its type and range, and which values cannot work together.
+"""Rules beyond the type and the range of a value, and rules about values that cannot work together.
 
-A rule of one value returns what is wrong with it, or None.
+A rule about one value returns what is wrong with it, or None.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
 
 def fractions(value: list[float]) -> str | None:
-    """Shares of train, validation and test rows."""
+    """Three shares of the rows: train, validation and test."""
     if len(value) == 3 and all(part > 0 for part in value) and abs(sum(value) - 1) < 1e-9:
         return None
     return "must be three positive numbers that sum to 1: train, validation and test"
 
 
 def outliers(value: dict[int | str, float]) -> str | None:
-    """Rows and ranges of rows."""
+    """Keys are row numbers, or ranges such as `50:55`."""
     for rows in value:
         first, colon, last = str(rows).partition(":")
         if not (first.isdecimal() and (not colon or (last.isdecimal() and int(first) < int(last)))):
@@ -27,19 +28,19 @@ def outliers(value: dict[int | str, float]) -> str | None:
 
 
 def betas(value: list[float]) -> str | None:
-    """Decays of running means."""
+    """Two decay rates."""
     if len(value) == 2 and all(0 <= beta < 1 for beta in value):
         return None
     return "must be two numbers in [0, 1)"
 
 
 def widths(value: list[int]) -> str | None:
-    """Units of layers."""
+    """Every layer has a unit."""
     return None if all(width > 0 for width in value) else "must be whole numbers of 1 or more"
 
 
 def devices(value: Any) -> str | None:
-    """Devices by number."""
+    """A list of devices names each device once."""
     if not isinstance(value, list):
         return None
     fits = value and all(number >= 0 for number in value) and len(set(value)) == len(value)
@@ -47,7 +48,7 @@ def devices(value: Any) -> str | None:
 
 
 def strategy(value: str) -> str | None:
-    """A way to train on several devices; one whose processes are forked or spawned keeps what it learnt to itself.
+    """No strategy that forks or spawns processes: their results are lost when they end.
 
     >>> strategy("ddp_fork_find_unused_parameters_true")
     'trains in processes whose results are lost; use trainer.strategy=ddp_find_unused_parameters_true'
@@ -58,22 +59,22 @@ def strategy(value: str) -> str | None:
 
 
 def steps(value: int) -> str | None:
-    """A number of iterations, or no limit."""
+    """A positive number of iterations, or -1."""
     return None if value == -1 or value > 0 else "must be 1 or more, or -1 for no limit"
 
 
 def share(value: float) -> str | None:
-    """Batches, as a number or a share."""
+    """A share is at most 1."""
     return "must be a whole number, or a share up to 1.0" if isinstance(value, float) and value > 1 else None
 
 
 def duration(value: str) -> str | None:
-    """Days, hours, minutes and seconds."""
+    """Days, hours, minutes and seconds, as DD:HH:MM:SS."""
     return None if re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", value) else "must be DD:HH:MM:SS, as 00:01:30:00"
 
 
 def count(start: float, stop: float, step: float) -> int:
-    """How many values there are from start by step below stop, as `torch.arange` counts them.
+    """Number of values of `torch.arange(start, stop, step)`: `ceil((stop - start) / step)`, free of rounding errors.
 
     >>> count(-3.0, 3.0, 0.1), count(-3.0, 3.0, 0.85)
     (60, 8)
@@ -81,33 +82,49 @@ def count(start: float, stop: float, step: float) -> int:
     return ceil(round((stop - start) / step, 9))  # 6 / 0.1 is 60.00000000000001
 
 
-def conflicts(config: dict[str, Any]) -> dict[str, str]:
-    """Keys whose values are fine alone but cannot work together, each with the reason.
+def conflicts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys whose values are valid alone but cannot work together.
 
     Args:
         config: a resolved configuration whose single values have been checked.
+
+    Returns:
+        What is wrong, by key.
     """
-    found = {}
-    optimizer = config["optimizer"]
-    if optimizer["_target_"] == "torch.optim.SGD" and optimizer.get("nesterov"):
-        if not optimizer.get("momentum"):
-            found["optimizer.nesterov"] = "needs momentum: add optimizer.momentum=0.9"
-        elif optimizer.get("dampening"):
-            found["optimizer.nesterov"] = "needs optimizer.dampening=0"
-    data = config["data"]
-    if data["_target_"] == "holdfast.data.Line":
-        rows = count(data["start"], data["stop"], data["step"])
-        if rows < 1:
-            found["data.stop"] = f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"
-            return found
-        for key in data["outliers"] or ():
-            if int(str(key).partition(":")[2] or int(key) + 1) > rows:
-                found["data.outliers"] = (
-                    f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}; "
-                    "give others, or none with data.outliers={}"
-                )
-    if data["_target_"] == "holdfast.data.Linear":
-        for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
-            if data["rows"] * fraction < 1:
-                found.setdefault("data.fractions", f"leaves no {split} rows out of data.rows={data['rows']}")
-    return found
+    lessons: dict[str, str] = {}
+    for group in ("optimizer", "data"):
+        rule = _CONFLICTS.get(config[group]["_target_"])
+        lessons |= rule(config[group]) if rule else {}
+    return lessons
+
+
+def _sgd(optimizer: Mapping[str, Any]) -> dict[str, str]:
+    if not optimizer.get("nesterov"):
+        return {}
+    if not optimizer.get("momentum"):
+        return {"optimizer.nesterov": "needs momentum: add optimizer.momentum=0.9"}
+    return {"optimizer.nesterov": "needs optimizer.dampening=0"} if optimizer.get("dampening") else {}
+
+
+def _line(data: Mapping[str, Any]) -> dict[str, str]:
+    rows = count(data["start"], data["stop"], data["step"])
+    if rows < 1:
+        return {"data.stop": f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"}
+    for key in data["outliers"] or ():
+        if int(str(key).partition(":")[2] or int(key) + 1) > rows:
+            return {
+                "data.outliers": f"row {key} lies beyond the {rows} training rows, 0 to {rows - 1}; "
+                "give others, or none with data.outliers={}"
+            }
+    return {}
+
+
+def _linear(data: Mapping[str, Any]) -> dict[str, str]:
+    for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
+        if data["rows"] * fraction < 1:
+            return {"data.fractions": f"leaves no {split} rows out of data.rows={data['rows']}"}
+    return {}
+
+
+_CONFLICTS = {"torch.optim.SGD": _sgd, "holdfast.data.Line": _line, "holdfast.data.Linear": _linear}
+"""The rule of each option whose values can contradict each other, by `_target_`."""

@@ -1,7 +1,7 @@
-"""What may stand in a configuration: every key, its type, its range and what it means.
+"""The schema of a configuration: every key, its type, its range and its meaning.
 
-The values themselves live in conf/, one file per group option; no default is written here. What the options of the
-groups `data`, `model`, `optimizer` and `scheduler` take stands in `options.py`.
+The values are in conf/, one file for each option of a group; the schema has no defaults. The keys of the options of
+`data`, `model`, `optimizer` and `scheduler` are in `options.py`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from holdfast.config.options import setting
 
 @dataclass
 class Divergence:
-    """When a run is called diverged."""
+    """When a run counts as diverged."""
 
     threshold: float = setting("a loss above this, in size, ends the run", above=0)
 
 
 @dataclass
 class EarlyStopping:
-    """When a run that no longer improves ends."""
+    """When a run ends because it no longer improves."""
 
     patience: int | None = setting("epochs without improvement before the end; null never ends early", least=1)
     min_delta: float = setting("smallest change that counts as improvement", least=0)
@@ -32,7 +32,7 @@ class EarlyStopping:
 
 @dataclass
 class Callbacks:
-    """What watches the run. Further entries with a `_target_` are Lightning callbacks of the user's own."""
+    """Callbacks of the run. Further entries with a `_target_` are Lightning callbacks of the user."""
 
     divergence: Divergence = setting("")
     early_stopping: EarlyStopping = setting("")
@@ -41,7 +41,7 @@ class Callbacks:
 
 @dataclass
 class Trainer:
-    """What passes through to `lightning.pytorch.Trainer`, and one key of ours."""
+    """Arguments of `lightning.pytorch.Trainer`, and `full_train_loss`, which Holdfast adds."""
 
     full_train_loss: bool = setting("measure train/loss over all training rows each epoch")
     strategy: str = setting("how several devices work together", check=rules.strategy)
@@ -65,7 +65,7 @@ class Trainer:
 
 @dataclass
 class Sweep:
-    """How a sweep is trained, and what it leaves behind."""
+    """How a sweep is trained, and which folders it keeps."""
 
     keep: int | Literal["all"] = setting("folders of jobs to keep: those of the best, or all", least=1)
     max_stack: int | None = setting("most jobs trained as one program; null lets memory decide", least=1)
@@ -73,7 +73,7 @@ class Sweep:
 
 @dataclass
 class Logger:
-    """Where metrics go. Further entries with a `_target_` are Lightning loggers of the user's own."""
+    """Loggers of metrics. Further entries with a `_target_` are Lightning loggers of the user."""
 
     tensorboard: bool = setting("write an event file for TensorBoard")
     extras: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ PRECISIONS = Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", 
 
 @dataclass
 class Config:
-    """Everything a run needs to know. Groups whose option has a `_target_` stay plain mappings."""
+    """The configuration of a run. The groups whose options are classes (`_target_`) stay plain mappings."""
 
     lr: float = setting("learning rate", above=0)
     batch_size: int | Literal["full"] = setting("rows per iteration; full is batch gradient descent", least=1)

@@ -10,7 +10,8 @@ from typing import Any
 from holdfast.config.job import JobSpec
 from holdfast.errors import StorageError, in_a_line, is_out_of_memory
 from holdfast.execute.work import Environment, Outcome, Progress, Work
-from holdfast.store.folders import Result, RunFolder
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result
 
 Place = Callable[[int, Mapping[str, bytes], Result], Result]
 """Writes the folder of a job that was trained in a stack, from its number, its files and its result."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from holdfast.config.job import JobSpec
-from holdfast.store.folders import Result
+from holdfast.store.result import Result
 
 Outcome = Result | Exception
 """How a job ended, or the error because of which it left no result."""

@@ -20,7 +20,8 @@ from holdfast.record.history import Rules, Snapshot, Trace
 from holdfast.record.parameter_path import as_file
 from holdfast.record.resume_point import KEY, Place, state
 from holdfast.store.files import replacing
-from holdfast.store.folders import Result, RunFolder, Status
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result, Status
 from holdfast.store.versions import versions
 
 SECONDS_BETWEEN_WRITES = 5.0

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
 from holdfast.sweeps.finish import Finished, row
 from holdfast.sweeps.rank import Job, Ranking, job_name, swept_keys
 

@@ -25,7 +25,8 @@ from holdfast.record.checkpoint import load
 from holdfast.report.rows import Sample, sample
 from holdfast.single.build import build_data, build_module, set_up
 from holdfast.single.isolation import isolated
-from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job
 

@@ -12,7 +12,8 @@ from holdfast.report.pictures import Pictures
 from holdfast.report.read import ConfigOf
 from holdfast.report.style import png
 from holdfast.store.files import replacing
-from holdfast.store.folders import Result, RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job, Ranking, rank

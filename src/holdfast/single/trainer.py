@@ -27,7 +27,8 @@ from holdfast.single.recorder import Recorder
 from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
 from holdfast.single.targets import instantiate
 from holdfast.store.files import digest, sweep_leftovers
-from holdfast.store.folders import Result, RunFolder, Status
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result, Status
 from holdfast.store.test_ledger import TestLedger
 
 

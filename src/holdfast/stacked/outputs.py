@@ -19,7 +19,8 @@ from holdfast.stacked.checkpoint_form import Snapshots
 from holdfast.stacked.inputs import Members
 from holdfast.stacked.loop import Stack
 from holdfast.stacked.template import Marks, Template
-from holdfast.store.folders import Result, RunFolder, Status
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result, Status
 from holdfast.store.versions import versions
 
 _BYTES = 1 << 26  # of records held at a time

@@ -1,1 +1,1 @@
-"""What lies on disk: names of files, results, locks, digests."""
+"""Files and folders on disk: their names, results, locks and digests."""

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, as JSON, with digests."""
+"""Write files atomically, as JSON, and compute their digests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from holdfast.errors import StorageError
 _ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call
 
 HALF_WRITTEN = ".part"
-"""Ends the name of what is not whole yet."""
+"""Suffix of files and folders that are not complete yet."""
 
 _FILE_PART = re.compile(rf"\..+\.\d+{re.escape(HALF_WRITTEN)}", re.DOTALL)
 _FOLDER_PART = re.compile(rf"\.\d+\.\d+{re.escape(HALF_WRITTEN)}")
@@ -27,7 +27,17 @@ _FOLDER_PART = re.compile(rf"\.\d+\.\d+{re.escape(HALF_WRITTEN)}")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file beside its name and rename it when it is whole, so that no reader ever sees half of it."""
+    """Write a file under a temporary name and rename it when it is complete, so that readers never see a part of it.
+
+    Args:
+        path: the file to write or replace.
+
+    Yields:
+        A binary stream; the file is flushed to disk and renamed after the block.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}{HALF_WRITTEN}")
     try:
         with part.open("wb") as stream:
@@ -49,9 +59,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sweep_leftovers(path: Path) -> None:
-    """Remove what an earlier process left half written in a folder; nobody else may be writing there.
+    """Remove partial files and folders that an earlier process left; no other process may write there meanwhile.
 
-    A file is one of ours by its name, `.NAME.PROCESS.part`; a folder that is not whole is that of a numbered job.
+    Only the names that Holdfast gives are removed: files `.NAME.PROCESS.part`, and folders `.NUMBER.PROCESS.part` of
+    jobs.
     """
     for part in path.glob(f".*{HALF_WRITTEN}"):
         if part.is_dir() and not part.is_symlink():
@@ -62,13 +73,15 @@ def sweep_leftovers(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all; what is not finite becomes null."""
+    """Write a value as JSON, atomically; numbers that are not finite become null."""
     with replacing(path) as stream:
         stream.write(as_json(value))
 
 
 def as_json(value: Any) -> bytes:
-    """A value as JSON, a line for each key, and for each entry of a list of mappings; not finite is null.
+    """A value as JSON, with a line for each key and for each entry of a list of mappings.
+
+    Numbers that are not finite become null.
 
     >>> print(as_json({"lr": float("nan"), "jobs": [{"a": 1}, {"a": 2}]}).decode(), end="")
     {
@@ -81,12 +94,12 @@ def as_json(value: Any) -> bytes:
     """
     try:
         return f"{_lines(value)}\n".encode()
-    except ValueError:  # something in it is not finite, which is rare, and takes long to look for
+    except ValueError:  # a number is not finite, which is rare: `finite` is slower than the encoder
         return f"{_lines(finite(value))}\n".encode()
 
 
 def as_line(value: Any) -> bytes:
-    """A value as JSON in one line; not finite is null.
+    """A value as JSON in one line; numbers that are not finite become null.
 
     >>> as_line({"lr": float("nan")}).decode().strip()
     '{"lr": null}'
@@ -110,7 +123,7 @@ def _lines(value: Any, indent: str = "") -> str:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """The SHA-256 of a file, in hex."""
     with path.open("rb") as stream:
         sha256 = hashlib.sha256()
         while chunk := stream.read(1 << 20):
@@ -119,18 +132,18 @@ def digest(path: Path) -> str:
 
 
 def write_new(path: str, content: bytes) -> None:
-    """Write a file that is not there yet, by its path as text: of thousands of files, a Path takes half of the time."""
+    """Write a new file; raises where it exists. The path is text: for thousands of files `Path` doubles the time."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file, left) :]
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
     finally:
         os.close(file)
 
 
 def sync(path: Path) -> None:
-    """Wait until all that was written to the file system of a folder lies on its disk."""
+    """Flush the file system of a folder to disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -143,7 +156,7 @@ def sync(path: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """The same containers with None for every number that is not finite.
+    """A copy of nested mappings and lists with None for every number that is not finite.
 
     >>> finite({"val/loss": float("nan"), "epoch": 3})
     {'val/loss': None, 'epoch': 3}

@@ -1,4 +1,4 @@
-"""Whose a folder is: claiming a new one, and holding one while working in it."""
+"""Claim a new folder, and lock a folder while a process works in it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from holdfast.store.files import sweep_leftovers
 from holdfast.store.folders import RunFolder
 
 LONGEST_WAIT = 60.0
-"""Seconds that the processes of one launch may start apart."""
+"""Longest time to wait for the first process of a launch, in seconds."""
 
 
 def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
-    """Make a folder that no other run has.
+    """Make a folder that no other run uses.
 
     Args:
-        path: the folder wanted.
-        chosen: whether the user named it. A name of ours that is taken gets _2, _3 and so on, so that two
-            starts in the same second never share a folder; a name the user chose is never changed.
-        key: the key that names it.
+        path: the preferred folder.
+        chosen: whether the user chose its name, which is then never changed. A default name that is taken gets
+            the suffix _2, _3 and so on, so that two runs started in the same second never share a folder.
+        key: the key of the configuration that names the folder, for messages.
+
+    Returns:
+        The folder that was made.
 
     Raises:
-        FolderError: the user's folder already holds files, or the folder cannot be made.
+        FolderError: the folder that the user chose already holds files, or the folder cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,16 +58,16 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
 
 @contextmanager
 def held(path: Path, launch: str = "") -> Iterator[None]:
-    """Be the only process that works in a folder; what an earlier one left half written is removed.
+    """Lock a folder for this process, and remove partial files of earlier ones.
 
-    The lock is the operating system's, so that a process that was killed holds nothing.
+    The operating system owns the lock and releases it when the process dies.
 
     Args:
         path: the folder.
-        launch: the name of the launch whose other processes wait for this one.
+        launch: name of the launch whose other processes wait for this one, see `await_leader`.
 
     Raises:
-        FolderError: another process works there; the message says which.
+        FolderError: another process has locked the folder; the message names it.
     """
     while True:
         lock = os.open(path / RunFolder.LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -74,9 +77,9 @@ def held(path: Path, launch: str = "") -> Iterator[None]:
             holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
             os.close(lock)
             raise FolderError(f"{path} is in use by {holder}; nothing was run. Wait for it, or stop it.") from None
-        if _is_still(path / RunFolder.LOCK, lock):
+        if _is_same_file(path / RunFolder.LOCK, lock):
             break
-        os.close(lock)  # the one before removed it right after we had opened it
+        os.close(lock)  # the previous holder removed the file after this process had opened it
     try:
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}{_suffix(launch)}".encode(), 0)
@@ -89,14 +92,18 @@ def held(path: Path, launch: str = "") -> Iterator[None]:
 
 
 def await_leader(path: Path, launch: str) -> None:
-    """Wait until the first process of a launch holds a folder and has begun its run there.
+    """Wait until the first process of a launch has locked a folder and started its run there.
+
+    Args:
+        path: the folder.
+        launch: name of the launch.
 
     Raises:
-        FolderError: that did not happen in time.
+        FolderError: this did not happen within `LONGEST_WAIT`.
     """
-    latest = time.monotonic() + LONGEST_WAIT
+    deadline = time.monotonic() + LONGEST_WAIT
     while not (RunFolder(path).begun.exists() and _holder(path).endswith(_suffix(launch))):
-        if time.monotonic() > latest:
+        if time.monotonic() > deadline:
             raise FolderError(
                 f"{path}: the first process of {launch} has begun no run there within {LONGEST_WAIT:.0f} s; "
                 "what that process printed says why. This one did nothing."
@@ -115,9 +122,9 @@ def _holder(path: Path) -> str:
         return ""
 
 
-def _is_still(path: Path, opened: int) -> bool:
-    """Whether a path names the file that was opened."""
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    """Whether a path still names the file with this descriptor."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(opened))
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""The versions of what decides the numbers, without importing it."""
+"""The versions of the packages that affect the numbers, read without importing them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ PACKAGES = ("torch", "lightning", "hydra-core")
 
 @cache
 def versions() -> dict[str, str]:
-    """Of Python, and of the packages that decide the numbers."""
-    return {"holdfast": __version__, "python": platform.python_version(), **{name: _of(name) for name in PACKAGES}}
+    """Versions of Holdfast, of Python, and of the packages that affect the numbers, by name."""
+    return {
+        "holdfast": __version__,
+        "python": platform.python_version(),
+        **{name: _version_of(name) for name in PACKAGES},
+    }
 
 
 def changed(before: Mapping[str, str]) -> list[str]:
-    """What is of another version now, as a line each.
+    """A line for each package whose version differs from a recorded one.
+
+    Args:
+        before: the recorded versions, see `versions`.
 
     >>> changed({**versions(), "torch": "1.0"})[0].startswith("torch was 1.0 and is ")
     True
@@ -34,7 +41,12 @@ def changed(before: Mapping[str, str]) -> list[str]:
 
 
 def code_of(targets: Iterable[str]) -> dict[str, str]:
-    """The sha256 of the file of each imported module that a `_target_` names, those of installed packages left out.
+    """The SHA-256 of each file of the user's that defines a configured class, in hex, by the name of its module.
+
+    Modules of installed packages, and modules that are not imported, are left out.
+
+    Args:
+        targets: values of `_target_`, such as `torch.optim.SGD`.
 
     >>> code_of(["torch.optim.SGD", "holdfast.data.Line"])
     {}
@@ -50,7 +62,7 @@ def code_of(targets: Iterable[str]) -> dict[str, str]:
 
 
 def _module_of(target: str) -> str:
-    """The longest part of a `_target_` that is an imported module.
+    """The longest prefix of a `_target_` that is an imported module; empty where none is.
 
     >>> _module_of("torch.optim.SGD")
     'torch.optim'
@@ -61,7 +73,7 @@ def _module_of(target: str) -> str:
     return name
 
 
-def _of(name: str) -> str:
+def _version_of(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -16,8 +16,9 @@ from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
 from holdfast.single.startup import import_training
 from holdfast.store.files import sweep_leftovers, write_json
-from holdfast.store.folders import Result, SweepFolder
+from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, held
+from holdfast.store.result import Result
 from holdfast.store.versions import code_of, versions
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job, job_name, rank

@@ -11,7 +11,7 @@ from typing import Literal
 
 from holdfast.config.check import key_of
 from holdfast.config.options import UNKNOWN_ROWS
-from holdfast.store.folders import Result
+from holdfast.store.result import Result
 
 
 @dataclass(frozen=True)

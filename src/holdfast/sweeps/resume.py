@@ -9,7 +9,8 @@ from typing import Any
 from holdfast.config.job import JobSpec
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.errors import FolderError
-from holdfast.store.folders import Result, SweepFolder
+from holdfast.store.folders import SweepFolder
+from holdfast.store.result import Result
 
 
 def read(folder: SweepFolder) -> dict[str, Any]:
