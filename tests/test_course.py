@@ -17,7 +17,7 @@ import torch
 from docs.make import PAGE, figure, lessons
 from holdfast.cli.main import CONF
 from holdfast.model import Linear
-from holdfast.report import read as reading
+from holdfast.report import read
 from holdfast.store.folders import Result, RunFolder, SweepFolder
 from tests.conftest import Ran
 
@@ -62,7 +62,7 @@ def test_every_command_draws_its_pictures(command: str, pictures: list[str], hol
 
 def results(folder: SweepFolder) -> dict[str, Result]:
     """The results of a sweep over one key, by its value."""
-    jobs = reading.jobs_of(folder)
+    jobs = read.jobs_of(folder)
     key = next(iter(jobs[0].given))
     return {job.given[key]: job.result for job in jobs}
 
@@ -88,7 +88,7 @@ def test_batch_gradient_descent_is_the_equation(holdfast: Callable[..., Ran]) ->
         w, b = w - 0.1 * 2 * np.mean(error * x), b - 0.1 * 2 * np.mean(error)
     last = torch.load(folder.path / "last.ckpt", weights_only=True)["state_dict"]
     np.testing.assert_allclose([float(part) for part in last.values()], [w, b], rtol=1e-5)
-    way = reading.descent(RunFolder(folder.path))
+    way = read.parameter_path(RunFolder(folder.path))
     assert way is not None
     assert way.shape == (16, 2)
 
@@ -99,7 +99,7 @@ def test_stochastic_and_mini_batch_need_fewer_passes(holdfast: Callable[..., Ran
     assert f"the validation loss is {value(batch):.2f}, not yet" in " ".join(TEXT.split())
     assert value(sgd) < 0.013 < value(batch)
     assert value(mini) < 0.013
-    losses = reading.curves(holdfast("experiment=sgd").folder, ["val/loss"])["val/loss"][1]
+    losses = read.curves(holdfast("experiment=sgd").folder, ["val/loss"])["val/loss"][1]
     assert f"epoch the validation loss is {losses[0]:.2f}, after two {losses[1]:.3f}" in TEXT.replace("\n", " ")
 
 
@@ -143,7 +143,7 @@ def test_adam_moves_by_its_rate(holdfast: Callable[..., Ran]) -> None:
     folder = ran(holdfast, "python train.py -m experiment=optimizers")
     found = results(folder)  # type: ignore[arg-type]
     assert min(found, key=lambda key: value(found[key])) == "sgd"
-    way = reading.descent(SweepFolder(folder.path).job(list(found).index("adam")))
+    way = read.parameter_path(SweepFolder(folder.path).job(list(found).index("adam")))
     assert way is not None
     steps = np.abs(np.diff(way[:, 0]))[:60]  # while the slope falls to a fraction of what it was
     assert steps.max() < 0.101

@@ -125,7 +125,7 @@ def task(config: DictConfig) -> Any:
     if ranks.present().rank == 0 and not job:
         if checked.report is True:
             try:
-                from holdfast.report.write import report_run
+                from holdfast.report.create import report_run
 
                 report_run(folder, result, checked)
             except Exception as error:  # takes nothing away from a run that is finished
@@ -155,8 +155,8 @@ def report(words: list[str]) -> int:
         raise FolderError(f"{asked.folder} holds neither a sweep (sweep.json) nor a finished run (result.json).")
     recall = Recall(CONF, ["--config-dir", asked.config_dir] if asked.config_dir else [])
     import_training()
+    from holdfast.report.create import report_run, report_sweep
     from holdfast.report.read import jobs_of
-    from holdfast.report.write import report_run, report_sweep
 
     def config_of(ended: Result) -> Config | None:
         composed = recall(ended.overrides, ended.config_hash)

@@ -243,7 +243,7 @@ class Sweep:
     def _report(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
         """Draw the report; one that cannot be drawn takes nothing away from a sweep that is finished."""
         try:
-            from holdfast.report.write import report_sweep
+            from holdfast.report.create import report_sweep
 
             report_sweep(folder, jobs, self.config_of)
         except Exception as error:
