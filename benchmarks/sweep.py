@@ -1,6 +1,6 @@
-"""python benchmarks/sweep.py: sweeps of 5 to 10,000 jobs over a single run, and what a job costs beside its training.
+"""python benchmarks/sweep.py: sweeps of 5 to 10,000 jobs relative to a single run, and the overhead of a job.
 
-Whole processes, in turn, all files of all jobs written, but for 10,000 jobs, of which the ten best folders are kept.
+Whole processes in alternation. All files of all jobs are written, but of 10,000 jobs the ten best folders.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ from holdfast.compose.sweeping import Sweep
 
 JOBS = 50
 ROUNDS = 5
-WORDS = [f"lr=range(1,{JOBS + 1})", "batch_size=5", "epochs=1"]
-
-
+OVERRIDES = [f"lr=range(1,{JOBS + 1})", "batch_size=5", "epochs=1"]
 PROCESSES = 5
 BATCHES = "batch_size=1,5,20,full"
 SWEEPS = {
@@ -45,22 +43,25 @@ SWEEPS = {
     1000: ["-m", "experiment=stacked_1000"],
     10000: ["-m", "lr=logspace(1e-4,1,500)", BATCHES, "seed=range(5)", "sweep.keep=10"],
 }
-"""The words of a sweep, by its number of jobs; below zero one by one."""
+"""The arguments of a sweep by its number of jobs; a negative number means one by one."""
 
 
 def processes() -> None:
     """Print the wall time of each sweep, and its ratio to a single run."""
     train = Path(__file__).resolve().parents[1] / "train.py"
     times: dict[int, list[float]] = {jobs: [] for jobs in SWEEPS}
-    # nothing is removed until the end: making folders is slow for a while after thousands were deleted
+    # folders are removed at the end: after thousands are deleted, making folders is slow for a while
     with tempfile.TemporaryDirectory() as root:
         for number in range(PROCESSES):
-            for jobs, words in SWEEPS.items():
+            for jobs, arguments in SWEEPS.items():
                 folder = Path(root, f"{jobs}_{number}")
                 folder.mkdir()
                 began = time.perf_counter()
                 subprocess.run(
-                    [sys.executable, train, *words, "report=false"], cwd=folder, stdout=subprocess.DEVNULL, check=True
+                    [sys.executable, train, *arguments, "report=false"],
+                    cwd=folder,
+                    stdout=subprocess.DEVNULL,
+                    check=True,
                 )
                 times[jobs].append(time.perf_counter() - began)
     seconds = {jobs: statistics.median(values) for jobs, values in times.items()}
@@ -76,20 +77,26 @@ def processes() -> None:
 
 
 def empty(config: DictConfig) -> None:
-    """The task."""
+    """Do nothing: the task of an empty job."""
 
 
 def prepared(loader_class: Callable[[ConfigSearchPath], ConfigLoaderImpl], sweeper: str) -> tuple[Hydra, DictConfig]:
-    """Hydra with one loader or the other, and the configuration of the sweep."""
+    """Set up Hydra with a config loader and a sweeper; return it and the configuration of the sweep."""
     GlobalHydra.instance().clear()
     hydra = Hydra("train", loader_class(create_config_search_path(f"file://{CONF}")))
     GlobalHydra.instance().initialize(hydra)
-    words = [*WORDS, f"hydra/sweeper={sweeper}", "hydra/launcher=basic", "hydra.sweep.dir=sweep", "hydra.mode=MULTIRUN"]
-    return hydra, hydra.config_loader.load_configuration("config", words, RunMode.MULTIRUN)
+    overrides = [
+        *OVERRIDES,
+        f"hydra/sweeper={sweeper}",
+        "hydra/launcher=basic",
+        "hydra.sweep.dir=sweep",
+        "hydra.mode=MULTIRUN",
+    ]
+    return hydra, hydra.config_loader.load_configuration("config", overrides, RunMode.MULTIRUN)
 
 
 def hydras_sweep() -> float:
-    """Seconds a job: composed for checking, composed again for running, run."""
+    """Return Hydra's seconds per job: composed for the check, composed again for the run, run."""
     hydra, config = prepared(ConfigLoaderImpl, "basic")
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
     sweeper = Plugins.instance().instantiate_sweeper(hydra_context=context, task_function=empty, config=config)
@@ -99,7 +106,7 @@ def hydras_sweep() -> float:
 
 
 def our_sweep() -> float:
-    """Seconds a job: checked, composed, run by the same launcher."""
+    """Return our seconds per job: checked, composed, run by the same launcher."""
     hydra, config = prepared(Loader, "holdfast")
     assert isinstance(hydra.config_loader, Loader)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
@@ -111,28 +118,28 @@ def our_sweep() -> float:
 
 
 def hydras_composing() -> float:
-    """Seconds a job for composing twice, as Hydra does."""
+    """Return the seconds per job for composing twice, as Hydra does."""
     hydra, config = prepared(ConfigLoaderImpl, "basic")
     began = time.perf_counter()
     for job in range(1, JOBS + 1):
         for _ in range(2):
-            hydra.config_loader.load_sweep_config(config, [f"lr={job}", *WORDS[1:]])
+            hydra.config_loader.load_sweep_config(config, [f"lr={job}", *OVERRIDES[1:]])
     return (time.perf_counter() - began) / JOBS
 
 
 def our_composing() -> float:
-    """Seconds a job for checking and composing, the first composition of the groups among them."""
+    """Return the seconds per job for checking and composing, including the first composition of the groups."""
     hydra, config = prepared(Loader, "holdfast")
     assert isinstance(hydra.config_loader, Loader)
     began = time.perf_counter()
     sweep = Sweep(hydra.config_loader, config, None, list(config.hydra.overrides.task))
-    for words in sweep.jobs:
-        hydra.config_loader.load_sweep_config(config, words)
+    for overrides in sweep.jobs:
+        hydra.config_loader.load_sweep_config(config, overrides)
     return (time.perf_counter() - began) / JOBS
 
 
 def main() -> None:
-    """Print the table of sweeps, then milliseconds a job of each part, alternating, and the ratios."""
+    """Print the times of sweeps, then milliseconds per job of composing and launching, and the ratios."""
     processes()
     version.setbase("1.3")
     cases = (hydras_sweep, our_sweep, hydras_composing, our_composing)
@@ -144,10 +151,10 @@ def main() -> None:
                 times[case.__name__].append(case())
                 os.chdir(CONF)
     ms = {name: 1e3 * statistics.median(values) for name, values in times.items()}
-    for kind, whole in (("sweep", "an empty job, whole"), ("composing", "of it, composing and checking")):
+    for kind, name in (("sweep", "an empty job"), ("composing", "checking and composing a job")):
         ours, theirs = ms[f"our_{kind}"], ms[f"hydras_{kind}"]
-        print(f"{whole:<30} {ours:6.1f} ms over Hydra's {theirs:6.1f} ms = {ours / theirs:.2f}")
-    print(f"target for composing: at most 3 ms a job; {JOBS} jobs, medians of {ROUNDS}")
+        print(f"{name:<30} {ours:6.1f} ms over Hydra's {theirs:6.1f} ms = {ours / theirs:.2f}")
+    print(f"target for composing: at most 3 ms per job; {JOBS} jobs, medians of {ROUNDS}")
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class RegressionRows:
         >>> x = torch.tensor([[0.0], [1.0], [2.0]])
         >>> rows = RowSample(x, 2 * x + 1, "")
         >>> exact = RegressionRows(rows, rows).least_squares()
-        >>> round(exact.weight[0], 6), round(exact.bias, 6)
+        >>> round(float(exact.weight[0]), 6), round(exact.bias, 6)
         (2.0, 1.0)
         """
         x, y = self.train.x.double(), self.train.y.double()
