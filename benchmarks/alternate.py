@@ -1,4 +1,4 @@
-"""Whole processes timed in turn, A B A B, so that a drift of the machine's speed hits both alike."""
+"""Times two commands in alternation, A B A B, so that changes in the machine's speed affect both."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 
 
 def ratio(command: Sequence[str], baseline: Sequence[str], runs: int = 7) -> tuple[float, float, float]:
-    """Wall time of a command over that of a baseline.
+    """Measure the wall time of a command relative to a baseline.
 
     Args:
-        command, baseline: the two programs and their arguments, run in an empty folder each time.
-        runs: counted runs of each, after one that is not counted.
+        command, baseline: the two command lines; each run starts in an empty folder.
+        runs: measured runs of each, after one warm-up run.
 
     Returns:
-        The median of the ratios pair by pair, and the median seconds of the command and of the baseline.
+        The median ratio of the pairs, and the median seconds of the command and of the baseline.
     """
     pairs = [(_seconds(command), _seconds(baseline)) for _ in range(runs + 1)][1:]
     first, second = zip(*pairs, strict=True)

@@ -1,4 +1,4 @@
-"""python benchmarks/cold_run.py: what a command costs from the shell, over the imports it cannot do without."""
+"""python benchmarks/cold_run.py: wall time of commands from the shell, relative to the imports that they need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CASES = (
 
 
 def main() -> None:
-    """Print a line a case."""
+    """Print one line per command."""
     for name, command, base, baseline, target in CASES:
         measured, seconds, base_seconds = ratio(command, baseline)
         print(f"{name:<32} {seconds:.2f} s over {base} {base_seconds:.2f} s = {measured:.2f} (target {target:g})")

@@ -1,10 +1,10 @@
-"""python benchmarks/fit.py: 600 iterations of the course's data, over loops of plain torch that do the same updates."""
+"""python benchmarks/fit.py: a fit of 600 iterations, relative to loops of plain torch with the same updates."""
 
 from __future__ import annotations
 
 import gc
 
-gc.disable()  # as holdfast itself starts
+gc.disable()  # as at the start of holdfast
 
 import logging
 import statistics
@@ -29,13 +29,13 @@ RUNS = 15
 
 
 def complete() -> None:
-    """Lightning's Trainer with validation, checkpoints, TensorBoard and result.json: `python train.py lr=0.01`."""
+    """Fit with Lightning's Trainer, validation, checkpoints, TensorBoard and result.json: `train.py lr=0.01`."""
     with tempfile.TemporaryDirectory() as folder:
         train_one(CONFIG, RunFolder(Path(folder)), overrides=[], config_hash="")
 
 
 def course_loop() -> None:
-    """The course's loop: a DataLoader that collates row by row, and each iteration's loss kept as a number."""
+    """Train as the course does: a DataLoader that collates row by row; the loss of each iteration is stored."""
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     loader = DataLoader(ROWS, batch_size=1, shuffle=True)
@@ -50,7 +50,7 @@ def course_loop() -> None:
 
 
 def slice_loop() -> None:
-    """The leanest loop: rows in this run's order are gathered once an epoch, and no loss is kept."""
+    """Train with the shortest loop: rows are gathered once per epoch, and no loss is stored."""
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for epoch in range(10):
@@ -63,7 +63,7 @@ def slice_loop() -> None:
 
 
 def main() -> None:
-    """Print the time of each, and the ratios."""
+    """Print the median time of each loop, and the ratios."""
     loops: tuple[Callable[[], None], ...] = (complete, course_loop, slice_loop)
     times: dict[str, list[float]] = {loop.__name__: [] for loop in loops}
     for _ in range(RUNS + 2):
@@ -75,7 +75,7 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"{name:<12} {1e3 * value:6.0f} ms")
     print(f"complete over the course's loop  {seconds['complete'] / seconds['course_loop']:.2f} (target 4)")
-    print(f"complete over the leanest loop   {seconds['complete'] / seconds['slice_loop']:.2f}")
+    print(f"complete over the shortest loop  {seconds['complete'] / seconds['slice_loop']:.2f}")
 
 
 if __name__ == "__main__":

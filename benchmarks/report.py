@@ -1,7 +1,7 @@
-"""python benchmarks/report.py: what the report of a sweep costs, and how soon TensorBoard shows a thousand jobs.
+"""python benchmarks/report.py: the time that a report takes, and the time until TensorBoard shows 1,000 jobs.
 
-Five jobs with a report and without, whole processes in turn; then `holdfast report` of a thousand jobs; then the first
-view of TensorBoard and its HParams table, in a real Chromium, if one is installed.
+It times processes with five jobs, with and without a report, in alternation; then `holdfast report` of 1,000 jobs; then
+TensorBoard's first view and its HParams table in Chromium, if that is installed.
 """
 
 from __future__ import annotations
@@ -26,41 +26,44 @@ IMPORTS = [sys.executable, "-c", "from holdfast.single.startup import import_tra
 
 
 def seconds(command: list[str], folder: str) -> float:
-    """Wall time of a command in a folder."""
+    """Return the wall time of a command in a folder."""
     began = time.perf_counter()
     subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - began
 
 
-def looked(address: str, view: str, wanted: Callable[[list[str]], bool]) -> float:
-    """How long a view takes in a browser that was just started."""
+def seconds_until_shown(address: str, view: str, is_complete: Callable[[list[str]], bool]) -> float:
+    """Return the seconds until a view is complete in a new browser."""
     with chromium() as browser:
         began = time.perf_counter()
-        opened(browser, f"{address}/#{view}", wanted)
+        opened(browser, f"{address}/#{view}", is_complete)
         return time.perf_counter() - began
 
 
 def main() -> None:
-    """Print each figure beside its target."""
-    _, drawn, plain = ratio(FIVE, [*FIVE, "report=false"])
-    print(f"the report of 5 jobs adds {drawn - plain:.2f} s to {plain:.2f} s (target 2.5)")
+    """Print each time with its target."""
+    _, with_report, without = ratio(FIVE, [*FIVE, "report=false"])
+    print(f"the report of 5 jobs adds {with_report - without:.2f} s to {without:.2f} s (target 2.5)")
     with tempfile.TemporaryDirectory() as folder:
-        words = ["-m", "experiment=stacked_1000", "hydra.sweep.dir=outputs/sweeps/s"]
-        seconds([*TRAIN, *words], folder)
-        again = [*TRAIN, "report", "outputs/sweeps/s"]
-        pairs = [(seconds(again, folder), seconds(IMPORTS, folder)) for _ in range(5)]
-        took = statistics.median(report - imports for report, imports in pairs)
+        arguments = ["-m", "experiment=stacked_1000", "hydra.sweep.dir=outputs/sweeps/s"]
+        seconds([*TRAIN, *arguments], folder)
+        report = [*TRAIN, "report", "outputs/sweeps/s"]
+        pairs = [(seconds(report, folder), seconds(IMPORTS, folder)) for _ in range(5)]
+        duration = statistics.median(total - imports for total, imports in pairs)
         size = Path(folder, "outputs", "sweeps", "s", "report.html").stat().st_size
-        print(
-            f"the report of 1,000 jobs takes {took:.2f} s over the imports (target 5), {size / 1e6:.2f} MB (target 3)"
-        )
+        print(f"the report of 1,000 jobs takes {duration:.2f} s over the imports (target 5)")
+        print(f"  and {size / 1e6:.2f} MB (target 3)")
         if CHROMIUM is None:
-            print("no Chromium: TensorBoard is not looked at")
+            print("no Chromium: TensorBoard is not measured")
             return
         with tensorboard(Path(folder, "outputs")) as address:
-            first = looked(address, "timeseries", lambda seen: "sweeps/s/999" in seen or "figures" in seen)
-            table = looked(address, "hparams", lambda seen: "Number of matching session groups: 1000" in seen)
-        print(f"TensorBoard over 1,000 jobs, its own start included: first view {first:.1f} s; HParams {table:.1f} s")
+            first = seconds_until_shown(
+                address, "timeseries", lambda shown: "sweeps/s/999" in shown or "figures" in shown
+            )
+            table = seconds_until_shown(
+                address, "hparams", lambda shown: "Number of matching session groups: 1000" in shown
+            )
+        print(f"TensorBoard with 1,000 jobs, its start included: first view {first:.1f} s; HParams {table:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""python benchmarks/stack.py: the inner loop of a stack, over torch.func's plain step and over the arithmetic itself.
+"""python benchmarks/stack.py: the inner loop of a stack, relative to torch.func without tracing and to a loop in C.
 
-Rows are gathered beforehand, one thread. The arithmetic itself is the same updates as a loop in C, compiled with
-`cc -O3 -march=native`, where there is a compiler.
+One thread; rows are gathered beforehand. The loop in C does the same updates, compiled with `cc -O3 -march=native`, if
+there is a compiler.
 """
 
 from __future__ import annotations
 
 import gc
 
-gc.disable()  # as holdfast itself starts
+gc.disable()  # as at the start of holdfast
 
 import ctypes
 import dataclasses
@@ -59,7 +59,7 @@ void train(int iterations, int jobs, int batch, const float *x, const float *y, 
 
 
 def per_call(step: Callable[[], object], calls: int = 300) -> float:
-    """Milliseconds of one call, the median of some rounds."""
+    """Return the milliseconds of one call, the median of `ROUNDS` rounds."""
     for _ in range(TRACED_AFTER + 5):
         step()
     times = []
@@ -74,7 +74,7 @@ def per_call(step: Callable[[], object], calls: int = 300) -> float:
 def iteration(
     engine: Gradients, settings: Mapping[str, Any], parameters: int, streams: int, batch: int
 ) -> Callable[[], None]:
-    """One iteration of a thousand jobs that visit so many different orders of rows."""
+    """Return a function that does one iteration of `JOBS` jobs, with `streams` different row orders among them."""
     jobs = JOBS // streams
     rule = RULES["torch.optim.SGD" if settings is SGD else "torch.optim.Adam"]([settings] * JOBS)
     values = torch.randn(parameters, streams, jobs) * 0.1
@@ -92,7 +92,7 @@ def iteration(
 
 
 def compiled(batch: int) -> float | None:
-    """Milliseconds of an iteration of the same jobs in C."""
+    """Return the milliseconds of one iteration of the same jobs in C; None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -109,10 +109,17 @@ def compiled(batch: int) -> float | None:
 
 
 def large() -> None:
-    """32 rates on 200,000 x 64 rows, over the matmuls and gathers alone; peak memory."""
+    """Print the time of 32 learning rates on 200,000 x 64 rows, relative to `bound`, and the peak memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    words = ["data=linear", "data.rows=200000", "data.features=64", "batch_size=1024", "epochs=2", "accelerator=cpu"]
-    config = compose(words, CONF)
+    overrides = [
+        "data=linear",
+        "data.rows=200000",
+        "data.features=64",
+        "batch_size=1024",
+        "epochs=2",
+        "accelerator=cpu",
+    ]
+    config = compose(overrides, CONF)
     rates: Sequence[float] = np.geomspace(1e-4, 1e-1, 32).tolist()
     configs = [dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate}) for rate in rates]
     with isolated():
@@ -136,7 +143,7 @@ def large() -> None:
 
 
 def bound(x: Tensor, y: Tensor, val: Tensor) -> None:
-    """Two epochs of gathers and matmuls: forward and backward of each batch, and the two passes that measure."""
+    """Do the gathers and matmuls of two epochs: forward and backward of each batch, and both evaluations."""
     weights = torch.zeros(65, 32)
     for _ in range(2):
         for rows in torch.split(torch.randperm(len(x)), 1024):
@@ -146,38 +153,36 @@ def bound(x: Tensor, y: Tensor, val: Tensor) -> None:
 
 
 def main() -> None:
-    """Print milliseconds an iteration, and ratios."""
+    """Print milliseconds per iteration, and ratios."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    print(f"milliseconds an iteration of {JOBS} jobs")
-    print(
-        "  linear, MSE, SGD by formula, target 0.03 (jobs that share 5 orders of rows | each an order of its own | C)"
-    )
+    print(f"milliseconds per iteration of {JOBS} jobs")
+    print("  linear, MSE, SGD by formula, target 0.03 (5 row orders for all jobs | a row order per job | C)")
     for batch in (1, 5, 20, 60):
         ours = [per_call(iteration(LeastSquares(), SGD, 2, streams, batch)) for streams in (5, JOBS)]
         theirs = compiled(batch)
-        told = (
+        in_c = (
             "no compiler"
             if theirs is None
             else f"{theirs:.4f}, {ours[0] / theirs:.1f} and {ours[1] / theirs:.1f} times"
         )
-        print(f"    batch {batch:<3} {ours[0]:.4f} | {ours[1]:.4f} | {told}")
+        print(f"    batch {batch:<3} {ours[0]:.4f} | {ours[1]:.4f} | {in_c}")
     for name, settings in (("SGD", SGD), ("Adam", ADAM)):
         ms = per_call(iteration(Mapped(Linear(1), torch.no_grad), settings, 2, 5, 5))
         print(f"  any linear module, {name:<4}          {ms:.3f} (target 0.4)")
     for hidden in ([16], [16, 16]):
-        engine, plain = (Mapped(MLP(1, hidden), torch.no_grad) for _ in range(2))
-        plain._gradient._calls = _Never()  # so that it is never traced
+        engine, never_traced = (Mapped(MLP(1, hidden), torch.no_grad) for _ in range(2))
+        never_traced._gradient._calls = _Never()
         size = sum(value.numel() for value in MLP(1, hidden).parameters())
-        traced, untraced = (per_call(iteration(each, SGD, size, 5, 5), calls=30) for each in (engine, plain))
+        traced, untraced = (per_call(iteration(each, SGD, size, 5, 5), calls=30) for each in (engine, never_traced))
         print(f"  MLP {hidden!s:<8} {traced:.2f} over vmap {untraced:.2f} = {traced / untraced:.2f} (target 0.75)")
     torch.set_num_threads(threads)
     large()
 
 
 class _Never(Counter[Any]):
-    """Counts no call."""
+    """A counter that stays at zero, so that a function is never traced."""
 
     def __setitem__(self, key: Any, value: int) -> None:
         pass

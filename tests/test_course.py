@@ -17,7 +17,7 @@ import torch
 from docs.make import PAGE, figure, lessons
 from holdfast.cli.main import CONF
 from holdfast.model import Linear
-from holdfast.report import read as reading
+from holdfast.report import read
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from tests.conftest import Ran
@@ -63,7 +63,7 @@ def test_every_command_draws_its_pictures(command: str, pictures: list[str], hol
 
 def results(folder: SweepFolder) -> dict[str, Result]:
     """The results of a sweep over one key, by its value."""
-    jobs = reading.jobs_of(folder)
+    jobs = read.jobs_of(folder)
     key = next(iter(jobs[0].given))
     return {job.given[key]: job.result for job in jobs}
 
@@ -89,7 +89,7 @@ def test_batch_gradient_descent_is_the_equation(holdfast: Callable[..., Ran]) ->
         w, b = w - 0.1 * 2 * np.mean(error * x), b - 0.1 * 2 * np.mean(error)
     last = torch.load(folder.path / "last.ckpt", weights_only=True)["state_dict"]
     np.testing.assert_allclose([float(part) for part in last.values()], [w, b], rtol=1e-5)
-    path = reading.descent(RunFolder(folder.path))
+    path = read.parameter_path(RunFolder(folder.path))
     assert path is not None
     assert path.shape == (16, 2)
 
@@ -100,7 +100,7 @@ def test_stochastic_and_mini_batch_need_fewer_passes(holdfast: Callable[..., Ran
     assert f"the validation loss is {value(batch):.2f}, not yet" in " ".join(TEXT.split())
     assert value(sgd) < 0.013 < value(batch)
     assert value(mini) < 0.013
-    losses = reading.curves(holdfast("experiment=sgd").folder, ["val/loss"])["val/loss"][1]
+    losses = read.curves(holdfast("experiment=sgd").folder, ["val/loss"])["val/loss"][1]
     assert f"epoch the validation loss is {losses[0]:.2f}, after two {losses[1]:.3f}" in TEXT.replace("\n", " ")
 
 
@@ -144,7 +144,7 @@ def test_adam_moves_by_its_learning_rate(holdfast: Callable[..., Ran]) -> None:
     folder = train(holdfast, "python train.py -m experiment=optimizers")
     by_value = results(folder)  # type: ignore[arg-type]
     assert min(by_value, key=lambda key: value(by_value[key])) == "sgd"
-    path = reading.descent(SweepFolder(folder.path).job(list(by_value).index("adam")))
+    path = read.parameter_path(SweepFolder(folder.path).job(list(by_value).index("adam")))
     assert path is not None
     steps = np.abs(np.diff(path[:, 0]))[:60]  # while the gradient falls to a fraction of its first value
     assert steps.max() < 0.101

@@ -24,7 +24,7 @@ class Spy(pl.Callback):
 
     def __init__(self) -> None:
         self.refused = 0
-        self.found = False
+        self.found_rows = False
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -35,7 +35,7 @@ class Spy(pl.Callback):
             data.rows("test")
         self.refused += 1
         tensors = [part for part in gc.get_objects() if issubclass(type(part), torch.Tensor) and part is not test_rows]
-        self.found |= any(part.shape == test_rows.shape and torch.equal(part, test_rows) for part in tensors)
+        self.found_rows |= any(part.shape == test_rows.shape and torch.equal(part, test_rows) for part in tensors)
 
 
 def module() -> LinearModel:
@@ -48,7 +48,7 @@ def test_training_code_cannot_read_test_rows() -> None:
     data, spy = Line(batch_size=30, seed=SEED), Spy()
     bare_trainer(spy).fit(module(), datamodule=data)
     assert spy.refused == 2
-    assert not spy.found
+    assert not spy.found_rows
     assert data.test_opened == 0
 
 
@@ -60,7 +60,7 @@ def test_the_spy_finds_leaked_test_rows() -> None:
 
     spy = Spy()
     bare_trainer(spy).fit(module(), datamodule=Leaky(batch_size=60, seed=SEED))
-    assert spy.found
+    assert spy.found_rows
 
 
 def test_each_opening_of_the_test_rows_is_counted() -> None:

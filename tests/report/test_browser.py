@@ -16,28 +16,29 @@ from tests.browser import CHROMIUM, DRIVER, MISSING, chromium, eventually, opene
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not os.environ.get("HOLDFAST_BROWSER"),  # where one is required, none is an error
+    not (CHROMIUM and DRIVER)
+    and not os.environ.get("HOLDFAST_BROWSER"),  # with HOLDFAST_BROWSER, a missing browser fails
     reason=MISSING,
 )
-PICTURES = """
-const found = [];
+IMAGE_WIDTHS = """
+const widths = [];
 const walk = node => {
   if (node.shadowRoot) walk(node.shadowRoot);
-  for (const child of node.children) { if (child.tagName === "IMG") found.push(child.naturalWidth); walk(child); }
+  for (const child of node.children) { if (child.tagName === "IMG") widths.push(child.naturalWidth); walk(child); }
 };
 walk(document.body);
-return found;
+return widths;
 """
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     folder = tmp_path_factory.mktemp("browser")
-    words = ["-m", "lr=0.01,0.1,1", "batch_size=5,full", "hydra.sweep.dir=outputs/sweeps/s"]
-    other = ["-m", "optimizer.momentum=0.0,0.9", "hydra.sweep.dir=outputs/sweeps/t", "report=false"]
-    for each in (words, other):
+    rates = ["-m", "lr=0.01,0.1,1", "batch_size=5,full", "hydra.sweep.dir=outputs/sweeps/s"]
+    momenta = ["-m", "optimizer.momentum=0.0,0.9", "hydra.sweep.dir=outputs/sweeps/t", "report=false"]
+    for command in (rates, momenta):
         done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *each], cwd=folder, capture_output=True, text=True
+            [sys.executable, str(ROOT / "train.py"), *command], cwd=folder, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
     return SweepFolder(folder / "outputs" / "sweeps" / "s")
@@ -55,8 +56,8 @@ def browser() -> Iterator[Any]:
         yield driver
 
 
-def test_hparams_has_a_row_a_job_and_a_column_a_swept_key(browser: Any, address: str, sweep: SweepFolder) -> None:
-    texts = opened(browser, f"{address}/#hparams", lambda seen: "sweeps/s/5" in seen)
+def test_hparams_has_a_row_per_job_and_a_column_per_swept_key(browser: Any, address: str, sweep: SweepFolder) -> None:
+    texts = opened(browser, f"{address}/#hparams", lambda shown: "sweeps/s/5" in shown)
     assert "Number of matching session groups: 8" in texts
     for key in ("lr", "batch_size", "optimizer.momentum", "best/val/loss", "best/train/loss", "test/loss", "val/loss"):
         assert key in texts, key
@@ -75,7 +76,7 @@ def test_hparams_has_a_row_a_job_and_a_column_a_swept_key(browser: Any, address:
     winner = f"sweeps/s/{tested['winner']}"
     shown = f"{tested['test']['test/loss']:.5g}"
     assert [run for run in rows if any(same(text, shown) for text in rows[run])] == [winner]
-    # parallel coordinates and the scatter plot have an axis for it too
+    # parallel coordinates and the scatter plot have an axis for this metric too
     assert texts.count("best/val/loss") >= 4
 
 
@@ -86,13 +87,13 @@ def same(text: str, number: str) -> bool:
         return False
 
 
-def test_scalars_show_the_jobs_in_groups(browser: Any, address: str) -> None:
-    texts = opened(browser, f"{address}/#timeseries", lambda seen: "sweeps/s/5" in seen)
+def test_scalars_are_grouped_by_job(browser: Any, address: str) -> None:
+    texts = opened(browser, f"{address}/#timeseries", lambda shown: "sweeps/s/5" in shown)
     assert {"train", "val", "test", "best", "figures"} <= set(texts)
     assert not any(text.endswith("hp_metric") for text in texts)
 
 
-def test_the_values_are_those_of_result_json(browser: Any, address: str, sweep: SweepFolder) -> None:
+def test_scalars_match_result_json(browser: Any, address: str, sweep: SweepFolder) -> None:
     result = sweep.job(2).read()
     assert result is not None
     assert result.best is not None
@@ -102,20 +103,20 @@ def test_the_values_are_those_of_result_json(browser: Any, address: str, sweep: 
     assert points[epoch][1:] == [epoch, pytest.approx(result.best["val/loss"], rel=1e-6)]
 
 
-def test_images_are_shown(browser: Any, address: str, sweep: SweepFolder) -> None:
-    texts = opened(browser, f"{address}/#images", lambda seen: "figures/fit" in seen)
+def test_all_figures_are_shown_as_images(browser: Any, address: str, sweep: SweepFolder) -> None:
+    texts = opened(browser, f"{address}/#images", lambda shown: "figures/fit" in shown)
     assert {f"figures/{path.stem}" for path in sweep.figures.iterdir()} <= set(texts)
     count = len(list(sweep.figures.iterdir()))
-    assert eventually(lambda: sum(width > 300 for width in browser.execute_script(PICTURES)) >= count)
+    assert eventually(lambda: sum(width > 300 for width in browser.execute_script(IMAGE_WIDTHS)) >= count)
 
 
-def test_text_holds_leaderboard_and_configuration(browser: Any, address: str) -> None:
-    texts = opened(browser, f"{address}/#text", lambda seen: "diverged" in seen)
+def test_text_shows_the_leaderboard_and_the_configuration(browser: Any, address: str) -> None:
+    texts = opened(browser, f"{address}/#text", lambda shown: "diverged" in shown)
     assert {"rank", "batch_size", "val/loss", "diverged"} <= set(texts)
     assert any("_target_: holdfast.data.Line" in text for text in texts)
 
 
-def test_the_page_is_sorted_by_a_click_and_asks_for_nothing(browser: Any, sweep: SweepFolder) -> None:
+def test_a_click_sorts_the_page_and_loads_nothing(browser: Any, sweep: SweepFolder) -> None:
     browser.get(sweep.page.as_uri())
     column = "return [...document.querySelectorAll('tbody tr')].map(row => row.cells[1].textContent)"
     assert sorted(browser.execute_script(column)) != browser.execute_script(column)
@@ -123,8 +124,8 @@ def test_the_page_is_sorted_by_a_click_and_asks_for_nothing(browser: Any, sweep:
     assert browser.execute_script(column) == ["0", "1", "2", "3", "4", "5"]
     browser.find_elements("css selector", "th")[1].click()
     assert browser.execute_script(column) == ["5", "4", "3", "2", "1", "0"]
-    assert all(width > 300 for width in browser.execute_script(PICTURES))
-    asked = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert [name for name in asked if not name.startswith("data:")] == []
-    logged = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not [entry for entry in logged if "report.html" in entry["message"]]
+    assert all(width > 300 for width in browser.execute_script(IMAGE_WIDTHS))
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in loaded if not name.startswith("data:")] == []
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not [entry for entry in errors if "report.html" in entry["message"]]

@@ -81,8 +81,8 @@ def report(words: Sequence[str]) -> int:
         raise FolderError(f"{arguments.folder} holds neither a sweep (sweep.json) nor a finished run (result.json).")
     recomposer = Recomposer(CONF, ["--config-dir", arguments.config_dir] if arguments.config_dir else [])
     import_training()
+    from holdfast.report.create import report_run, report_sweep
     from holdfast.report.read import jobs_of
-    from holdfast.report.write import report_run, report_sweep
 
     def config_of(result: Result) -> Config | None:
         composed = recomposer(result.overrides, result.config_hash)

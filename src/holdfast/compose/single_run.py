@@ -173,7 +173,7 @@ def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
     """Draw the report where it is asked for, and print the summary."""
     if config.report is True:
         try:
-            from holdfast.report.write import report_run
+            from holdfast.report.create import report_run
 
             report_run(folder, result, config)
         except Exception as error:  # a run whose report cannot be drawn is finished all the same

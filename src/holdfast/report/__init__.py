@@ -1,1 +1,1 @@
-"""What people look at: figures, TensorBoard's pictures and texts, one page; all from a folder's files."""
+"""Reports of finished runs and sweeps: figures, texts and images for TensorBoard, and one HTML page."""

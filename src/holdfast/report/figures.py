@@ -1,254 +1,237 @@
-"""Figures, drawn from numbers; which numbers, `pictures` says."""
+"""The figures of a run or a sweep: which there are, and the numbers in them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
 
-from holdfast.report.style import COLOURS, MARKERS, Curve, canvas, caption, draw, legend, limits, scale, short, styled
+from holdfast.config.schema import Config
+from holdfast.errors import in_a_line
+from holdfast.report import plots, read, regression
+from holdfast.report.comparison import MAX_PANELS, Comparison, number
+from holdfast.report.read import Numbers
+from holdfast.report.regression import LeastSquares, RegressionRows
+from holdfast.report.style import Curve
+from holdfast.store.folders import RunFolder
+from holdfast.sweeps.rank import Job, Ranking
 
-Numbers = NDArray[np.float64]
+MAX_AXES = 3
+"""Swept keys that get their own figure of losses."""
+
+MAX_POINTS = 2000
+"""Points of one curve, or of the residuals; of more, every n-th is drawn."""
+
+GRID = 40
+"""Values of each parameter of a cost surface."""
+
+ConfigOf = Callable[[int], Config | None]
+"""Returns the configuration of a job, given its number; None if it cannot be composed again."""
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """The outcomes of jobs against one swept key, of those that share a value of another.
+class NamedFigure:
+    """A figure with its file name, without `.png`, and its caption."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+class ReportFigures:
+    """Draws the figures of one ranking.
+
+    Args:
+        ranking: the jobs, best first.
+        folder_of: returns the folder of a job, given its number.
+        config_of: returns the configuration of a job, given its number.
 
     Attributes:
-        label: what they share; "" if nothing else was swept.
-        x: the value of each job, shape `(jobs,)`.
-        validation, training: the loss of each, NaN where it has none, shape `(jobs,)`.
+        missing: why some figures could not be drawn.
     """
 
-    label: str
-    x: Sequence[float]
-    validation: Sequence[float]
-    training: Sequence[float]
+    def __init__(self, ranking: Ranking, folder_of: Callable[[int], RunFolder], config_of: ConfigOf) -> None:
+        self._ranking, self._folder_of, self._config_of = ranking, folder_of, config_of
+        self._comparison = Comparison(ranking, folder_of)
+        self.missing: list[str] = []
+
+    def draw(self) -> Iterator[NamedFigure]:
+        """Draw all figures that the files allow; an error in one is noted in `missing`, and the others are drawn."""
+        for draw in (self._losses, self._heatmap, self._fits, self._residuals, self._surface, self._curves):
+            try:
+                yield from draw()
+            except Exception as error:
+                self.missing.append(f"{draw.__name__.lstrip('_')}: {in_a_line(error)}")
+
+    def least_squares(self) -> LeastSquares | None:
+        """Solve least squares on the training rows; None if the rows are unknown or not for regression."""
+        try:
+            return self._rows.least_squares() if self._rows else None
+        except Exception as error:
+            self.missing.append(f"least squares: {in_a_line(error)}")
+            return None
+
+    @cached_property
+    def _rows(self) -> RegressionRows | None:
+        """The rows of the best job with weights; None if they are unknown or not for regression."""
+        best = self._comparison.best_with_weights()
+        config = None if best is None else self._config_of(best.number)
+        return None if config is None else regression.read_rows(config)
+
+    # ------------------------------------------------------------------------------------- losses over swept keys
+
+    def _losses(self) -> Iterator[NamedFigure]:
+        if all(job.result.status == "failed" for job in self._ranking.jobs):
+            return
+        for key in self._comparison.axes()[:MAX_AXES]:
+            yield self._losses_over(key)
+
+    def _losses_over(self, key: str) -> NamedFigure:
+        """Plot the losses over one swept key, with a line for each value of another."""
+        values = self._comparison.values(key)
+        has_names = any(number(value) is None for value in values)  # such as batch_size=full, or optimizer=adam
+        x = {value: float(index if has_names else value) for index, value in enumerate(values)}
+        group_key = self._comparison.group_key(key)
+        labels = [f"{group_key}={value}" for value in self._comparison.values(group_key)] if group_key else [""]
+        groups: dict[str, list[tuple[float, float, float]]] = {label: [] for label in labels}
+        for job in self._ranking.jobs:
+            if job.value is not None:
+                label = f"{group_key}={job.given[group_key]}" if group_key else ""
+                groups[label].append((x[job.given[key]], job.value, _training_loss(job)))
+        winner = self._ranking.winner
+        figure = plots.losses(
+            key,
+            [plots.Outcomes(label, *zip(*sorted(points), strict=True)) for label, points in groups.items() if points],
+            metric=self._ranking.jobs[0].result.metric,
+            chosen=(x[winner.given[key]], winner.value) if winner and winner.value is not None else None,
+            diverged=[x[job.given[key]] for job in self._ranking.jobs if job.result.status == "diverged"],
+            ticks=values if has_names else None,
+        )
+        caption = f"Validation (filled) and training loss against {key}; the chosen job is the star."
+        return NamedFigure(f"loss_{key.rpartition('.')[2]}", caption, figure)
+
+    def _heatmap(self) -> Iterator[NamedFigure]:
+        """Plot the metric over two swept keys; the key with more values is horizontal."""
+        keys, winner = self._comparison.axes(), self._ranking.winner
+        if len(keys) != 2 or winner is None:
+            return
+        x_key, y_key = sorted(keys, key=lambda key: -len(self._comparison.values(key)))
+        columns, rows = self._comparison.values(x_key), self._comparison.values(y_key)
+
+        def cell(job: Job) -> tuple[int, int]:
+            return rows.index(job.given[y_key]), columns.index(job.given[x_key])
+
+        metrics: dict[tuple[int, int], list[float]] = {}
+        for job in self._ranking.jobs:
+            if job.value is not None:
+                metrics.setdefault(cell(job), []).append(job.value)
+        table = np.full((len(rows), len(columns)), np.nan)
+        for index, values in metrics.items():
+            table[index] = np.median(values)
+        seeds = " (the median over seeds)" if "seed" in self._comparison.keys else ""
+        caption = f"{winner.result.metric} over {x_key} and {y_key}{seeds}; the star marks the winner."
+        figure = plots.heatmap((x_key, columns), (y_key, rows), table, cell(winner))
+        yield NamedFigure("heatmap", caption, figure)
+
+    # ------------------------------------------------------------------------------------- predictions and parameters
+
+    def _fits(self) -> Iterator[NamedFigure]:
+        """Plot the fitted line of each job over the rows, if there is one feature."""
+        rows = self._rows
+        if rows is None or rows.val.x.shape[1] != 1:
+            return
+        x = np.linspace(float(rows.train.x.min()), float(rows.train.x.max()), 100)
+        lines = []
+        for job, curve in self._comparison.lines(lambda job: self._folder_of(job.number).weights.exists()):
+            if (config := self._config_of(job.number)) is not None:
+                model = regression.load_best(config, self._folder_of(job.number))
+                lines.append(replace(curve, x=x, y=regression.predict(model, rows.val.x.new_tensor(x[:, None]))))
+        exact = rows.least_squares()
+        line = Curve("least squares", x, x * exact.weight[0] + exact.bias)
+        validation, training = ((split.x[:, 0].numpy(), split.y[:, 0].numpy()) for split in (rows.val, rows.train))
+        caption = f"What was fitted, over the rows.{rows.note('train', 'val')}"
+        yield NamedFigure("fit", caption, plots.fits(validation, training, lines, line))
+
+    def _residuals(self) -> Iterator[NamedFigure]:
+        """Plot the residuals of the best job, if there are several features."""
+        rows, best = self._rows, self._comparison.best_with_weights()
+        if rows is None or rows.val.x.shape[1] == 1 or best is None:
+            return
+        config = self._config_of(best.number)
+        assert config is not None, "the rows of this job exist"
+        prediction = regression.predict(regression.load_best(config, self._folder_of(best.number)), rows.val.x)
+        step = -(-len(prediction) // MAX_POINTS)
+        actual = rows.val.y[::step, 0].numpy()
+        figure = plots.residuals(actual, prediction[::step], self._comparison.label(best))
+        shown = f", one in {step} of them" if step > 1 else ""
+        yield NamedFigure("residuals", f"Predictions of validation rows{shown}.{rows.note('val')}", figure)
+
+    def _surface(self) -> Iterator[NamedFigure]:
+        """Plot the cost over two parameters, and the parameter paths of a few jobs."""
+        rows = self._rows
+        jobs = self._comparison.panels(lambda job: self._folder_of(job.number).descent.exists())
+        if rows is None or not jobs or (config := self._config_of(jobs[0].number)) is None:
+            return
+        paths = [read.parameter_path(self._folder_of(job.number)) for job in jobs]
+        points = np.concatenate(paths)
+        if rows.val.x.shape[1] == 1:
+            exact = rows.least_squares()
+            points = np.concatenate([points, [[exact.weight[0], exact.bias]]])
+        first, second = _grid_around(points)
+        surface = regression.cost_surface(config, rows, first, second)
+        if surface is not None:
+            names, cost = surface
+            titles = [self._comparison.label(job) for job in jobs]
+            figure = plots.surface(names, (first, second, cost), list(zip(titles, paths, strict=True)))
+            note = rows.note("train")
+            caption = (
+                f"The cost over {'these' if note else 'all'} training rows, and the way of each job down it.{note}"
+            )
+            yield NamedFigure("surface", caption, figure)
+
+    # ------------------------------------------------------------------------------------- learning curves
+
+    def _curves(self) -> Iterator[NamedFigure]:
+        """Plot the loss of each iteration, in a panel for each batch size, and the metric of each epoch."""
+        metric = self._ranking.jobs[0].result.metric
+        groups: dict[str, list[Curve]] = {group: [] for group in self._comparison.groups()}
+        epochs = []
+        for job, curve in self._comparison.lines():
+            curves = read.curves(self._folder_of(job.number), ("train/loss_step", metric))
+            if "train/loss_step" in curves:
+                groups[self._comparison.group(job)].append(_with_points(curve, *curves["train/loss_step"]))
+            if metric in curves:
+                epochs.append(_with_points(curve, *curves[metric]))
+        panels = [(group, lines) for group, lines in groups.items() if lines]
+        if panels:
+            figure = plots.curves(panels[:MAX_PANELS], epochs, metric)
+            yield NamedFigure("curves", "Learning curves: of every iteration, and of every epoch.", figure)
+        elif self._comparison.present:
+            self.missing.append("curves: there is no event file (logger.tensorboard=false)")
 
 
-@styled
-def losses(
-    key: str,
-    groups: Sequence[Outcomes],
-    *,
-    metric: str,
-    chosen: tuple[float, float] | None,
-    diverged: Sequence[float],
-    ticks: Sequence[str] | None = None,
-) -> Figure:
-    """Validation and training loss against a swept key: the figure that says which value to take.
-
-    Where several jobs share a value, such as those of several seeds, the line goes through their median.
-
-    Args:
-        key: what was swept.
-        groups: the jobs, at most ten groups.
-        metric: the name of the validation metric.
-        chosen: value and metric of the winner.
-        diverged: the values of jobs that diverged.
-        ticks: the names of values that are no numbers; `x` then counts them.
-    """
-    figure, (axes,) = canvas(1, width=6.4, height=3.9)
-    places = [value for group in groups for value in group.x] + list(diverged)
-    heights = [value for group in groups for value in (*group.validation, *group.training)]
-    scale(axes, "x", [] if ticks else places)
-    scale(axes, "y", heights)
-    for number, group in enumerate(groups):
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        for values, dashes, kind in ((group.validation, "-", metric), (group.training, "--", "training")):
-            x, y = _medians(group.x, values)
-            label = f"{group.label} {kind}".strip() if len(groups) < 3 or kind == metric else None
-            face = colour if dashes == "-" else "white"
-            axes.plot(x, y, dashes, color=colour, marker=marker, markersize=4.5, markerfacecolor=face, label=label)
-            if len(x) < len(group.x):
-                axes.plot(group.x, values, ".", color=colour, markersize=2, alpha=0.35, zorder=1)
-    if len(groups) >= 3:
-        axes.plot([], [], "--", color="#777777", marker="o", markerfacecolor="white", label="training (dashed)")
-    if diverged:
-        top = axes.get_xaxis_transform()  # along x in values, along y in shares of the axes
-        crosses = np.unique(diverged)
-        axes.plot(crosses, np.full(len(crosses), 0.97), "x", color="#a00000", transform=top, label="diverged")
-    if chosen is not None:
-        axes.plot(*chosen, "*", color="#ffcc00", markeredgecolor="black", markersize=14, zorder=5, label="chosen")
-    if ticks:
-        axes.set_xticks(range(len(ticks)), labels=list(ticks))
-    caption(axes, key, "loss (mean squared error, units of y²)" if metric.endswith("/loss") else metric)
-    if not any(np.isfinite(value) for value in heights):
-        axes.text(0.5, 0.5, "no job has a finite loss", ha="center", transform=axes.transAxes)
-        axes.set_yticks([])
-    legend(axes)
-    return figure
+def _training_loss(job: Job) -> float:
+    """Return the training loss, or other metric, of the best epoch; NaN if it was not measured."""
+    value = (job.result.best or {}).get("train/" + job.result.metric.partition("/")[2])
+    return math.nan if value is None else float(value)
 
 
-@styled
-def heatmap(
-    x: tuple[str, Sequence[str]], y: tuple[str, Sequence[str]], values: ArrayLike, chosen: tuple[int, int] | None
-) -> Figure:
-    """The metric over two swept keys.
-
-    Args:
-        x, y: the keys, each with its values as text.
-        values: the metric, NaN where no job completed, shape `(rows, columns)`.
-        chosen: row and column of the winner.
-    """
-    (across, columns), (up, rows) = x, y
-    table = np.asarray(values, dtype=np.float64)
-    figure, (axes,) = canvas(1, width=6.4, height=min(6.0, 1.6 + 0.36 * len(rows)))
-    known = table[np.isfinite(table)]
-    positive = len(known) > 0 and bool((known > 0).all()) and known.min() < known.max()
-    norm = LogNorm(known.min(), known.max()) if positive else Normalize()
-    axes.set_facecolor("#eeeeee")
-    mesh = axes.pcolormesh(np.ma.masked_invalid(table), norm=norm, cmap="viridis_r", edgecolors="white", linewidth=0.5)
-    if len(known):
-        figure.colorbar(mesh, ax=axes, label="validation metric")
-    if table.size <= 60:
-        for (row, column), value in np.ndenumerate(table):
-            dark = np.isfinite(value) and float(norm(value)) > 0.5
-            text = f"{value:.3g}" if np.isfinite(value) else "diverged"
-            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=7, color="w" if dark else "k")
-    if chosen is not None:
-        row, column = chosen
-        axes.plot(column + 0.5, row + 0.9, "*", color="#ffcc00", markeredgecolor="black", markersize=11, clip_on=False)
-    for axis, labels in ((axes.xaxis, columns), (axes.yaxis, rows)):
-        step = -(-len(labels) // 7)
-        axis.set_ticks(np.arange(0, len(labels), step) + 0.5, labels=[short(name) for name in labels[::step]])
-    axes.grid(visible=False)
-    caption(axes, across, up)
-    return figure
+def _grid_around(points: Numbers) -> tuple[Numbers, Numbers]:
+    """Return values of both parameters that cover nearly all points, and the last one, with a margin."""
+    low, high = np.percentile(points[np.isfinite(points).all(1)], [0.5, 99.5], axis=0)
+    low, high = np.minimum(low, points[-1]), np.maximum(high, points[-1])
+    margin = np.maximum(0.15 * (high - low), 0.5)
+    first, second = (np.linspace(low[k] - margin[k], high[k] + margin[k], GRID) for k in range(2))
+    return first, second
 
 
-@styled
-def fits(
-    validation: tuple[ArrayLike, ArrayLike],
-    training: tuple[ArrayLike, ArrayLike],
-    lines: Sequence[Curve],
-    exact: Curve,
-) -> Figure:
-    """Fitted lines over the rows of one-feature data, the winner's heavy.
-
-    Args:
-        validation, training: x and y of the rows, each of shape `(rows,)`.
-        lines: what was fitted.
-        exact: the line of least squares.
-    """
-    figure, (axes,) = canvas(1, width=6.4, height=3.9)
-    axes.plot(*training, "o", color="#bbbbbb", markersize=4, markerfacecolor="none", label="training rows")
-    axes.plot(*validation, ".", color="#555555", markersize=5, label="validation rows")
-    draw(axes, lines)
-    axes.plot(exact.x, exact.y, ":", color="black", linewidth=1.6, label=exact.label, zorder=3)
-    heights = np.concatenate([np.asarray(y, dtype=np.float64) for _, y in (validation, training)])
-    low, high = heights.min(), heights.max()
-    axes.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)  # one bad fit hides no other
-    caption(axes, "x", "y")
-    legend(axes)
-    return figure
-
-
-@styled
-def curves(groups: Sequence[tuple[str, Sequence[Curve]]], epochs: Sequence[Curve], metric: str) -> Figure:
-    """Learning curves: the loss of every iteration, a panel for each group of jobs, and the metric of every epoch.
-
-    Args:
-        groups: titles, with the curves of jobs over iterations.
-        epochs: curves of the validation metric over epochs.
-        metric: its name.
-    """
-    figure, axes = canvas(len(groups) + 1, width=3.0 * (len(groups) + 1) + 0.6, height=3.5)
-    heights = _heights([line for _, each in groups for line in each])
-    for place, (one, (title, lines)) in enumerate(zip(axes, groups, strict=False)):
-        scale(one, "y", heights)
-        for line in lines:
-            one.plot(line.x, line.y, color="#777777", linewidth=0.4, alpha=0.35, zorder=1)
-        draw(one, [replace(line, y=_smooth(line.y)) for line in lines if line.label])
-        limits(one, heights)
-        one.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        caption(one, "iteration", "training loss of the batch" if place == 0 else "", title)
-        if place:
-            one.sharey(axes[0])
-            one.tick_params(labelleft=False)
-    last = axes[-1]
-    scale(last, "y", _heights(epochs))
-    if last.get_yscale() == "log":
-        limits(last, _heights(epochs))
-    draw(last, epochs, marker="." if max((np.size(line.x) for line in epochs), default=0) <= 30 else "")
-    last.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    caption(last, "epoch", "", f"{metric} after every epoch")
-    legend(last, inside=1)
-    return figure
-
-
-@styled
-def residuals(actual: ArrayLike, predicted: ArrayLike, label: str) -> Figure:
-    """Predicted against actual values of validation rows, and what is left over.
-
-    Args:
-        actual, predicted: shape `(rows,)`.
-        label: whose prediction it is.
-    """
-    y, guess = np.asarray(actual, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    figure, (left, right) = canvas(2, width=6.8, height=3.4)
-    left.plot(y, guess, ".", color=COLOURS[0], markersize=4)
-    ends = [float(min(y.min(), guess.min())), float(max(y.max(), guess.max()))]
-    left.plot(ends, ends, "--", color="#555555", linewidth=1)
-    caption(left, "actual y", "predicted y", label)
-    right.plot(guess, y - guess, ".", color=COLOURS[1], markersize=4)
-    right.axhline(0, color="#555555", linestyle="--", linewidth=1)
-    caption(right, "predicted y", "actual - predicted y", "residuals")
-    return figure
-
-
-@styled
-def surface(
-    names: tuple[str, str], grid: tuple[Numbers, Numbers, Numbers], descents: Sequence[tuple[str, ArrayLike]]
-) -> Figure:
-    """Contours of the cost over two parameters, and the ways that jobs took down it, a panel each.
-
-    Args:
-        names: of the parameters.
-        grid: the values of the first, of the second, and the cost, of shape `(second, first)`.
-        descents: titles, with points of shape `(points, 2)`.
-    """
-    first, second, cost = grid
-    figure, axes = canvas(len(descents), width=max(4.2, 2.9 * len(descents)), height=3.3)
-    known = cost[np.isfinite(cost)]
-    low, high = known.min(), known.max()
-    # the bowl is flat at its bottom: levels that lie evenly in the root of the cost lie evenly in space
-    levels = low + (high - low) * np.linspace(0.02, 1, 14) ** 2
-    for place, (one, (title, points)) in enumerate(zip(axes, descents, strict=True)):
-        way = np.asarray(points, dtype=np.float64)
-        one.contour(first, second, cost, levels=levels, cmap="viridis_r", linewidths=0.7)
-        one.plot(way[:, 0], way[:, 1], "-", color=COLOURS[1], marker=".", markersize=2.5, linewidth=0.8)
-        one.plot(*way[0], "o", color="black", markersize=5, label="start")
-        one.plot(*way[-1], "*", color="#ffcc00", markeredgecolor="black", markersize=11, label="end")
-        one.set(xlim=(first[0], first[-1]), ylim=(second[0], second[-1]))
-        caption(one, names[0], names[1] if place == 0 else "", title)
-    legend(axes[0])
-    return figure
-
-
-def _medians(x: Sequence[float], y: Sequence[float]) -> tuple[Numbers, Numbers]:
-    """Each value of x, with the median of the finite y there."""
-    places, values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    finite = np.isfinite(values)
-    at = np.unique(places[finite])
-    return at, np.array([np.median(values[finite & (places == place)]) for place in at])
-
-
-def _smooth(y: ArrayLike) -> Numbers:
-    """The mean over a window of a thirtieth of the curve: single rows jump, their mean tells."""
-    values = np.asarray(y, dtype=np.float64)
-    width = max(1, len(values) // 30)
-    if width == 1:
-        return values
-    sums = np.convolve(values, np.ones(width), mode="same")
-    return sums / np.convolve(np.ones(len(values)), np.ones(width), mode="same")
-
-
-def _heights(lines: Sequence[Curve]) -> list[float]:
-    return [float(value) for line in lines for value in np.asarray(line.y, dtype=np.float64)]
+def _with_points(curve: Curve, steps: Numbers, values: Numbers) -> Curve:
+    """Return a curve with the finite points, of many every n-th."""
+    drawable = np.isfinite(values) & (np.abs(values) < 1e30)
+    steps, values = steps[drawable], values[drawable]
+    step = max(1, -(-len(steps) // MAX_POINTS))
+    return replace(curve, x=steps[::step], y=values[::step])

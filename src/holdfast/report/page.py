@@ -1,4 +1,4 @@
-"""`report.html`: which job won, by how much, and whether that can be trusted, on one page that needs nothing else."""
+"""`report.html`: which job won, by how much, and how certain that is. The page needs no other file."""
 
 from __future__ import annotations
 
@@ -6,39 +6,47 @@ import base64
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined, Template
 
 from holdfast.config.check import key_of
-from holdfast.report.read import LeastSquares
+from holdfast.report.regression import LeastSquares
 from holdfast.sweeps.effects import without_effect
 from holdfast.sweeps.finish import row
 from holdfast.sweeps.rank import Job, Ranking, swept_keys
 
-LISTED = 100
-"""Jobs that diverged or failed and are told one by one."""
+MAX_LISTED = 100
+"""Diverged and failed jobs that are listed."""
+
+
+class Image(NamedTuple):
+    """A figure as a PNG file, with its file name, without `.png`, and its caption."""
+
+    name: str
+    caption: str
+    png: bytes
 
 
 @dataclass(frozen=True)
 class Section:
-    """Jobs that are compared with each other, with all that the page says of them.
+    """The jobs of one data set, and what the page shows of them.
 
     Attributes:
         ranking: the jobs, best first.
-        selection: what `selection.json` says of their winner; None while nothing was selected.
-        least_squares: the exact solution on the same rows, where there is one.
-        images: name, caption and PNG file of each figure.
-        missing: why some figures are not there.
+        selection: the entry of the winner in `selection.json`; None if there is none.
+        least_squares: the exact solution on the same rows; None if there is none.
+        images: the figures.
+        missing: why some figures could not be drawn.
     """
 
     ranking: Ranking
     selection: Mapping[str, Any] | None
     least_squares: LeastSquares | None = None
-    images: Sequence[tuple[str, str, bytes]] = ()
+    images: Sequence[Image] = ()
     missing: Sequence[str] = ()
 
     @property
@@ -47,59 +55,50 @@ class Section:
         return self.ranking.winner
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The leaderboard."""
+    def leaderboard(self) -> list[dict[str, Any]]:
+        """The rows of the leaderboard; the rank is None for jobs without a finite metric."""
         keys = swept_keys(self.ranking.jobs)
         return [
-            {"rank": place if job.value is not None else None, **row(job, keys)}
-            for place, job in enumerate(self.ranking.jobs, start=1)
+            {"rank": rank if job.value is not None else None, **row(job, keys)}
+            for rank, job in enumerate(self.ranking.jobs, start=1)
         ]
 
     @property
-    def lost(self) -> list[Job]:
-        """Jobs that diverged or failed."""
+    def not_completed(self) -> list[Job]:
+        """The jobs that diverged or failed."""
         return [job for job in self.ranking.jobs if job.result.status != "completed"]
 
     @property
-    def doubts(self) -> list[str]:
-        """What is known of how certain the choice is."""
-        told = []
-        winner, margin = self.winner, self.ranking.margin
-        if winner is None or winner.value is None:
+    def remarks(self) -> list[str]:
+        """Sentences about how certain the choice of the winner is."""
+        margin = self.ranking.margin
+        if self.winner is None or self.winner.value is None:
             return []
+        remarks = []
         if margin is not None:
             better = f"{margin:.6g} better than" if margin else "No better than"
-            told.append(f"{better} the runner-up, {self.ranking.jobs[1].name}.")
+            remarks.append(f"{better} the runner-up, {self.ranking.jobs[1].name}.")
         if keys := without_effect(self.ranking.jobs):
-            told.append(f"{', '.join(keys)} had no effect: jobs that differ only there are identical.")
-        told += spread(self.ranking)
+            remarks.append(f"{', '.join(keys)} had no effect: jobs that differ only there are identical.")
+        remarks += seed_remarks(self.ranking)
         if self.least_squares is not None:
-            best = winner.result.best or {}
-            exact = (("val/loss", self.least_squares.val), ("train/loss", self.least_squares.train))
-            parts = [
-                f"{name} {value:.6g} (the winner: {best[name]:.6g}, {best[name] - value:+.3g})"
-                for name, value in exact
-                if best.get(name) is not None
-            ]
-            note = self.least_squares.note
-            rows = "these" if note else "the"
-            told.append(f"Least squares, solved exactly on {rows} training rows, has {' and '.join(parts)}.{note}")
-        return told
+            remarks.append(_least_squares_remark(self.least_squares, self.winner.result.best or {}))
+        return remarks
 
 
 @dataclass(frozen=True)
 class Page:
-    """All of the page.
+    """The content of the page.
 
     Attributes:
-        name: of the sweep's folder.
-        command: what started it.
+        name: name of the sweep's folder.
+        command: the command line that started the sweep.
         sections: one for each data set.
-        opened: how often test rows were opened.
-        why: why there is no single winner, if there is none.
-        versions: of Python and of packages.
-        plan: how many stacks were trained, and why jobs ran alone.
-        config: the configuration of the winner, as YAML.
+        opened: number of times that test rows were made.
+        why: why there is no single winner; None if there is one.
+        versions: versions of Python and of packages by name.
+        plan: sentences on how many stacks were trained, and why some jobs ran alone.
+        config: the winner's configuration, as YAML.
     """
 
     name: str
@@ -110,40 +109,54 @@ class Page:
     versions: Mapping[str, str]
     plan: Sequence[str] = ()
     config: str = ""
-    listed: int = field(default=LISTED, init=False)
 
     def html(self) -> str:
-        """The page; whatever stands in names and words is escaped."""
-        return _template().render(page=self)
+        """Render the page, with all values escaped."""
+        return _template().render(page=self, max_listed=MAX_LISTED)
 
 
-def spread(ranking: Ranking) -> list[str]:
-    """How the winner's settings do over seeds, beside the next best settings."""
-    groups: dict[tuple[str, ...], list[float]] = {}
+def seed_remarks(ranking: Ranking) -> list[str]:
+    """Return sentences that compare the winner's settings with the next best ones over their seeds.
+
+    Settings are the overrides without the seed. There are no remarks if no two jobs have the same settings.
+    """
+    metrics: dict[tuple[str, ...], list[float]] = {}
     for job in ranking.jobs:
         if job.value is not None:
-            settings = tuple(word for word in job.overrides if key_of(word) != "seed")
-            groups.setdefault(settings, []).append(job.value)
-    if ranking.winner is None or max(map(len, groups.values())) < 2:
+            settings = tuple(override for override in job.overrides if key_of(override) != "seed")
+            metrics.setdefault(settings, []).append(job.value)
+    if ranking.winner is None or max(map(len, metrics.values())) < 2:
         return []
-    # jobs are in order of rank, so the first group is that of the winner
-    (_, mine), *others = groups.items()
-    if len(mine) < 2:
+    # the jobs are sorted by rank, so the first settings are the winner's
+    (_, best), *others = metrics.items()
+    if len(best) < 2:
         return ["Its settings completed with one seed only: how far a seed moves the result is not known."]
-    deviation = statistics.stdev(mine)
-    told = [f"Over {len(mine)} seeds its settings give {_mean(mine)} (mean ± standard deviation)."]
+    remarks = [f"Over {len(best)} seeds its settings give {_mean(best)} (mean ± standard deviation)."]
     if others:
-        words, values = others[0]
-        told.append(f"The next best settings, {' '.join(words)}, give {_mean(values)}.")
-        gap = abs(statistics.mean(values) - statistics.mean(mine))
-        if gap < deviation:
-            told.append("The means differ by less than one standard deviation: other seeds may choose otherwise.")
-    return told
+        settings, second = others[0]
+        remarks.append(f"The next best settings, {' '.join(settings)}, give {_mean(second)}.")
+        if abs(statistics.mean(second) - statistics.mean(best)) < statistics.stdev(best):
+            remarks.append("The means differ by less than one standard deviation: other seeds may choose otherwise.")
+    return remarks
 
 
-def command(words: Sequence[str]) -> str:
-    """What started a sweep."""
-    return shlex.join(["python", "train.py", "-m", *words])
+def command(overrides: Sequence[str]) -> str:
+    """Return the command line of a sweep.
+
+    >>> command(["lr=0.1,0.01"])
+    'python train.py -m lr=0.1,0.01'
+    """
+    return shlex.join(["python", "train.py", "-m", *overrides])
+
+
+def _least_squares_remark(exact: LeastSquares, best: Mapping[str, Any]) -> str:
+    parts = [
+        f"{name} {loss:.6g} (the winner: {best[name]:.6g}, {best[name] - loss:+.3g})"
+        for name, loss in (("val/loss", exact.val), ("train/loss", exact.train))
+        if best.get(name) is not None
+    ]
+    rows = "these" if exact.note else "the"
+    return f"Least squares, solved exactly on {rows} training rows, has {' and '.join(parts)}.{exact.note}"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
-"""How every figure looks: colours, axes, lines, legends.
+"""The style of all figures: colours, axes, lines, legends.
 
-Colours are those of Okabe and Ito, told apart by colour-blind eyes; what is compared also differs in its marker or its
-dashes. At most ten lines have a name, the others are thin and grey.
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart; lines also differ in their markers
+or dashes. At most `MAX_NAMED` lines have a label, the others are thin and grey.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 P = ParamSpec("P")
@@ -40,8 +40,8 @@ STYLE: Any = {
     "figure.dpi": 100.0,
     "path.simplify_threshold": 0.5,
 }
-NAMED = 10
-"""Most lines with a name."""
+MAX_NAMED = 10
+"""Lines with a label in one figure."""
 
 
 @dataclass(frozen=True)
@@ -49,81 +49,87 @@ class Curve:
     """One line of a figure.
 
     Attributes:
-        label: its name; "" for one of the many that have none.
-        x, y: where it goes, each of shape `(points,)`.
-        chosen: whether it is the winner's, and drawn heavy.
-        colour: the number of its colour, the same in every panel and figure.
+        label: its name in the legend; "" for a thin grey line.
+        x, y: its points, each of shape `(points,)`.
+        is_winner: whether it belongs to the winner, and is drawn thick.
+        colour: index of its colour, the same in all panels and figures.
     """
 
     label: str
     x: ArrayLike
     y: ArrayLike
-    chosen: bool = False
+    is_winner: bool = False
     colour: int = 0
 
 
-def _all() -> Any:
-    return {**mpl.rcParamsDefault, "backend": "agg", **STYLE}
+def _rc_context() -> Any:
+    return mpl.rc_context({**mpl.rcParamsDefault, "backend": "agg", **STYLE})
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the style of this module, whatever the user's own matplotlibrc says."""
+    """Decorate a function that draws a figure: it uses this style, whatever the user's matplotlibrc contains."""
 
     @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_all()):
+    def draw_styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with _rc_context():
             return draw(*args, **kwargs)
 
-    return drawn
+    return draw_styled
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
+    """Render a figure as a PNG file."""
     canvas, stream = FigureCanvasAgg(figure), io.BytesIO()
-    with mpl.rc_context(_all()):
+    with _rc_context():
         canvas.draw()  # type: ignore[no-untyped-call]
-    # of so few colours that a busy figure takes a third of the bytes
+    # 128 colours make the file of a crowded figure three times smaller
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image = Image.fromarray(pixels).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     image.save(stream, format="png", optimize=True)
     return stream.getvalue()
 
 
-def canvas(number: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """An empty figure with so many axes side by side; width and height in inches."""
+def new_figure(columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure with axes side by side; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, number, squeeze=False)[0])
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
-def draw(axes: Axes, lines: Sequence[Curve], width: float = 1.3, marker: str = "") -> None:
-    """Lines, the nameless ones thin and behind the others, as one object."""
-    thin = [np.column_stack([line.x, line.y]) for line in lines if not line.label]
+def draw_curves(axes: Axes, curves: Sequence[Curve], marker: str = "") -> None:
+    """Draw curves; those without a label are one collection behind the others."""
+    thin = [np.column_stack([curve.x, curve.y]) for curve in curves if not curve.label]
     if thin:
         axes.add_collection(LineCollection(thin, colors="#999999", linewidths=0.4, alpha=0.5, zorder=1))
         axes.autoscale_view()
-    for line in (line for line in lines if line.label):
-        style: dict[str, Any] = {"linewidth": 2.6 if line.chosen else width, "zorder": 4 if line.chosen else 3}
-        dashes = "-" if line.chosen else ("-", "--", "-.")[line.colour // 3 % 3]
-        axes.plot(line.x, line.y, dashes, color=COLOURS[line.colour % 10], label=line.label, marker=marker, **style)
+    for curve in (curve for curve in curves if curve.label):
+        style: dict[str, Any] = {"linewidth": 2.6, "zorder": 4} if curve.is_winner else {"linewidth": 1.3, "zorder": 3}
+        dashes = "-" if curve.is_winner else ("-", "--", "-.")[curve.colour // 3 % 3]
+        colour = COLOURS[curve.colour % len(COLOURS)]
+        axes.plot(curve.x, curve.y, dashes, color=colour, label=curve.label, marker=marker, **style)
 
 
-def scale(axes: Axes, axis: str, values: Sequence[float]) -> None:
-    """A logarithmic axis where values are positive and a decade apart."""
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    if len(known) and known.min() > 0 and known.max() >= 10 * known.min():
+def scale_axis(axes: Axes, axis: str, values: Sequence[float]) -> None:
+    """Make the "x" or "y" axis logarithmic if the finite values are positive and span a factor of 10."""
+    finite = finite_values(values)
+    if len(finite) and finite.min() > 0 and finite.max() >= 10 * finite.min():
         axes.set(**{f"{axis}scale": "log"})
 
 
-def caption(axes: Axes, x: str, y: str, title: str = "") -> None:
-    """Name the axes."""
+def finite_values(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the values that are neither NaN nor infinite, in one dimension."""
+    array = np.asarray(values, dtype=np.float64)
+    return array[np.isfinite(array)]
+
+
+def set_labels(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Set the labels of both axes, and the title, with one word per line if it is long."""
     axes.set(xlabel=x, ylabel=y, title=title.replace(" ", "\n") if len(title) > 26 else title)
 
 
-def short(text: str) -> str:
-    """A value as typed, in three digits if it is a number.
+def shorten(text: str) -> str:
+    """Return a typed value, a long number rounded to three digits.
 
-    >>> short("0.152641796718"), short("full")
+    >>> shorten("0.152641796718"), shorten("full")
     ('0.153', 'full')
     """
     try:
@@ -132,18 +138,18 @@ def short(text: str) -> str:
         return text
 
 
-def limits(axes: Axes, heights: Sequence[float]) -> None:
-    """Bounds for what has a finite loss: a line on its way to infinity shows the way, and hides no other."""
-    known = np.array([value for value in heights if 0 < value < 1e6])
-    if len(known):
-        ends = np.percentile(known, [0.5, 99.5]) if len(known) > 200 else (known.min(), known.max())
-        axes.set_ylim(0.5 * ends[0], 2.0 * ends[1])
+def limit_losses(axes: Axes, losses: Sequence[float]) -> None:
+    """Limit the y-axis to losses between 0 and 1e6, so that a diverging curve does not flatten the others."""
+    finite = np.array([loss for loss in losses if 0 < loss < 1e6])
+    if len(finite):
+        low, high = np.percentile(finite, [0.5, 99.5]) if len(finite) > 200 else (finite.min(), finite.max())
+        axes.set_ylim(0.5 * low, 2.0 * high)
 
 
-def legend(axes: Axes, inside: int = 4) -> None:
-    """Names of lines: inside the axes if they are few, up to so many, else beside them."""
+def add_legend(axes: Axes, max_inside: int = 4) -> None:
+    """Add a legend: inside the axes up to `max_inside` labels, otherwise beside them."""
     _, labels = axes.get_legend_handles_labels()
-    if 0 < len(labels) <= inside:
+    if 0 < len(labels) <= max_inside:
         axes.legend()
     elif labels:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.0)

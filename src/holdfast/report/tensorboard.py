@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the curves: figures in Images, leaderboard and configuration in Text."""
+"""Event files for TensorBoard's Images and Text tabs: figures, leaderboard, configuration."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from holdfast.record import events
 from holdfast.store.files import replacing
 from holdfast.store.folders import RunFolder
 
-SHOWN = 100
-"""Rows of the leaderboard in Text; all of them are in the CSV file."""
+MAX_ROWS = 100
+"""Rows of the leaderboard in the Text tab; `leaderboard.csv` has all rows."""
 
 
-def write(path: Path, images: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
-    """Write an event file of its own, in the place of an earlier one.
+def write_event_file(path: Path, images: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
+    """Write an event file with images and texts, replacing an earlier one.
 
     Args:
         path: the file.
-        images: PNG files by their names.
-        texts: markdown by its names.
+        images: PNG files by name.
+        texts: markdown by name.
     """
     now = time.time()
     records = [events.version(now)]
@@ -33,28 +33,32 @@ def write(path: Path, images: Mapping[str, bytes], texts: Mapping[str, str]) -> 
 
 
 def write_config(folder: RunFolder) -> None:
-    """Let TensorBoard's Text show the configuration of a run that nothing is drawn of."""
-    write(folder.seen, {}, {"config": code(folder.told())})
+    """Write the event file of a run without figures: its configuration, for the Text tab."""
+    write_event_file(folder.seen, {}, {"config": markdown_code(folder.told())})
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a markdown table, what is in them escaped.
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows with the same keys as a markdown table, with escaped cells.
 
-    >>> print(table([{"job": 0, "lr": "0.1|<b>"}]))
+    >>> print(markdown_table([{"job": 0, "lr": "0.1|<b>"}]))
     | job | lr |
     |---|---|
     | 0 | 0.1&#124;&lt;b&gt; |
     """
     if not rows:
         return "no jobs"
-    lines = [list(rows[0]), *(list(row.values()) for row in rows[:SHOWN])]
-    texts = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
-    more = [f"\n... and {len(rows) - SHOWN} more"] if len(rows) > SHOWN else []
-    return "\n".join([texts[0], "|" + "---|" * len(rows[0]), *texts[1:], *more])
+    cells = [list(rows[0]), *(list(row.values()) for row in rows[:MAX_ROWS])]
+    head, *lines = ["| " + " | ".join(map(_cell, line)) + " |" for line in cells]
+    more = [f"\n... and {len(rows) - MAX_ROWS} more"] if len(rows) > MAX_ROWS else []
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *lines, *more])
 
 
-def code(text: str) -> str:
-    """Text as it is, in markdown."""
+def markdown_code(text: str) -> str:
+    """Return text as a markdown code block, which is indented by four spaces.
+
+    >>> markdown_code("lr: 0.1")
+    '    lr: 0.1'
+    """
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 

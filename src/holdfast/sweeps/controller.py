@@ -229,7 +229,7 @@ class _Sweep:
     def _report(self) -> None:
         """Draw the report; a sweep whose report cannot be drawn is finished all the same."""
         try:
-            from holdfast.report.write import report_sweep
+            from holdfast.report.create import report_sweep
 
             report_sweep(self._folder, self._ended_jobs(), self._config_of)
         except Exception as error:

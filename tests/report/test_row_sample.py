@@ -1,4 +1,4 @@
-"""The rows that figures show: few, fair, and said to be few."""
+"""Which rows a report reads of small data, large data and streams, and what it says about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.data import DataModule, Line, Rows
-from holdfast.report.read import Table
+from holdfast.report.regression import RegressionRows, read_rows
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 
@@ -33,50 +33,50 @@ def row(index: int) -> Row:
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
-    """Workers of loaders end with the reading; other tests may have left processes of their own."""
+    """Reading starts no worker process, or ends it; processes left by other tests do not count."""
     before = set(multiprocessing.active_children())
     yield
     assert not set(multiprocessing.active_children()) - before
 
 
-SEEN = argparse.Namespace(asked=0, data=None)  # what objects of a library keep is not restored after a job
+SEEN = argparse.Namespace(rows=0, data=None)  # not a plain variable: those are restored after each job
 
 
 class Counting(Dataset[Row]):
-    """So many rows, on a line; it remembers which were asked for, if it is asked in this process."""
+    """Rows on a line, and a list of the indices that this process has read."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.asked: list[int] = []
+        self.read: list[int] = []
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, index: int) -> Row:
-        self.asked.append(index)
+        self.read.append(index)
         return row(index)
 
 
 class Endless(IterableDataset[Row]):
-    """Rows without end."""
+    """An endless stream of rows."""
 
     def __iter__(self) -> Iterator[Row]:
         index = 0
         while True:
-            SEEN.asked += 1
+            SEEN.rows += 1
             yield row(index)
             index += 1
 
 
 class Finite(IterableDataset[Row]):
-    """Rows with an end that is not known before."""
+    """A stream of 50 rows."""
 
     def __iter__(self) -> Iterator[Row]:
         return map(row, range(50))
 
 
 class Backwards(Sampler[int]):
-    """An order of the user's own."""
+    """A sampler that is not torch's."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -89,13 +89,13 @@ class Backwards(Sampler[int]):
 
 
 def doubled(rows: list[Row]) -> tuple[Tensor, Tensor]:
-    """A collate function that others do not have."""
+    """A user's collate function."""
     x, y = (torch.stack(part) for part in zip(*rows, strict=True))
     return 2 * x, y
 
 
 class Data(pl.LightningDataModule):
-    """A user's own, of one of these forms."""
+    """A user's data module, with one of several kinds of loaders."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -129,26 +129,27 @@ class Data(pl.LightningDataModule):
 
 
 class Million(DataModule):
-    """Ours, with many rows."""
+    """A Holdfast data module with many rows."""
 
     def draw(self, split: str) -> Rows:
         x = torch.arange(1_000_000.0)[:, None] / 1e6
         return Rows(x, 2 * x + 1)
 
 
-def table(form: str, *words: str) -> Table:
-    config = compose([*words, "lr=0.1"], CONF)
-    target = "tests.report.test_rows.Data" if form else "tests.report.test_rows.Million"
+def rows_of(form: str, *overrides: str) -> RegressionRows | None:
+    config = compose([*overrides, "lr=0.1"], CONF)
+    target = "tests.report.test_row_sample.Data" if form else "tests.report.test_row_sample.Million"
     config.data = {"_target_": target, **({"form": form} if form else {})}
-    return Table(config)
+    return read_rows(config)
 
 
 @pytest.mark.parametrize("form", ["big", "big, workers", ""])
-def test_of_many_rows_few_are_drawn_fairly_and_in_order(form: str) -> None:
-    drawn = table(form)
+def test_a_sample_of_many_rows_is_uniform_ascending_and_reproducible(form: str) -> None:
+    sample = rows_of(form)
+    assert sample is not None
     state = torch.get_rng_state()
     for split in ("train", "val"):
-        x, y = (part[:, 0].double().numpy() for part in (drawn.x(split), drawn.y(split)))
+        x, y = (part[:, 0].double().numpy() for part in getattr(sample, split)[:2])
         index = x * (0.5e6 if form == "big" else 1e6)  # the loader's collate function doubles x
         assert len(np.unique(index.round())) == 10_000
         assert (np.diff(index) > 0).all()
@@ -158,17 +159,18 @@ def test_of_many_rows_few_are_drawn_fairly_and_in_order(form: str) -> None:
         shares = np.histogram(index, bins=10, range=(0, 1e6))[0]
         assert abs(shares - 1000).max() < 5 * np.sqrt(1e4 * 0.1 * 0.9)
         if form:
-            assert len(getattr(SEEN.data, split).dataset.asked) == 10_000
+            assert len(getattr(SEEN.data, split).dataset.read) == 10_000
     assert torch.equal(torch.get_rng_state(), state)
-    assert drawn.note("train", "val") == f" Training rows: {RANDOM}. Validation rows: {RANDOM}."
-    again = table(form)
-    assert torch.equal(again.x("train"), drawn.x("train"))
-    exact = drawn.least_squares()
+    assert sample.note("train", "val") == f" Training rows: {RANDOM}. Validation rows: {RANDOM}."
+    again = rows_of(form)
+    assert again is not None
+    assert torch.equal(again.train.x, sample.train.x)
+    exact = sample.least_squares()
     np.testing.assert_allclose([exact.weight[0], exact.bias], [1 if form == "big" else 2, 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("form", "words", "rows", "note"),
+    ("form", "overrides", "rows", "note"),
     [
         ("endless", [], 10_000, "the first 10,000 rows of a stream"),
         ("endless", ["trainer.limit_train_batches=3"], 15, "the first 15 rows of a stream"),
@@ -183,24 +185,25 @@ def test_of_many_rows_few_are_drawn_fairly_and_in_order(form: str) -> None:
         ("last dropped", [], 56, ""),
     ],
 )
-def test_what_cannot_be_drawn_is_read_from_the_front(form: str, words: list[str], rows: int, note: str) -> None:
-    SEEN.asked = 0
-    read = table(form, *words, "trainer.limit_val_batches=2")
-    x = read.x("train")[:, 0]
+def test_first_rows_are_read_where_no_sample_is_possible(form: str, overrides: list[str], rows: int, note: str) -> None:
+    SEEN.rows = 0
+    sample = rows_of(form, *overrides, "trainer.limit_val_batches=2")
+    assert sample is not None
+    x = sample.train.x[:, 0]
     index = 999_999 - torch.arange(rows) if form == "sampler" else torch.arange(rows)
     torch.testing.assert_close(x, index / 1e6)
-    assert read.note("train") == (f" Training rows: {note}." if note else "")
+    assert sample.note("train") == (f" Training rows: {note}." if note else "")
     if form == "endless":
-        assert SEEN.asked == rows + 10
+        assert SEEN.rows == rows + 10
     if form == "sampler":
-        assert len(SEEN.data.train.dataset.asked) == rows
+        assert len(SEEN.data.train.dataset.read) == rows
 
 
 @pytest.mark.parametrize("form", ["dictionaries", "several"])
-def test_rows_of_another_form_are_not_read_on(form: str) -> None:
-    SEEN.asked = 0
-    assert not table(form).is_regression()
-    assert SEEN.asked < 50
+def test_reading_stops_at_a_batch_that_is_not_for_regression(form: str) -> None:
+    SEEN.rows = 0
+    assert rows_of(form) is None
+    assert SEEN.rows < 50
 
 
 @pytest.mark.parametrize(
@@ -211,15 +214,15 @@ def test_rows_of_another_form_are_not_read_on(form: str) -> None:
         ("small", "", ""),
     ],
 )
-def test_a_sweep_over_many_rows_ends_with_a_page_that_says_so(
+def test_the_page_says_which_rows_were_read(
     form: str, train: str, val: str, holdfast: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "own" / "data").mkdir(parents=True)
-    text = f"_target_: tests.report.test_rows.Data\nform: {form}\n"
-    (tmp_path / "own" / "data" / "mine.yaml").write_text(text)
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    text = f"_target_: tests.report.test_row_sample.Data\nform: {form}\n"
+    (tmp_path / "my_conf" / "data" / "mine.yaml").write_text(text)
     limits = ["trainer.limit_train_batches=3", "trainer.limit_val_batches=2", "trainer.full_train_loss=false"]
-    words = ["--config-dir", "own", "-m", "data=mine", "lr=0.01,0.1", "epochs=2", *limits, "hydra.sweep.dir=s"]
-    ran = holdfast(*words)
+    command = ["--config-dir", "my_conf", "-m", "data=mine", "lr=0.01,0.1", "epochs=2", *limits, "hydra.sweep.dir=s"]
+    ran = holdfast(*command)
     assert ran.code == 0, ran.out
     folder = SweepFolder(tmp_path / "s")
     assert folder.page.exists(), ran.out
@@ -228,19 +231,20 @@ def test_a_sweep_over_many_rows_ends_with_a_page_that_says_so(
     notes = [f" Training rows: {train}.", f" Validation rows: {val}."] if train else ["", ""]
     assert f"<figcaption>What was fitted, over the rows.{notes[0]}{notes[1]}</figcaption>" in page
     assert f"and the way of each job down it.{notes[0]}</figcaption>" in page
-    (doubt,) = (line for line in page.splitlines() if "Least squares, solved exactly" in line)
-    assert f").{notes[0]}{notes[1]}</li>" in doubt
+    (remark,) = (line for line in page.splitlines() if "Least squares, solved exactly" in line)
+    assert f").{notes[0]}{notes[1]}</li>" in remark
     if form == "big":
-        code, said = command_line("report", "s", "--config-dir", "own")
-        assert code == 0, said
-        assert len(SEEN.data.train.dataset.asked) <= 10_000
-        assert len(SEEN.data.val.dataset.asked) <= 10_000
+        code, printed = command_line("report", "s", "--config-dir", "my_conf")
+        assert code == 0, printed
+        assert len(SEEN.data.train.dataset.read) <= 10_000
+        assert len(SEEN.data.val.dataset.read) <= 10_000
 
 
-def test_of_our_rows_those_that_were_trained_on_are_read_as_they_lie() -> None:
+def test_rows_of_a_holdfast_data_module_are_read_in_order() -> None:
     config = compose(["lr=0.1", "batch_size=7"], CONF)
-    read = Table(config)
+    sample = read_rows(config)
+    assert sample is not None
     rows = Line(outliers={0: 0.0, "50:55": 20.0}).draw("train")
-    assert torch.equal(read.x("train"), rows.x)
-    assert torch.equal(read.y("train"), rows.y)
-    assert read.note("train", "val") == ""
+    assert torch.equal(sample.train.x, rows.x)
+    assert torch.equal(sample.train.y, rows.y)
+    assert sample.note("train", "val") == ""

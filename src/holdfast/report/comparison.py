@@ -1,0 +1,124 @@
+"""Which jobs of a ranking a figure shows, along which swept keys, and under which labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from holdfast.report.style import MAX_NAMED, Curve, shorten
+from holdfast.store.folders import RunFolder
+from holdfast.sweeps.rank import Job, Ranking, swept_keys
+
+MAX_LINES = 60
+"""Jobs drawn as lines. Of more jobs, a sample over all ranks is drawn."""
+
+MAX_PANELS = 4
+"""Panels side by side in one figure."""
+
+MAX_NAMES = 12
+"""Values on an axis whose values are not all numbers."""
+
+
+class Comparison:
+    """The jobs of one ranking, as figures compare them.
+
+    Args:
+        ranking: the jobs, best first.
+        folder_of: returns the folder of a job, given its number.
+
+    Attributes:
+        keys: the swept keys.
+        present: the jobs that have a folder with a result, best first.
+    """
+
+    def __init__(self, ranking: Ranking, folder_of: Callable[[int], RunFolder]) -> None:
+        self._ranking, self._folder_of = ranking, folder_of
+        self._by_number = sorted(ranking.jobs, key=lambda job: job.number)
+        self.keys = swept_keys(ranking.jobs)
+        self.present = [job for job in ranking.jobs if folder_of(job.number).result.exists()]
+
+    def axes(self) -> list[str]:
+        """Return the keys that can be the x-axis of a figure. Seeds cannot: jobs that differ in it are repeats."""
+        return [key for key in self.keys if key.rpartition(".")[2] != "seed" and self._is_axis(self.values(key))]
+
+    def group_key(self, axis: str) -> str | None:
+        """Return the key whose values get one line each in a figure along another key: the batch size, if swept."""
+        keys = [key for key in self.axes() if key != axis and len(self.values(key)) <= MAX_NAMED]
+        return "batch_size" if "batch_size" in keys else next(iter(keys), None)
+
+    def values(self, key: str) -> list[str]:
+        """Return the distinct values of a key as typed: numbers in ascending order, then others in job order."""
+        distinct = dict.fromkeys(job.given.get(key, "") for job in self._by_number)
+        return sorted(distinct, key=lambda value: (number(value) is None, number(value) or 0.0))
+
+    def best_with_weights(self) -> Job | None:
+        """Return the best job whose folder has weights."""
+        return next((job for job in self.present if self._folder_of(job.number).weights.exists()), None)
+
+    def lines(self, is_drawn: Callable[[Job], bool] = lambda job: True) -> Iterator[tuple[Job, Curve]]:
+        """Yield the jobs to draw as lines, each with an empty curve that has its label and colour.
+
+        The best jobs of each group have labels, up to `MAX_NAMED`; the others are thin lines without a label.
+
+        Args:
+            is_drawn: whether a job has the data to draw.
+        """
+        jobs = [job for job in self.present if is_drawn(job)]
+        groups: dict[str, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(self.group(job), []).append(job)
+        per_group = max(1, MAX_NAMED // max(1, len(groups)))
+        named = sorted(job.number for group in list(groups.values())[:MAX_NAMED] for job in group[:per_group])
+        others = [job.number for job in jobs if job.number not in named]
+        thin = set(others[:: max(1, -(-len(others) // (MAX_LINES - MAX_NAMED)))])
+        for job in jobs:
+            if job.number in named:
+                is_winner = job is self._ranking.winner and len(jobs) > 1
+                yield job, Curve(self.label(job), [], [], is_winner, named.index(job.number))
+            elif job.number in thin:
+                yield job, Curve("", [], [])
+
+    def panels(self, is_drawn: Callable[[Job], bool]) -> list[Job]:
+        """Return at most `MAX_PANELS` jobs for one panel each: the best of each batch size, or jobs of all ranks.
+
+        Args:
+            is_drawn: whether a job has the data to draw.
+        """
+        jobs = [job for job in self._ranking.jobs if job.value is not None and is_drawn(job)]
+        if "batch_size" in self.keys:
+            best = {self.group(job): job for job in reversed(jobs)}
+            return [best[group] for group in self.groups() if group in best][:MAX_PANELS]
+        step = max(1, (len(jobs) - 1) // (MAX_PANELS - 1))
+        return sorted(jobs[::step][:MAX_PANELS], key=lambda job: job.number)
+
+    def groups(self) -> list[str]:
+        """Return the titles of all groups, in the order of their first jobs."""
+        return list(dict.fromkeys(map(self.group, self._by_number)))
+
+    def group(self, job: Job) -> str:
+        """Return the title of a job's group, the jobs of one batch size."""
+        return f"batch_size={job.given.get('batch_size')}" if "batch_size" in self.keys else "every iteration"
+
+    def label(self, job: Job) -> str:
+        """Return the swept values of a job, such as `lr=0.1 batch_size=5`."""
+        if len(self._ranking.jobs) == 1:
+            return "this run"
+        keys = [key for key in self.keys if key in job.given]
+        return " ".join(f"{key.rpartition('.')[2]}={shorten(job.given[key])}" for key in keys)
+
+    @staticmethod
+    def _is_axis(values: list[str]) -> bool:
+        return len(values) > 1 and (len(values) <= MAX_NAMES or all(number(value) is not None for value in values))
+
+
+def number(text: str) -> float | None:
+    """Return a typed value as a number; None if it is not a finite number.
+
+    >>> number("1e-3"), number("full"), number("inf")
+    (0.001, None, None)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
