@@ -27,6 +27,10 @@ class Slotted:
     value: float
 
 
+class Labels(set[int]):
+    scale = 1.0
+
+
 class Child(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +50,7 @@ class Module(Regression):
         self.child, self.slotted = Child(), Slotted(value)
         self.register_buffer("buffer", torch.zeros(2))
         self.generator, self.dice, self.roll = torch.Generator(), random.Random(0), np.random.default_rng(0)
-        self.count, self.seen, self.strings = itertools.count(), {1}, {"a": "b"}
+        self.count, self.seen, self.labels, self.strings = itertools.count(), {1}, Labels(), {"a": "b"}
         cell = [value]
         self.closure = lambda: cell[0]
         self.cell = cell
@@ -72,6 +76,7 @@ CHANGES: dict[str, Callable[[Module], Any]] = {
     "numpy's generator": lambda module: module.roll.random(),
     "a count": lambda module: next(module.count),
     "a set": lambda module: module.seen.add(2),
+    "an attribute of a set": lambda module: setattr(module.labels, "scale", 2.0),
     "a string": lambda module: module.strings.__setitem__("a", "c"),
     "a variable of a closure": lambda module: module.cell.__setitem__(0, 3.0),
     "a hyperparameter": lambda module: module.hparams.__setitem__("value", 3.0),

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from holdfast.config.schema import Config
 from holdfast.data import Rows
 from holdfast.model import Module
-from holdfast.stacked.gradients import Batch, engine, on_device
+from holdfast.stacked.gradients import Batch, Gradients, engine, on_device
 from holdfast.stacked.inputs import Members
 from holdfast.usercode.watch import NoTrainer, UnstackableError
 
@@ -39,21 +39,40 @@ def compare_first_batches(configs: Sequence[Config], tolerance: float) -> None:
         jobs = np.flatnonzero(inputs.source_of == source)
         first = Rows(train.x[: inputs.batch_size], train.y[: inputs.batch_size])
         batch, rows = (on_device(inputs.trainer, part) for part in (first, val))
-        with torch.no_grad():
-            gradients.place(jobs[np.newaxis])
-            start = inputs.start[:, None, jobs]
-            prepared = tuple(part[None, None] for part in gradients.prepare(batch))
-            outcome, gradient = gradients(start, gradients.batches(prepared, len(jobs))[0])
-            losses = gradients.losses([outcome])[0, 0]
-            sums = gradients.statistics(start[:, 0], gradients.prepare(rows), jobs)
+        stacked = in_a_stack(gradients, inputs.start[:, jobs], batch, rows, jobs)
         expected: dict[int, dict[str, Tensor]] = {}  # by the index of the module
         for index, job in enumerate(jobs):
             module_index = inputs.hparams_of[job]
             if module_index not in expected:
                 expected[module_index] = _of_module(inputs, inputs.modules[module_index], batch, rows)
-            stacked = {"the loss": losses[index], "the gradient": gradient[:, 0, index], "a statistic": sums[index]}
-            for name, values in stacked.items():
-                compare(inputs.module, name, _array(values), _array(expected[module_index][name]), tolerance)
+            for name, values in expected[module_index].items():
+                compare(inputs.module, name, _array(stacked[name][index]), _array(values), tolerance)
+
+
+def in_a_stack(
+    gradients: Gradients, parameters: Tensor, batch: Batch, rows: Batch, jobs: NDArray[np.int64]
+) -> dict[str, Tensor]:
+    """Compute the losses and gradients of jobs on one batch, and the statistics of other rows, as a stack does.
+
+    Args:
+        gradients: from `engine`.
+        parameters: parameters of the jobs, shape `(parameters, jobs)`.
+        batch: x and y, for losses and gradients.
+        rows: x and y, for statistics.
+        jobs: indexes of the jobs, shape `(jobs,)`.
+
+    Returns:
+        Values of each job by their name, shape `(jobs, ...)`.
+    """
+    with torch.no_grad():
+        gradients.place(jobs[np.newaxis])
+        prepared = tuple(part[None, None] for part in gradients.prepare(batch))  # (iterations, streams, batch, ...)
+        outcome, gradient = gradients(parameters[:, None], gradients.batches(prepared, len(jobs))[0])
+        return {
+            "the loss": gradients.losses([outcome])[0, 0],
+            "the gradient": gradient[:, 0].T,
+            "a statistic": gradients.statistics(parameters, gradients.prepare(rows), jobs),
+        }
 
 
 def _of_module(inputs: Members, module: Module, batch: Batch, rows: Batch) -> dict[str, Tensor]:

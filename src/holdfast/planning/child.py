@@ -27,6 +27,9 @@ def in_a_child(function: Callable[..., T], *args: Any) -> T:
     Raises:
         ChildProcessError: the child ended without a result, for example by a crash or `sys.exit`.
         Exception: the exception that the function raised.
+
+    >>> in_a_child(pow, 2, 3)
+    8
     """
     if not hasattr(os, "fork") or sys.platform == "darwin" or torch.cuda.is_available():
         return function(*args)

@@ -16,6 +16,7 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
+from holdfast.planning.agreement import in_a_stack
 from holdfast.record.parameter_path import MOST_POINTS
 from holdfast.single.build import build_data, build_module, build_trainer, set_up
 from holdfast.stacked.gradients import engine, on_device
@@ -75,32 +76,18 @@ def _check_loss(module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], 
         raise UnstackableError(f"{name}.loss leaves out a parameter, which torch.optim then does not update")
     expected = torch.cat([gradient.flatten() for gradient in gradients])
     try:
-        stacked_loss, stacked_gradient = _in_a_stack(module, trainer, batch, parameters)
+        copies = torch.cat([value.detach().flatten() for value in parameters])[:, None].repeat(1, 2)
+        stacked = in_a_stack(engine(module, trainer), copies, batch, batch, np.arange(2))
     except Exception as error:
         watch.check()
         raise UnstackableError(f"{name}.loss cannot be mapped over jobs: {in_a_line(error)}") from error
-    difference = (stacked_gradient - expected).abs().max()
+    loss, gradient = stacked["the loss"][1], stacked["the gradient"][1]
+    difference = (gradient - expected).abs().max()
     if torch.isfinite(expected).all() and not (
-        torch.allclose(stacked_loss, losses[0].detach().to(stacked_loss.dtype), rtol=1e-2, atol=1e-6)
+        torch.allclose(loss, losses[0].detach().to(loss.dtype), rtol=1e-2, atol=1e-6)
         and difference <= 1e-2 * expected.abs().max() + 1e-6
     ):
         raise UnstackableError(f"{name}.loss has another value or gradient when mapped over jobs")
-
-
-def _in_a_stack(
-    module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], parameters: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of the second of two copies of a job in a stack; the statistics are computed as well."""
-    gradients = engine(module, trainer)
-    flat = torch.cat([value.detach().flatten() for value in parameters])
-    stacked = flat[:, None, None].repeat(1, 1, 2)  # (parameters, streams, jobs)
-    with torch.no_grad():
-        prepared = gradients.prepare(batch)
-        (stacked_batch,) = gradients.batches(tuple(part[None, None] for part in prepared), 2)
-        outcome, gradient = gradients(stacked, stacked_batch)
-        losses = gradients.losses([outcome])[0, 0]
-        gradients.statistics(stacked[:, 0], prepared, np.arange(2))
-    return losses[1], gradient[:, 0, 1]
 
 
 def _activations(module: Module, batch: tuple[Tensor, ...]) -> int:

@@ -24,7 +24,7 @@ from holdfast.usercode.packages import is_users
 
 Container = dict[Any, Any] | list[Any]
 
-LONGEST = 100_000
+_LONGEST = 100_000
 """Containers with more entries are not searched; each counts as different from every other container."""
 
 _SET_BY_LIGHTNING = frozenset({"_trainer", "_fabric", "_metric_attributes", "_device_mesh"})
@@ -107,7 +107,7 @@ def _attributes(value: Any) -> Iterator[Node]:
 @contents.register(tuple)
 @contents.register(collections.deque)
 def _(value: Any) -> Contents:
-    if len(value) > LONGEST:
+    if len(value) > _LONGEST:
         return ("long", _unique_id(value)), ()
     entries = value.items() if isinstance(value, Mapping) else enumerate(value)
     replaceable = isinstance(value, (dict, list))

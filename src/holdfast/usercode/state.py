@@ -67,7 +67,11 @@ class State:
 
 
 def same_number(one: float | Tensor | None, other: float | Tensor | None) -> bool:
-    """Whether two numbers, or two tensors, are equal; NaN equals NaN."""
+    """Whether two numbers, or two tensors, are equal. NaN equals NaN; numbers of different types are not equal.
+
+    >>> same_number(float("nan"), float("nan")), same_number(1, 1.0)
+    (True, False)
+    """
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
     return repr(one) == repr(other)
