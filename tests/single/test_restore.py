@@ -25,8 +25,8 @@ from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError, Stopped
 from holdfast.record import events, writer
 from holdfast.record.checkpoint import load
+from holdfast.record.resume_point import KEY
 from holdfast.single.recorder import Recorder
-from holdfast.single.restore import KEY
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
 from tests.conftest import command_line

@@ -18,7 +18,7 @@ from holdfast.record import events
 from holdfast.record.checkpoint import save
 from holdfast.record.history import Rules, Snapshot, Trace
 from holdfast.record.parameter_path import as_file
-from holdfast.single.restore import KEY, Place, state
+from holdfast.record.resume_point import KEY, Place, state
 from holdfast.store.files import replacing
 from holdfast.store.folders import Result, RunFolder, Status
 from holdfast.store.versions import versions

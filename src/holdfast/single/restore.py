@@ -1,62 +1,20 @@
-"""Going on with a run that was stopped, exactly as if it had never been.
-
-While a run is trained, its `last.ckpt` holds beside Lightning's own state all that the trace knew at the end of that
-epoch. Row order and random numbers are functions of seed and epoch, so nothing else has to be remembered.
-"""
+"""Resumes a run from its `last.ckpt`, exactly as if it had never been interrupted."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 from lightning.pytorch.loggers.csv_logs import CSVLogger, ExperimentWriter
 
 from holdfast.errors import CheckpointError
 from holdfast.record.checkpoint import load
 from holdfast.record.history import Epoch, Reached, Snapshot, Standing, Trace
+from holdfast.record.resume_point import KEY
 from holdfast.store.folders import RunFolder
-
-KEY = "holdfast"
-"""What is ours in a checkpoint of Lightning's."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """How far the event file was at the end of an epoch.
-
-    Attributes:
-        name: of the file; "" if there was none.
-        size: in bytes.
-        steps, epochs: how many were written.
-        logged: tags that were written as they came, and not from the trace.
-    """
-
-    name: str = ""
-    size: int = 0
-    steps: int = 0
-    epochs: int = 0
-    logged: Sequence[str] = ()
-
-
-def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[str, Any]:
-    """What a checkpoint of the last epoch has to hold beside Lightning's state, in plain containers and tensors."""
-    reached = trace.reached
-    return {
-        "config_hash": config_hash,
-        "seconds": seconds,
-        "losses": torch.tensor(trace.losses[: reached.losses], dtype=torch.float64),
-        "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= reached.losses], dtype=torch.float64),
-        "epochs": [vars(epoch) for epoch in trace.epochs],
-        "standing": {name: np.asarray(value).item() for name, value in vars(reached.standing).items()},
-        "descent": [point.cpu() for point in trace.descent[: reached.points]],
-        "place": vars(place),
-    }
 
 
 def find(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
