@@ -25,7 +25,8 @@ from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError, Stopped
 from holdfast.record import events, writer
 from holdfast.record.checkpoint import load
-from holdfast.record.resume_point import KEY
+from holdfast.record.resume_point import RESUME_KEY
+from holdfast.single import recorder
 from holdfast.single.recorder import Recorder
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
@@ -107,11 +108,11 @@ def test_the_end_is_that_of_a_run_that_was_never_stopped(case: str, tmp_path: Pa
         with pytest.raises(Stopped):
             trained(config, cut, stop)
         assert not cut.result.exists()
-        assert KEY in load(cut.last)
+        assert RESUME_KEY in load(cut.last)
     trained(config, cut)
     assert_folders_alike(whole.path, cut.path, 0, 0)
     assert whole.weights.read_bytes() == cut.weights.read_bytes()
-    assert KEY not in load(cut.last)
+    assert RESUME_KEY not in load(cut.last)
 
 
 Line = tuple[str, int]
@@ -121,7 +122,7 @@ Line = tuple[str, int]
 def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
     """Stop at a line of ours at the end of epoch 2, as a signal may; tells the lines there are, as they are reached."""
     seen: list[Line] = []
-    source, original = Path(writer.__file__).parent, Recorder.on_train_epoch_end
+    packages, original = {Path(module.__file__).parent for module in (writer, recorder)}, Recorder.on_train_epoch_end
 
     def local(frame: FrameType, event: str, _: Any) -> Any:
         at = (Path(frame.f_code.co_filename).name, frame.f_lineno)
@@ -132,7 +133,7 @@ def interrupted_at(line: Line | None) -> Iterator[list[Line]]:
         return local
 
     def called(frame: FrameType, event: str, _: Any) -> Any:
-        return local if Path(frame.f_code.co_filename).parent == source else None
+        return local if Path(frame.f_code.co_filename).parent in packages else None
 
     def watched(self: Recorder, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         sys.settrace(called if trainer.current_epoch == 2 else None)
@@ -151,8 +152,8 @@ def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
     whole.path.mkdir()
     with interrupted_at(None) as lines:
         trained(config, whole)
-    judged = [line for line in lines if line[0] in ("callbacks.py", "trace.py")]
-    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume.py")]
+    judged = [line for line in lines if line[0] in ("recorder.py", "history.py", "stopping.py")]
+    written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume_point.py")]
     assert min(len(judged), len(written)) > 20
     for line in judged[::2] + written[::5]:
         cut = RunFolder(tmp_path / f"{line[0]}{line[1]}")
@@ -210,7 +211,7 @@ def test_event_files_of_the_users_own_logger_stay(older: bool, tmp_path: Path, m
     theirs = before.keys() - {ours}
     assert len(theirs) == 2
     assert all(after[name] == before[name] for name in theirs)
-    values = events.read(tmp_path / ours, {"train/loss_step"})["train/loss_step"]
+    values = events.read_scalars(tmp_path / ours, {"train/loss_step"})["train/loss_step"]
     assert [step for step, _ in values] == list(range(12))
     if not older:
         assert [file.name for file in folder.curves()] == [ours]

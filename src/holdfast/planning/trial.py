@@ -23,8 +23,9 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.errors import in_a_line
 from holdfast.planning.first_batch import compare, compare_each
-from holdfast.record.checkpoint import CheckpointIO, plain
-from holdfast.record.history import Rules, Trace, Traces
+from holdfast.record.checkpoint import CheckpointIO, plain_values
+from holdfast.record.history import History, StackHistory
+from holdfast.record.stopping import StoppingRules
 from holdfast.single.assemble import assemble, build, seed_rows
 from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
@@ -98,7 +99,7 @@ def try_together(configs: Sequence[Config], most: int = _AT_ONCE) -> None:
 class _Alone:
     """How jobs went, each by a Trainer, with their learning rates multiplied by a factor."""
 
-    traces: list[Trace]
+    traces: list[History]
     factor: float
 
 
@@ -132,14 +133,14 @@ class _Shorten(pl.Callback):
         shorten(data)
 
 
-def _alone(config: Config) -> Trace:
+def _alone(config: Config) -> History:
     """Train a job by a Trainer, and write nothing."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
-        trace, checkpoints = Trace(), CheckpointIO()
+        trace, checkpoints = History(), CheckpointIO()
         recorder = Recorder(
             trace,
-            Rules.of(config),
+            StoppingRules.from_config(config),
             checkpoints,
             seed=config.seed,
             full_train_loss=config.trainer.full_train_loss,
@@ -153,13 +154,15 @@ def _alone(config: Config) -> Trace:
         return trace
 
 
-def _is_finite(trace: Trace) -> bool:
+def _is_finite(trace: History) -> bool:
     """Whether losses stay in reach of the first one: beyond, rounding would be all that is compared."""
     losses = [*trace.losses, *(epoch.metrics.get("val/loss", 0.0) for epoch in trace.epochs)]
     return all(math.isfinite(loss) and abs(loss) <= _GROWTH * (1 + abs(losses[0])) for loss in losses)
 
 
-def _numbers(members: Members, traces: Traces, trace: Trace, index: int) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
+def _numbers(
+    members: Members, traces: StackHistory, trace: History, index: int
+) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
     """All that one job left in the stack, and by a Trainer, each with its name."""
     yield "train/loss_step", traces.losses[: traces.counts[index], index], trace.losses
     metrics = {name: values[: traces.epochs[index], index] for name, values in traces.metrics.items()}
@@ -182,7 +185,7 @@ def _numbers(members: Members, traces: Traces, trace: Trace, index: int) -> Iter
         ("hyper_parameters", members.hparams[members.hparams_of[index]]),
         ("datamodule_hyper_parameters", members.data_hparams[index]),
     ):
-        if repr(last.checkpoint.get(key, {})) != repr(plain(kept)):
+        if repr(last.checkpoint.get(key, {})) != repr(plain_values(kept)):
             raise UnstackableError(f"its {key.replace('_', ' ')} are others by a Trainer")
 
 

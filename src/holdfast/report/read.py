@@ -60,7 +60,7 @@ def curves(folder: RunFolder, tags: Sequence[str]) -> dict[str, tuple[Numbers, N
     """Some curves of a run, each as steps and values; those it does not have are left out."""
     found: dict[str, list[tuple[int, float]]] = {}
     for file in folder.curves():
-        for tag, points in events.read(file, frozenset(tags)).items():
+        for tag, points in events.read_scalars(file, frozenset(tags)).items():
             found.setdefault(tag, []).extend(points)
     return {tag: tuple(np.array(points, dtype=np.float64).T) for tag, points in found.items()}
 

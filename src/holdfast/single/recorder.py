@@ -21,8 +21,9 @@ from holdfast.data.seeding import derive, reseed
 from holdfast.errors import HoldfastError
 from holdfast.model.module import Module, loss_sums, measure
 from holdfast.record.checkpoint import CheckpointIO
-from holdfast.record.history import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
+from holdfast.record.history import Epoch, History, Snapshot
 from holdfast.record.parameter_path import flat, stride
+from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge, largest_loss
 from holdfast.record.writer import Writer
 from holdfast.store.folders import RunFolder
 
@@ -44,14 +45,14 @@ class Recorder(Checkpoint):
 
     def __init__(
         self,
-        trace: Trace,
-        rules: Rules,
+        trace: History,
+        rules: StoppingRules,
         checkpoint_io: CheckpointIO,
         *,
         seed: int,
         full_train_loss: bool,
         descent: bool,
-        update: Callable[[Trace], None],
+        update: Callable[[History], None],
     ) -> None:
         self.trace = trace
         self._rules, self._update = rules, update
@@ -104,12 +105,12 @@ class Recorder(Checkpoint):
             loss = loss.mean() if loss.ndim else loss
             self._pending.append(loss * self._share if self._share > 1 else loss)
         if self._followed and (len(self.trace.losses) + len(self._pending)) % self._stride == 0:
-            self.trace.descent.append(flat(self._followed))
+            self.trace.parameter_path.append(flat(self._followed))
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # as for every last epoch, Lightning validates before it ends
         if len(self._pending) >= CHECK_EVERY:
             self._collect(_foreign(trainer))
-            if not self._rules.within(_over_all(trainer, worst(self.trace.losses[-CHECK_EVERY:]), "max")):
+            if not self._rules.within(_over_all(trainer, largest_loss(self.trace.losses[-CHECK_EVERY:]), "max")):
                 trainer.should_stop = True  # the epoch ends here, and is judged as usual
             self._update(self.trace)
 
@@ -123,7 +124,7 @@ class Recorder(Checkpoint):
         if self._full_train_loss:
             metrics.update(_measure_train(trainer, pl_module))
         metrics["train/lr"] = self._learning_rate
-        lost = _over_all(trainer, worst(losses), "max")
+        lost = _over_all(trainer, largest_loss(losses), "max")
         if self._rules.metric not in metrics and self._rules.within(lost):
             logged = [name for name in metrics if name != "train/lr"]
             raise HoldfastError(
@@ -148,8 +149,8 @@ class Recorder(Checkpoint):
         if self._descent and sum(value.numel() for value in parameters) == 2 and math.isfinite(batches):
             self._followed = parameters
             self._stride = stride(int(batches) * (trainer.max_epochs or 1))
-            if not self.trace.descent:  # there are points where a run is gone on with
-                self.trace.descent.append(flat(parameters))
+            if not self.trace.parameter_path:  # there are points where a run is gone on with
+                self.trace.parameter_path.append(flat(parameters))
 
     def _collect(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""

@@ -12,8 +12,9 @@ from lightning.pytorch.loggers.csv_logs import CSVLogger, ExperimentWriter
 
 from holdfast.errors import CheckpointError
 from holdfast.record.checkpoint import load
-from holdfast.record.history import Epoch, Reached, Snapshot, Standing, Trace
-from holdfast.record.resume_point import KEY
+from holdfast.record.history import Epoch, History, Reached, Snapshot
+from holdfast.record.resume_point import RESUME_KEY
+from holdfast.record.stopping import Standing
 from holdfast.store.folders import RunFolder
 
 
@@ -26,28 +27,28 @@ def find(folder: RunFolder, config_hash: str) -> dict[str, Any] | None:
     if not folder.last.exists():
         return None
     found = load(folder.last)
-    if KEY not in found:
+    if RESUME_KEY not in found:
         return None  # the run was over, and is to be run again
-    if found[KEY]["config_hash"] != config_hash:
+    if found[RESUME_KEY]["config_hash"] != config_hash:
         raise CheckpointError(f"{folder.last} is of another configuration; remove it to begin this run anew.")
     return found
 
 
-def restore(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
+def restore(checkpoint: dict[str, Any], folder: RunFolder) -> History:
     """The trace as it was at the end of the last epoch."""
-    found = checkpoint[KEY]
+    found = checkpoint[RESUME_KEY]
     standing, epochs = Standing(**found["standing"]), [Epoch(**epoch) for epoch in found["epochs"]]
     best = None
     if standing.best_epoch >= 0:
         # if the process was killed between the two files, the best is already that of a later epoch; it comes again
         kept = load(folder.best)
         best = Snapshot(standing.best_epoch, kept if kept.get("epoch") == standing.best_epoch else {})
-    last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY})
-    return Trace(
+    last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != RESUME_KEY})
+    return History(
         losses=found["losses"].tolist(),
         clock=[(int(count), time) for count, time in found["clock"].tolist()],
-        descent=list(found["descent"]),
-        begun=epochs,
+        parameter_path=list(found["descent"]),
+        recorded=epochs,
         reached=Reached(len(epochs), len(found["losses"]), len(found["descent"]), standing, best, last),
     )
 

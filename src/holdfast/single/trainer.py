@@ -16,7 +16,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.record.checkpoint import CheckpointIO, load
-from holdfast.record.history import Rules, Snapshot, Trace, divergence
+from holdfast.record.history import History, Snapshot
+from holdfast.record.stopping import StoppingRules, divergence_message
 from holdfast.record.writer import Writer, hparams, write_tested
 from holdfast.single.assemble import BARE, assemble, build, extras, seed_rows
 from holdfast.single.devices import check, is_leader
@@ -51,7 +52,7 @@ def train_one(
     if ended is not None and ended.status == "completed":
         return _test_again(config, folder, ended)
     found = find(folder, config_hash)
-    trace, rules, opened = Trace(), Rules.of(config), _opened(folder)
+    trace, rules, opened = History(), StoppingRules.from_config(config), _opened(folder)
     writer = Writer(
         folder,
         rules,
@@ -70,7 +71,7 @@ def train_one(
             folder.clear()
     if found is not None:
         trace = restore(found, folder)
-        writer.go_on(found, trace)
+        writer.resume(found, trace)
 
     recorder = Recorder(
         trace,
@@ -103,7 +104,7 @@ def train_one(
                 seed_rows()
                 trainer.fit(module, datamodule=data, ckpt_path=folder.last if found else None, weights_only=True)
             if trace.reached.standing.end == "diverged":
-                return finish("diverged", error=divergence(trace.reached.epochs - 1, rules))
+                return finish("diverged", error=divergence_message(trace.reached.epochs - 1, rules))
             if not (config.test and trace.reached.best):
                 return finish("completed")
             writer.flush(trace)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from holdfast.config.schema import Config
 from holdfast.data.order import EVALUATION_ROWS
-from holdfast.record.checkpoint import CheckpointIO, plain
-from holdfast.record.history import Kept
+from holdfast.record.checkpoint import CheckpointIO, plain_values
+from holdfast.record.history import SavedEpochs
 from holdfast.single.assemble import assemble, build
 from holdfast.single.isolation import isolated
 from holdfast.stacked.inputs import Members
@@ -32,8 +32,8 @@ class Snapshots:
 
     def __init__(self, members: Members, forms: dict[str, dict[str, Any]]) -> None:
         self._members, self._configs, self._forms = members, members.configs, forms
-        self._hparams = [plain(hparams) for hparams in members.hparams]
-        self._data_hparams = {id(hparams): plain(hparams) for hparams in members.data_hparams}
+        self._hparams = [plain_values(hparams) for hparams in members.hparams]
+        self._data_hparams = {id(hparams): plain_values(hparams) for hparams in members.data_hparams}
         named = {name: value for name, value in members.module.named_parameters() if value.requires_grad}
         self._shapes = {name: value.shape for name, value in named.items()}
         ends = np.cumsum([value.numel() for value in named.values()]).tolist()
@@ -44,11 +44,11 @@ class Snapshots:
         # a shared parameter stands in a state_dict under each of its names
         self._named = {key: names[id(value)] for key, value in held.items() if id(value) in names}
 
-    def weights(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
+    def weights(self, kept: SavedEpochs, jobs: Sequence[int]) -> list[bytes]:
         """The parameters of some jobs, as `model.pth`."""
         return archives(self._state_dict, Marks(), {}, self._tensors(kept, jobs))
 
-    def checkpoints(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
+    def checkpoints(self, kept: SavedEpochs, jobs: Sequence[int]) -> list[bytes]:
         """The checkpoints of some jobs, each of its own epoch."""
         alike: dict[Hashable, list[int]] = {}
         for place, job in enumerate(jobs):
@@ -60,7 +60,7 @@ class Snapshots:
                 made[place] = checkpoint
         return made
 
-    def _structure(self, kept: Kept, job: int) -> Hashable:
+    def _structure(self, kept: SavedEpochs, job: int) -> Hashable:
         """All of a checkpoint but its numbers and tensors."""
         remembered = self._members.schedules[job]
         return (
@@ -72,7 +72,7 @@ class Snapshots:
             _outline(self._data_hparams_of(job)),
         )
 
-    def _alike(self, kept: Kept, jobs: Sequence[int]) -> list[bytes]:
+    def _alike(self, kept: SavedEpochs, jobs: Sequence[int]) -> list[bytes]:
         """The checkpoints of jobs that differ in nothing but numbers and tensors."""
         job, numbers, dry = jobs[0], dict[str, NDArray[np.float64]](), self._dry_run(jobs[0])
         epoch, iterations = int(kept.epoch[job]), int(kept.iterations[job])
@@ -95,7 +95,7 @@ class Snapshots:
 
         return archives(tree, Marks(), numbers, self._tensors(kept, jobs))
 
-    def _tensors(self, kept: Kept, jobs: Sequence[int]) -> dict[str, Tensor]:
+    def _tensors(self, kept: SavedEpochs, jobs: Sequence[int]) -> dict[str, Tensor]:
         """What was kept, by what it is and of which parameter, each with the jobs first."""
         found = {
             f"{what}/{name}": tensor[part][:, list(jobs)].T.reshape(-1, *self._shapes[name]).cpu()

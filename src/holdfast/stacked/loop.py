@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.data import row_order
-from holdfast.record.history import CHECK_EVERY, Kept, Rules, Standing, Tell, Traces, judge, no_one, worst
-from holdfast.record.parameter_path import Descents
+from holdfast.record.history import SavedEpochs, StackHistory
+from holdfast.record.parameter_path import StackPaths
+from holdfast.record.stopping import CHECK_EVERY, Standing, StoppingRules, judge, largest_loss
 from holdfast.stacked.evaluation import evaluate
 from holdfast.stacked.gradients import Batch, engine, on_device
 from holdfast.stacked.inputs import Members
@@ -23,6 +24,9 @@ from holdfast.stacked.layout import Grid, Numbers
 from holdfast.stacked.optimizers import RULES, clip
 from holdfast.stacked.tracing import TRACED_AFTER
 from holdfast.usercode.watch import UnstackableError, Watch
+
+OnEpochEnd = Callable[[int, float], None]
+"""Called after every epoch with its number and the best metric so far; NaN while there is none."""
 
 _GATHERED = 1 << 20  # numbers gathered at a time: enough to be quick, few enough to stay in the cache
 _SMALL = 1 << 20  # multiplications of an iteration below which a second thread costs more than it brings
@@ -37,7 +41,7 @@ class Stack:
 
     def __init__(self, members: Members) -> None:
         self._members, self._config = members, members.first
-        self._rules = Rules.of(members.first)
+        self._rules = StoppingRules.from_config(members.first)
         traced_after = 3 if members.short else TRACED_AFTER  # a trial calls each function as it is, and traced
         self._engine = engine(members.module, members.trainer, members.numbers, traced_after)
         self._watch = None if members.shipped else Watch(members.module)
@@ -50,11 +54,11 @@ class Stack:
         self._size, self._iterations, self._jobs = members.batch_size, members.iterations, len(members.configs)
         self._begin()
 
-    def train(self, tell: Tell = no_one) -> Traces:
+    def train(self, on_epoch_end: OnEpochEnd | None = None) -> StackHistory:
         """Train all jobs to their ends.
 
         Args:
-            tell: called after every epoch.
+            on_epoch_end: called after every epoch with its number and the best metric so far.
         """
         began = time.perf_counter()
         with torch.no_grad(), self._threads():
@@ -64,13 +68,14 @@ class Stack:
                 if self._watch and epoch == 0:
                     self._watch.check()
                 running = self._standing.end[self._grid.live] == ""
-                tell(epoch, self._best_value())
+                if on_epoch_end:
+                    on_epoch_end(epoch, self._best_value())
                 if not running.any():
                     break
                 self._go_on_with(running)
         if self._watch:
             self._watch.check()
-        return Traces(
+        return StackHistory(
             losses=self._losses[: self._counts.max()],
             counts=self._counts,
             clock=self._clock,
@@ -81,7 +86,7 @@ class Stack:
             best=self._best,
             last=self._last,
             seconds=time.perf_counter() - began,
-            descents=self._descents,
+            paths=self._descents,
         )
 
     def _prepared(self, rows: Any) -> tuple[Tensor, ...]:
@@ -117,8 +122,10 @@ class Stack:
             end=np.full(self._jobs, "", dtype="<U8"),
         )
         follow = self._config.report is not False and len(self._members.start) == 2
-        self._descents = Descents(self._members.start, total) if follow else None
-        self._best, self._last = (Kept(np.full(self._jobs, -1), np.zeros(self._jobs, dtype=np.int64)) for _ in range(2))
+        self._descents = StackPaths(self._members.start, total) if follow else None
+        self._best, self._last = (
+            SavedEpochs(np.full(self._jobs, -1), np.zeros(self._jobs, dtype=np.int64)) for _ in range(2)
+        )
 
     def _train_epoch(self, epoch: int) -> None:
         """All iterations of an epoch; jobs that are lost on the way are put back to where they were found lost."""
@@ -142,7 +149,7 @@ class Stack:
             if done % CHECK_EVERY == 0 or done == self._iterations:
                 losses = self._collect(pending, epoch * self._iterations + done, running)
                 pending = []
-                out = running & ~self._rules.within(worst(losses))
+                out = running & ~self._rules.within(largest_loss(losses))
                 if done < self._iterations and out.any():
                     lost.append((self._grid.at[out], self._taken(self._grid.at[out])))
                     running &= ~out
@@ -221,7 +228,7 @@ class Stack:
         for name, values in measured.items():
             self._metrics[name][epoch, live] = values
         lost = np.zeros(self._jobs)
-        lost[live] = np.where(full, worst(losses), np.nan)
+        lost[live] = np.where(full, largest_loss(losses), np.nan)
         now = {name: values[epoch] for name, values in self._metrics.items()}
         self._standing = judge(self._standing, epoch, now, lost, self._rules)
         self._epochs[live] = epoch + 1
@@ -250,7 +257,7 @@ class Stack:
         """The tensors of some jobs, by their places; copies."""
         return {name: tensor.flatten(1)[:, at] for name, tensor in self._tensors().items()}
 
-    def _keep(self, kept: Kept, epoch: int, which: NDArray[np.bool_]) -> None:
+    def _keep(self, kept: SavedEpochs, epoch: int, which: NDArray[np.bool_]) -> None:
         if not which.any():
             return
         jobs = self._grid.live[which]

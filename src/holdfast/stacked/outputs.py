@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from holdfast.config.schema import Config
 from holdfast.record import events
-from holdfast.record.history import Rules, Tell, Traces, divergence, no_one
-from holdfast.record.writer import bests, entry, hparams
+from holdfast.record.history import StackHistory
+from holdfast.record.stopping import StoppingRules, divergence_message
+from holdfast.record.tfrecord import framed_rows
+from holdfast.record.writer import best_scalars, epoch_entry, hparams
 from holdfast.single.isolation import isolated
 from holdfast.stacked.checkpoint_form import Snapshots
 from holdfast.stacked.inputs import Members
-from holdfast.stacked.loop import Stack
+from holdfast.stacked.loop import OnEpochEnd, Stack
 from holdfast.stacked.template import Marks, Template
 from holdfast.store.folders import Result, RunFolder, Status
 from holdfast.store.versions import versions
@@ -31,7 +33,7 @@ def train_stack(
     overrides: Sequence[list[str]],
     hashes: Sequence[str],
     forms: dict[str, Any] | None = None,
-    tell: Tell = no_one,
+    on_epoch_end: OnEpochEnd | None = None,
 ) -> Jobs:
     """Train jobs as one program.
 
@@ -40,11 +42,11 @@ def train_stack(
         overrides: the words of each, for the record.
         hashes: the digest of each one's configuration, for the record.
         forms: of checkpoints that stacks before have made; filled here.
-        tell: called after every epoch.
+        on_epoch_end: called after every epoch.
     """
     with isolated():
         members = Members(configs)
-        return Jobs(members, Stack(members).train(tell), overrides, hashes, {} if forms is None else forms)
+        return Jobs(members, Stack(members).train(on_epoch_end), overrides, hashes, {} if forms is None else forms)
 
 
 class Jobs:
@@ -61,7 +63,7 @@ class Jobs:
     def __init__(
         self,
         members: Members,
-        traces: Traces,
+        traces: StackHistory,
         overrides: Sequence[list[str]],
         hashes: Sequence[str],
         forms: dict[str, Any],
@@ -69,7 +71,7 @@ class Jobs:
         self._forms = forms
         self._members, self._traces, self._configs = members, traces, members.configs
         self._overrides, self._hashes = overrides, hashes
-        self._rules = Rules.of(members.first)
+        self._rules = StoppingRules.from_config(members.first)
         self.results = self._told()
 
     def best(self, number: int) -> list[int]:
@@ -94,9 +96,9 @@ class Jobs:
                     files[job] |= {RunFolder.BEST: checkpoint, RunFolder.WEIGHTS: weight}
             for job, checkpoint in zip(part, snapshots.checkpoints(traces.last, part), strict=True):
                 files[job][RunFolder.LAST] = checkpoint
-            if traces.descents:
+            if traces.paths:
                 for job in part:
-                    files[job][RunFolder.DESCENT] = traces.descents.of(job, int(traces.counts[job]))
+                    files[job][RunFolder.DESCENT] = traces.paths.of_job(job, int(traces.counts[job]))
             if self._members.first.logger.tensorboard:
                 name = RunFolder.events_name(traces.clock[0][1], socket.gethostname())
                 for job, records in zip(part, self._events(part), strict=True):
@@ -112,7 +114,7 @@ class Jobs:
         for job, best in enumerate(traces.best.epoch.tolist()):
 
             def at(epoch: int, job: int = job) -> dict[str, Any]:
-                return entry(epoch, {name: values[job][epoch] for name, values in columns.items()}, rules.metric)
+                return epoch_entry(epoch, {name: values[job][epoch] for name, values in columns.items()}, rules.metric)
 
             lost = ends[job] == "diverged"
             status: Status = "diverged" if lost else "completed"
@@ -127,7 +129,7 @@ class Jobs:
                     epochs=epochs[job],
                     iterations=counts[job],
                     seconds=traces.seconds,
-                    error=divergence(epochs[job] - 1, rules) if lost else None,
+                    error=divergence_message(epochs[job] - 1, rules) if lost else None,
                     versions=made,
                 )
             )
@@ -139,15 +141,15 @@ class Jobs:
         began = traces.clock[0][1]
         steps, clock = np.arange(len(traces.losses)), np.array(traces.clock)
         times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
-        losses = events.frames("train/loss_step", steps, traces.losses.T[jobs], times)  # (jobs, iterations, bytes)
+        losses = events.scalar_records("train/loss_step", steps, traces.losses.T[jobs], times)
         numbers = np.arange(len(traces.ended))
         curves = [
-            events.frames(tag, numbers, traces.metrics[tag].T[jobs][:, : len(numbers)], traces.ended)
+            events.scalar_records(tag, numbers, traces.metrics[tag].T[jobs][:, : len(numbers)], traces.ended)
             for tag in sorted(traces.metrics)
         ]
-        best = [bests(self.results[job].best or {}, self._rules.metric) for job in jobs]
+        best = [dict(best_scalars(self.results[job].best or {}, self._rules.metric)) for job in jobs]
         points = {
-            tag: events.frames(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
+            tag: events.scalar_records(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
             for tag in sorted(set().union(*best))
         }
         head = events.version(began)
@@ -177,7 +179,7 @@ class Jobs:
             }
             marked = {key: marks.number(key) if key in numbers else item for key, item in first.items()}
             template = Template.of_message(events.session_message(marked, began), marks)
-            for place, record in zip(places, events.framed_rows(template.fill(numbers, {})), strict=True):
+            for place, record in zip(places, framed_rows(template.fill(numbers, {})), strict=True):
                 made[place] = record.tobytes()
         return made
 
