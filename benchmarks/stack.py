@@ -31,10 +31,12 @@ from holdfast.cli.main import CONF, import_training
 from holdfast.compose import compose
 from holdfast.model import MLP, Linear
 from holdfast.single.isolation import isolated
-from holdfast.stacked.gradients import Gradients, LeastSquares, Mapped
-from holdfast.stacked.inputs import Members
+from holdfast.stacked.gradients import Gradients
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.least_squares import LeastSquares
 from holdfast.stacked.loop import Stack
-from holdfast.stacked.optimizers import RULES
+from holdfast.stacked.mapped import Mapped
+from holdfast.stacked.optimizers import OPTIMIZERS
 from holdfast.stacked.tracing import TRACED_AFTER
 
 import_training()
@@ -71,21 +73,21 @@ def per_call(step: Callable[[], object], calls: int = 300) -> float:
 
 
 def iteration(
-    engine: Gradients, settings: Mapping[str, Any], parameters: int, streams: int, batch: int
+    gradients: Gradients, settings: Mapping[str, Any], parameters: int, streams: int, batch: int
 ) -> Callable[[], None]:
-    """One iteration of a thousand jobs that visit so many different orders of rows."""
+    """One iteration of a thousand jobs in `streams` different orders of rows."""
     jobs = JOBS // streams
-    rule = RULES["torch.optim.SGD" if settings is SGD else "torch.optim.Adam"]([settings] * JOBS)
+    optimizer = OPTIMIZERS["torch.optim.SGD" if settings is SGD else "torch.optim.Adam"]([settings] * JOBS)
     values = torch.randn(parameters, streams, jobs) * 0.1
-    rule.place(np.arange(JOBS).reshape(streams, jobs), values)
+    optimizer.set_layout(np.arange(JOBS).reshape(streams, jobs), values)
     rate = torch.full((streams, jobs), -1e-6)
     x, y = torch.randn(1, streams, batch, 1), torch.randn(1, streams, batch, 1)
-    prepared = (torch.cat([x, torch.ones_like(y)], -1), -y) if isinstance(engine, LeastSquares) else (x, y)
-    (rows,) = engine.batches(prepared, jobs)
+    prepared = (torch.cat([x, torch.ones_like(y)], -1), -y) if isinstance(gradients, LeastSquares) else (x, y)
+    (rows,) = gradients.batches(prepared, jobs)
 
     def step() -> None:
-        _, gradient = engine(values, rows)
-        rule.step(values, gradient, rate)
+        _, gradient = gradients(values, rows)
+        optimizer.step(values, gradient, rate)
 
     return step
 
@@ -115,14 +117,14 @@ def large() -> None:
     rates: Sequence[float] = np.geomspace(1e-4, 1e-1, 32).tolist()
     configs = [dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate}) for rate in rates]
     with isolated():
-        members = Members(configs)
-        Stack(members).train()
+        inputs = StackInputs(configs)
+        Stack(inputs).train()
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        x, y = LeastSquares().prepare((members.train[0].x, members.train[0].y))
-        val = LeastSquares().prepare((members.val[0].x, members.val[0].y))[0]
+        x, y = LeastSquares().prepare((inputs.rows.train[0].x, inputs.rows.train[0].y))
+        val = LeastSquares().prepare((inputs.rows.val[0].x, inputs.rows.val[0].y))[0]
         ratios, bounds = [], []
         for _ in range(ROUNDS):
-            stack, began = Stack(members), time.perf_counter()
+            stack, began = Stack(inputs), time.perf_counter()
             stack.train()
             middle = time.perf_counter()
             bound(x, y, val)
@@ -166,11 +168,11 @@ def main() -> None:
         ms = per_call(iteration(Mapped(Linear(1), torch.no_grad), settings, 2, 5, 5))
         print(f"  any linear module, {name:<4}          {ms:.3f} (target 0.4)")
     for hidden in ([16], [16, 16]):
-        engine, plain = (Mapped(MLP(1, hidden), torch.no_grad) for _ in range(2))
-        plain._gradient._calls = _Never()  # so that it is never traced
+        traced, untraced = (Mapped(MLP(1, hidden), torch.no_grad) for _ in range(2))
+        untraced._gradient._calls = _Never()  # so that it is never traced
         size = sum(value.numel() for value in MLP(1, hidden).parameters())
-        traced, untraced = (per_call(iteration(each, SGD, size, 5, 5), calls=30) for each in (engine, plain))
-        print(f"  MLP {hidden!s:<8} {traced:.2f} over vmap {untraced:.2f} = {traced / untraced:.2f} (target 0.75)")
+        ms, without = (per_call(iteration(each, SGD, size, 5, 5), calls=30) for each in (traced, untraced))
+        print(f"  MLP {hidden!s:<8} {ms:.2f} over vmap {without:.2f} = {ms / without:.2f} (target 0.75)")
     torch.set_num_threads(threads)
     large()
 

@@ -22,7 +22,7 @@ from holdfast.planning.plan import Plan, Share, describe, plan
 from holdfast.store.folders import Result, SweepFolder
 
 if TYPE_CHECKING:
-    from holdfast.stacked.outputs import Jobs
+    from holdfast.stacked.outputs import TrainedStack
 
 Mine = tuple[int, list[str], Composed]
 """A job of a stack: its number, its words, its configuration."""
@@ -147,9 +147,9 @@ class Stacking:
     def _composed(self, jobs: Sequence[Sequence[str]]) -> list[Composed]:
         return [self._loader.job(self._master, list(words)) for words in jobs]
 
-    def _train(self, jobs: Sequence[Mine]) -> Jobs:
+    def _train(self, jobs: Sequence[Mine]) -> TrainedStack:
         """Train a stack."""
-        from holdfast.stacked.outputs import train_stack
+        from holdfast.stacked.stack_trainer import train_stack
 
         for number, words, _ in jobs if self._callbacks.callbacks else ():
             if number in self._started:
@@ -166,10 +166,10 @@ class Stacking:
             *([partial(self.view.epoch, len(jobs), jobs[0][2].config.epochs)] if self.view else []),
         )
 
-    def _write(self, jobs: Sequence[Mine], trained: Jobs, folder: SweepFolder) -> None:
+    def _write(self, jobs: Sequence[Mine], trained: TrainedStack, folder: SweepFolder) -> None:
         """Write the folders of a stack; where the disk fails, say as it is full, the jobs without a folder failed."""
         keep = jobs[0][2].config.sweep.keep
-        kept = list(range(len(jobs))) if keep == "all" else trained.best(keep)
+        kept = list(range(len(jobs))) if keep == "all" else trained.best_indexes(keep)
         kept = [place for place in kept if jobs[place][0] not in self.done]
         results = {jobs[place][0]: trained.results[place] for place in set(range(len(jobs))).difference(kept)}
         try:

@@ -16,8 +16,9 @@ from torch import Tensor
 from holdfast.config.schema import Config
 from holdfast.data import Rows
 from holdfast.model import Module
-from holdfast.stacked.gradients import Batch, engine, on_device
-from holdfast.stacked.inputs import Members
+from holdfast.stacked.gradients import gradients_for, on_device
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.streams import Batch
 from holdfast.usercode.watch import NoTrainer, UnstackableError
 
 
@@ -31,32 +32,32 @@ def compare_each(configs: Sequence[Config], tolerance: float) -> None:
     Raises:
         UnstackableError: a number differs.
     """
-    members = Members(configs, short=True)
-    modules = [_Own(members, module) for module in members.modules]
-    gradients = engine(members.module, members.trainer, members.numbers)
-    for source, (train, val) in enumerate(zip(members.train, members.val, strict=True)):
-        jobs = np.flatnonzero(members.source_of == source)
-        first = Rows(train.x[: members.batch_size], train.y[: members.batch_size])
-        batch, rows = (on_device(members.trainer, part) for part in (first, val))
+    inputs = StackInputs(configs, short=True)
+    modules = [_Own(inputs, module) for module in inputs.modules]
+    gradients = gradients_for(inputs.module, inputs.trainer, inputs.job_values)
+    for source, (train, val) in enumerate(zip(inputs.rows.train, inputs.rows.val, strict=True)):
+        jobs = np.flatnonzero(inputs.rows.dataset_of == source)
+        first = Rows(train.x[: inputs.rows.batch_size], train.y[: inputs.rows.batch_size])
+        batch, rows = (on_device(inputs.trainer, part) for part in (first, val))
         with torch.no_grad():
-            gradients.place(jobs[np.newaxis])
-            start = members.start[:, None, jobs]
+            gradients.set_layout(jobs[np.newaxis])
+            start = inputs.initial_parameters[:, None, jobs]
             prepared = tuple(part[None, None] for part in gradients.prepare(batch))
             outcome, gradient = gradients(start, gradients.batches(prepared, len(jobs))[0])
             losses = gradients.losses([outcome])[0, 0]
             sums = gradients.statistics(start[:, 0], gradients.prepare(rows), jobs)
         for at, job in enumerate(jobs):
-            expected = modules[members.hparams_of[job]].on(source, batch, rows)
+            expected = modules[inputs.hparams_of[job]].on(source, batch, rows)
             given = {"the loss": losses[at], "the gradient": gradient[:, 0, at], "a statistic": sums[at]}
             for name, stacked in given.items():
-                compare(members.module, name, (_array(stacked), _array(expected[name])), tolerance)
+                compare(inputs.module, name, (_array(stacked), _array(expected[name])), tolerance)
 
 
 class _Own:
     """The module of one job, and what it gives by itself."""
 
-    def __init__(self, members: Members, module: Module) -> None:
-        self._members, self._module = members, module.to(members.trainer.strategy.root_device)
+    def __init__(self, inputs: StackInputs, module: Module) -> None:
+        self._inputs, self._module = inputs, module.to(inputs.trainer.strategy.root_device)
         self._known: dict[int, dict[str, Tensor]] = {}
         module.trainer = NoTrainer()  # type: ignore[assignment]
 
@@ -64,7 +65,7 @@ class _Own:
         """Loss, gradient and statistics on the rows of a data set."""
         if source not in self._known:
             parameters = [value for value in self._module.parameters() if value.requires_grad]
-            with self._members.trainer.precision_plugin.forward_context():
+            with self._inputs.trainer.precision_plugin.forward_context():
                 loss = self._module.loss(tuple(part.clone() for part in batch))
                 parts = torch.autograd.grad(loss, parameters)
                 self._module.eval()

@@ -17,7 +17,7 @@ from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.record.parameter_path import MOST_POINTS
 from holdfast.single.assemble import assemble, build_data, build_module, set_up
-from holdfast.stacked.gradients import engine, on_device
+from holdfast.stacked.gradients import gradients_for, on_device
 from holdfast.usercode.watch import UnstackableError, Watch
 
 _TWO_JOBS = np.arange(2)
@@ -64,7 +64,7 @@ def _check_loss(module: Module, trainer: Any, rows: tuple[Tensor, ...], paramete
     if any(gradient is None for gradient in gradients):
         raise UnstackableError(f"{name}.loss leaves out a parameter, which torch.optim then leaves alone")
     alone = torch.cat([gradient.flatten() for gradient in gradients])
-    gradient_of = engine(module, trainer)
+    gradient_of = gradients_for(module, trainer)
     flat = torch.cat([value.detach().flatten() for value in parameters])
     stacked = flat[:, None, None].repeat(1, 1, 2)
     try:

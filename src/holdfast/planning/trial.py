@@ -29,8 +29,9 @@ from holdfast.record.stopping import StoppingRules
 from holdfast.single.assemble import assemble, build, seed_rows
 from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
-from holdfast.stacked.inputs import Members, is_equal, is_trained, shorten
+from holdfast.stacked.inputs import StackInputs, is_equal, is_trained
 from holdfast.stacked.loop import Stack
+from holdfast.stacked.streams import shorten
 from holdfast.usercode.watch import UnstackableError
 
 EPOCHS = 2
@@ -75,9 +76,9 @@ def try_together(configs: Sequence[Config], most: int = _AT_ONCE) -> None:
     jobs = [_for_trial(config, precision, alone.factor) for config in chosen]
     try:
         with isolated(), redirect_stdout(io.StringIO()) as printed:
-            members = Members(jobs, short=True)
+            inputs = StackInputs(jobs, short=True)
             said_before = len(printed.getvalue())
-            traces = Stack(members).train()
+            traces = Stack(inputs).train()
     except UnstackableError:
         raise
     except Exception as error:
@@ -86,8 +87,8 @@ def try_together(configs: Sequence[Config], most: int = _AT_ONCE) -> None:
         raise UnstackableError("it prints while it is trained")
     tolerance = _TOLERANCES.get(precision, _COARSE)
     for index, trace in enumerate(alone.traces):
-        for name, stacked, expected in _numbers(members, traces, trace, index):
-            compare(members.module, name, (stacked, expected), tolerance)
+        for name, stacked, expected in _numbers(inputs, traces, trace, index):
+            compare(inputs.module, name, (stacked, expected), tolerance)
     at_once = min(most, _AT_ONCE)
     for first in range(0, len(configs), at_once):
         some = configs[first : first + at_once]
@@ -161,7 +162,7 @@ def _is_finite(trace: History) -> bool:
 
 
 def _numbers(
-    members: Members, traces: StackHistory, trace: History, index: int
+    inputs: StackInputs, traces: StackHistory, trace: History, index: int
 ) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
     """All that one job left in the stack, and by a Trainer, each with its name."""
     yield "train/loss_step", traces.losses[: traces.counts[index], index], trace.losses
@@ -174,16 +175,16 @@ def _numbers(
     last = trace.reached.last
     assert last is not None
     weights = last.checkpoint["state_dict"]
-    mine = members.module.state_dict(keep_vars=True)
+    mine = inputs.module.state_dict(keep_vars=True)
     others = [name for name, value in mine.items() if not is_trained(value)]
     if mine.keys() != weights.keys() or not all(is_equal(mine[name], weights[name]) for name in others):
         raise UnstackableError("its state_dict is another one by a Trainer")
-    named = members.module.named_parameters()
+    named = inputs.module.named_parameters()
     flat = torch.cat([weights[name].flatten() for name, value in named if value.requires_grad])
     yield "a parameter", traces.last.tensors["parameters"][:, index].cpu().double().numpy(), flat.double().numpy()
     for key, kept in (
-        ("hyper_parameters", members.hparams[members.hparams_of[index]]),
-        ("datamodule_hyper_parameters", members.data_hparams[index]),
+        ("hyper_parameters", inputs.hparams[inputs.hparams_of[index]]),
+        ("datamodule_hyper_parameters", inputs.rows.hparams[index]),
     ):
         if repr(last.checkpoint.get(key, {})) != repr(plain_values(kept)):
             raise UnstackableError(f"its {key.replace('_', ' ')} are others by a Trainer")

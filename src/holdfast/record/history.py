@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,5 +138,26 @@ class StackHistory:
     standing: Standing
     best: SavedEpochs
     last: SavedEpochs
-    seconds: float
+    seconds: float = 0.0
     paths: StackPaths | None = None
+
+    @classmethod
+    def start(cls, runs: int, iterations: int, dtype: type[np.floating[Any]]) -> StackHistory:
+        """The history before the first iteration.
+
+        Args:
+            runs: number of runs.
+            iterations: the most iterations of a run.
+            dtype: type of the losses.
+        """
+        return cls(
+            losses=np.full((iterations, runs), np.nan, dtype=dtype),
+            counts=np.zeros(runs, dtype=np.int64),
+            clock=[(0, time.time())],
+            metrics={},
+            epochs=np.zeros(runs, dtype=np.int64),
+            ended=[],
+            standing=Standing.of_many(runs),
+            best=SavedEpochs.none(runs),
+            last=SavedEpochs.none(runs),
+        )

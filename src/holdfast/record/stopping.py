@@ -67,6 +67,21 @@ class Standing:
     waited: Any = 0
     end: Any = ""
 
+    @classmethod
+    def of_many(cls, runs: int) -> Standing:
+        """The initial standing of many runs.
+
+        >>> Standing.of_many(2).best_epoch
+        array([-1, -1])
+        """
+        return cls(
+            best_epoch=np.full(runs, -1),
+            best=np.full(runs, math.nan),
+            reference=np.full(runs, math.nan),
+            waited=np.zeros(runs, dtype=np.int64),
+            end=np.full(runs, "", dtype="<U8"),
+        )
+
 
 def judge(standing: Standing, epoch: int, metrics: Mapping[str, Any], largest: Any, rules: StoppingRules) -> Standing:
     """Update the standing of runs with the metrics of one more epoch; runs that are over do not change.
