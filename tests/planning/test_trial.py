@@ -17,7 +17,7 @@ from holdfast.planning import trial
 from holdfast.planning.share import share
 from holdfast.planning.trial import extremes, try_together
 from holdfast.usercode.watch import UnstackableError
-from tests.stacked.test_loop import own
+from tests.stacked.test_loop import users_config
 
 HERE = "tests.planning.test_trial"
 
@@ -77,7 +77,7 @@ class Shifted(Line):
 
 
 def jobs(name: str, *words: str) -> list[Any]:
-    return [own(f"++model._target_={HERE}.{name}", "batch_size=20", *word.split()) for word in words]
+    return [users_config(f"++model._target_={HERE}.{name}", "batch_size=20", *word.split()) for word in words]
 
 
 @pytest.mark.parametrize("rate", ["1e3", "1e6", "1e12"])
@@ -96,13 +96,13 @@ def test_a_loss_that_is_never_finite_is_not_trusted() -> None:
 
 def test_the_trial_follows_the_rows_of_each_job() -> None:
     data = f"++data._target_={HERE}.Shifted"
-    (found,) = share([own(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
+    (found,) = share([users_config(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
     assert found.reason is None
 
 
 def test_what_ships_with_holdfast_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.planning.share.try_together", lambda configs, most: pytest.fail("it was tried"))
-    (found,) = share([own("lr=0.1"), own("lr=0.2")])
+    (found,) = share([users_config("lr=0.1"), users_config("lr=0.2")])
     assert found.reason is None
 
 

@@ -80,12 +80,7 @@ def version(time: float) -> bytes:
 
 
 def session_start(hparams: Mapping[str, Any], time: float) -> bytes:
-    """The record with the hyperparameters of a run, for TensorBoard's HParams."""
-    return framed(session_message(hparams, time))
-
-
-def session_message(hparams: Mapping[str, Any], time: float) -> bytes:
-    """The event with the hyperparameters of a run, as an encoded protocol buffer.
+    """The record with the hyperparameters of a run, for TensorBoard's HParams.
 
     No experiment is written: without one TensorBoard takes the columns of its table from all runs; with one, it takes
     them from the first run and hides the others.
@@ -102,7 +97,7 @@ def session_message(hparams: Mapping[str, Any], time: float) -> bytes:
             cell.number_value = value
         else:
             cell.string_value = "null" if value is None else str(value)
-    return _session("_hparams_/session_start_info", data, time)
+    return _session_record("_hparams_/session_start_info", data, time)
 
 
 def session_end(succeeded: bool, time: float) -> bytes:
@@ -112,7 +107,7 @@ def session_end(succeeded: bool, time: float) -> bytes:
     data = HParamsPluginData()
     data.session_end_info.status = 1 if succeeded else 2
     data.session_end_info.end_time_secs = time
-    return framed(_session("_hparams_/session_end_info", data, time))
+    return _session_record("_hparams_/session_end_info", data, time)
 
 
 def text(tag: str, markdown: str, time: float) -> bytes:
@@ -202,8 +197,8 @@ class EventFile:
             raise StorageError(f"{self.path} cannot be written: {error.strerror}.") from error
 
 
-def _session(tag: str, data: Any, time: float) -> bytes:
-    """An event for TensorBoard's HParams, as an encoded protocol buffer."""
+def _session_record(tag: str, data: Any, time: float) -> bytes:
+    """A record for TensorBoard's HParams."""
     from tensorboard.compat.proto.event_pb2 import Event
 
     event = Event(wall_time=time)
@@ -212,8 +207,7 @@ def _session(tag: str, data: Any, time: float) -> bytes:
     value.metadata.plugin_data.content = data.SerializeToString()
     value.tensor.dtype = 1  # an empty tensor of floats: the content is in the metadata
     value.tensor.tensor_shape.dim.add(size=0)
-    record: bytes = event.SerializeToString()
-    return record
+    return framed(event.SerializeToString())
 
 
 def _varint(number: int) -> bytes:

@@ -35,12 +35,6 @@ def framed(data: bytes) -> bytes:
     return header(len(data)) + data + _checksum(data)
 
 
-def framed_rows(rows: Bytes) -> Bytes:
-    """Many records of the same length, shape `(records, bytes)` to `(records, 12 + bytes + 4)`."""
-    head = np.frombuffer(header(rows.shape[1]), dtype=np.uint8)
-    return np.concatenate([np.broadcast_to(head, (len(rows), len(head))), rows, checksums(running_crc(rows))], axis=1)
-
-
 def header(length: int) -> bytes:
     """The 12 bytes in front of the data of a record."""
     encoded = struct.pack("<Q", length)

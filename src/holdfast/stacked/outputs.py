@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from holdfast.record import events
 from holdfast.record.history import StackHistory
 from holdfast.record.stopping import StoppingRules, divergence_message
-from holdfast.record.tfrecord import framed_rows
 from holdfast.record.writer import best_scalars, epoch_entry, hparams
 from holdfast.stacked.checkpoint_form import StackCheckpoints
 from holdfast.stacked.inputs import StackInputs
-from holdfast.stacked.template import Placeholders, Template
 from holdfast.store.folders import Result, RunFolder
 from holdfast.store.versions import versions
 
@@ -139,33 +136,9 @@ class TrainedStack:
         }
         head = events.version(began)
         ends = {completed: events.session_end(completed, now) for completed in (True, False)}
-        for row, (index, session) in enumerate(zip(indexes, self._session_records(indexes, began), strict=True)):
+        for row, index in enumerate(indexes):
+            session = events.session_start(hparams(self._inputs.configs[index], self._overrides[index]), began)
             records = [head, session, losses[row, : history.counts[index]].tobytes()]
             records += [curve[row, : history.epochs[index]].tobytes() for curve in curves]
             records += [record[row].tobytes() for tag, record in points.items() if tag in best[row]]
             yield b"".join([*records, ends[self.results[index].status == "completed"]])
-
-    def _session_records(self, indexes: Sequence[int], began: float) -> list[bytes]:
-        """The record of each job's hyperparameters; jobs that differ in numbers alone are encoded together."""
-        all_hparams = [hparams(self._inputs.configs[index], self._overrides[index]) for index in indexes]
-        groups: dict[Hashable, list[int]] = {}
-        for row, items in enumerate(all_hparams):
-            structure = tuple((key, None if _is_number(item) else repr(item)) for key, item in items.items())
-            groups.setdefault(structure, []).append(row)
-        records = [b""] * len(indexes)
-        for rows in groups.values():
-            placeholders, first = Placeholders(), all_hparams[rows[0]]
-            numbers: dict[str, NDArray[np.float64]] = {
-                key: np.array([all_hparams[row][key] for row in rows], dtype=np.float64)
-                for key, item in first.items()
-                if _is_number(item)
-            }
-            marked = {key: placeholders.number(key) if key in numbers else item for key, item in first.items()}
-            template = Template.of_message(events.session_message(marked, began), placeholders)
-            for row, record in zip(rows, framed_rows(template.fill(numbers, {})), strict=True):
-                records[row] = record.tobytes()
-        return records
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

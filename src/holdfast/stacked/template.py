@@ -20,6 +20,8 @@ from torch import Tensor
 
 Bytes = NDArray[np.uint8]
 
+_PICKLED = ">f8"  # how a pickle holds a float
+
 
 class UnfitError(Exception):
     """A placeholder does not occur as expected: the library has to encode each file."""
@@ -60,25 +62,14 @@ class Template:
     Attributes:
         raw: the file, shape `(bytes,)`.
         numbers: the offsets of each number, by name.
-        order: NumPy type of a number, with its byte order.
         tensors: the offset and the size of each tensor, by name.
         checksums: offset and size of each part that has a checksum, and the offsets of the checksum.
     """
 
     raw: Bytes
     numbers: Mapping[str, list[int]]
-    order: str
     tensors: Mapping[str, tuple[int, int]]
     checksums: list[tuple[int, int, list[int]]]
-
-    @classmethod
-    def of_message(cls, message: bytes, placeholders: Placeholders) -> Template:
-        """The template of an encoded protocol buffer, which has numbers alone.
-
-        Raises:
-            UnfitError: a placeholder does not occur.
-        """
-        return cls(np.frombuffer(message, np.uint8), _number_offsets(message, placeholders, "<f8"), "<f8", {}, [])
 
     @classmethod
     def of_archive(cls, value: Any, placeholders: Placeholders) -> Template:
@@ -105,7 +96,7 @@ class Template:
                 if is_pickle:
                     numbers = {
                         name: [start + offset for offset in offsets]
-                        for name, offsets in _number_offsets(content, placeholders, ">f8").items()
+                        for name, offsets in _number_offsets(content, placeholders).items()
                     }
                 else:
                     tensors[names[content]] = (start, len(content))
@@ -113,7 +104,7 @@ class Template:
                 checksums.append((start, len(content), _offsets(raw, checksum, 2)))
         if tensors.keys() != placeholders.tensors.keys():
             raise UnfitError(f"not all of {sorted(placeholders.tensors)} are stored by themselves")
-        return cls(np.frombuffer(raw, np.uint8), numbers, ">f8", tensors, checksums)
+        return cls(np.frombuffer(raw, np.uint8), numbers, tensors, checksums)
 
     def fill(self, numbers: Mapping[str, NDArray[np.float64]], tensors: Mapping[str, Tensor]) -> Bytes:
         """The files of all jobs.
@@ -128,7 +119,7 @@ class Template:
         jobs = _jobs(numbers, tensors)
         filled = np.repeat(self.raw[np.newaxis], jobs, axis=0)
         for name, offsets in self.numbers.items():
-            value = numbers[name].astype(self.order).view(np.uint8).reshape(jobs, 8)
+            value = numbers[name].astype(_PICKLED).view(np.uint8).reshape(jobs, 8)
             for offset in offsets:
                 filled[:, offset : offset + 8] = value
         for name, (start, size) in self.tensors.items():
@@ -190,10 +181,10 @@ def _bytes_of(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _number_offsets(content: bytes, placeholders: Placeholders, order: str) -> dict[str, list[int]]:
+def _number_offsets(content: bytes, placeholders: Placeholders) -> dict[str, list[int]]:
     """The offsets of each number; it may occur several times."""
     return {
-        name: _offsets(content, np.array([value], dtype=order).tobytes())
+        name: _offsets(content, np.array([value], dtype=_PICKLED).tobytes())
         for name, value in placeholders.numbers.items()
     }
 
