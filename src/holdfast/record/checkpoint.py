@@ -71,39 +71,51 @@ def load(path: Any, sha256: str | None = None) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, empty, incomplete, altered, unsafe, or no checkpoint.
     """
+    try:
+        return _load(path, sha256)
+    except _RefusedError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
 
-    def refused(why: str) -> CheckpointError:
-        return CheckpointError(f"{path} cannot be read: {why}.")
 
+class _RefusedError(Exception):
+    """Why a file is not read."""
+
+
+def _load(path: Any, sha256: str | None) -> dict[str, Any]:
     if "://" in str(path):
-        raise refused("checkpoints are read from the disk; download it first, if you trust where it comes from")
+        raise _RefusedError("checkpoints are read from the disk; download it first, if you trust its source")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise refused(f"{error.strerror}") from None
+        raise _RefusedError(error.strerror) from None
     if not data:
-        raise refused("it is empty")
+        raise _RefusedError("it is empty")
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise refused("it is not the file that was written: its digest is another")
+        raise _RefusedError("it was changed after it was written: its digest differs")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
             broken = parts.testzip()
     except Exception:  # zipfile raises exceptions of many types for an incomplete archive
-        raise refused("it is torn, or no file of torch.save") from None
+        raise _RefusedError("it is incomplete, or was not written by torch.save") from None
     if broken is not None:
-        raise refused(f"it was altered: the checksum of {broken} does not match")
+        raise _RefusedError(f"it was altered: the checksum of {broken} does not match")
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:
-        try:
-            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
-        except Exception:
-            unsafe = []
-        why = f"it asks for {', '.join(unsafe)}, which could run anything" if unsafe else "it is no checkpoint"
-        raise refused(why) from None
+        unsafe = _unsafe_globals(data)
+        why = f"it asks for {', '.join(unsafe)}, which could run anything" if unsafe else "it is not a checkpoint"
+        raise _RefusedError(why) from None
     if not isinstance(loaded, dict):
-        raise refused(f"it holds a {type(loaded).__name__}, no checkpoint")
+        raise _RefusedError(f"it holds a {type(loaded).__name__}, not a checkpoint")
     return loaded
+
+
+def _unsafe_globals(data: bytes) -> list[str]:
+    """The names that a file would import if it were unpickled."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+    except Exception:
+        return []
 
 
 def _check_state(name: str, state: Any) -> None:

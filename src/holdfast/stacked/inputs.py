@@ -71,7 +71,8 @@ class StackInputs:
             key = (repr(config.model), config.seed)
             if key not in indexes:
                 indexes[key] = len(indexes)
-                with nullcontext() if self.shipped else globals_restored():  # no module sees traces of another one
+                # globals that building one module changes must not reach the next
+                with nullcontext() if self.shipped else globals_restored():
                     module = self._build(config)
                     if not self.shipped:
                         states.append(read(module))

@@ -19,7 +19,7 @@ class Layout:
     Attributes:
         jobs: the index of the job in each cell, shape `(streams, width)`; a short row repeats its first job.
         streams: the stream of each row, shape `(streams,)`.
-        live: the indexes of the jobs that count, each once, shape `(live,)`.
+        live: the indexes of the jobs that are still running, each once, shape `(live,)`.
         columns: the column of each of these jobs, shape `(live,)`.
     """
 

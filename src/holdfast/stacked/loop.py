@@ -102,7 +102,7 @@ class Stack:
             torch.set_num_threads(before)
 
     def _train_epoch(self, epoch: int) -> None:
-        """All iterations of an epoch; jobs that diverge inside it end with the tensors of the check that found it."""
+        """All iterations of an epoch; a job that diverges keeps the tensors of the check at which it had diverged."""
         rate, order = self._rate(epoch), self._order(epoch)
         done, paths = 0, self._history.paths
         is_running = np.ones(len(self._layout.live), dtype=bool)
