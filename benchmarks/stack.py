@@ -1,14 +1,14 @@
-"""python benchmarks/stack.py: the inner loop of a stack, relative to torch.func without tracing and to a loop in C.
+"""python benchmarks/stack.py: the inner loop of a stack, over torch.func's plain step and over the arithmetic itself.
 
-One thread; rows are gathered beforehand. The loop in C does the same updates, compiled with `cc -O3 -march=native`, if
-there is a compiler.
+Rows are gathered beforehand, one thread. The arithmetic itself is the same updates as a loop in C, compiled with
+`cc -O3 -march=native`, where there is a compiler.
 """
 
 from __future__ import annotations
 
 import gc
 
-gc.disable()  # as at the start of holdfast
+gc.disable()  # as holdfast itself starts
 
 import ctypes
 import dataclasses
@@ -32,10 +32,12 @@ from holdfast.compose.recompose import compose
 from holdfast.model import MLP, Linear
 from holdfast.single.isolation import isolated
 from holdfast.single.startup import import_training
-from holdfast.stacked.gradients import Gradients, LeastSquares, Mapped
-from holdfast.stacked.inputs import Members
+from holdfast.stacked.gradients import Gradients
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.least_squares import LeastSquares
 from holdfast.stacked.loop import Stack
-from holdfast.stacked.optimizers import RULES
+from holdfast.stacked.mapped import Mapped
+from holdfast.stacked.optimizers import OPTIMIZERS
 from holdfast.stacked.tracing import TRACED_AFTER
 
 import_training()
@@ -59,7 +61,7 @@ void train(int iterations, int jobs, int batch, const float *x, const float *y, 
 
 
 def per_call(step: Callable[[], object], calls: int = 300) -> float:
-    """Return the milliseconds of one call, the median of `ROUNDS` rounds."""
+    """Milliseconds of one call, the median of some rounds."""
     for _ in range(TRACED_AFTER + 5):
         step()
     times = []
@@ -72,27 +74,27 @@ def per_call(step: Callable[[], object], calls: int = 300) -> float:
 
 
 def iteration(
-    engine: Gradients, settings: Mapping[str, Any], parameters: int, streams: int, batch: int
+    gradients: Gradients, settings: Mapping[str, Any], parameters: int, streams: int, batch: int
 ) -> Callable[[], None]:
-    """Return a function that does one iteration of `JOBS` jobs, with `streams` different row orders among them."""
+    """One iteration of a thousand jobs in `streams` different orders of rows."""
     jobs = JOBS // streams
-    rule = RULES["torch.optim.SGD" if settings is SGD else "torch.optim.Adam"]([settings] * JOBS)
+    optimizer = OPTIMIZERS["torch.optim.SGD" if settings is SGD else "torch.optim.Adam"]([settings] * JOBS)
     values = torch.randn(parameters, streams, jobs) * 0.1
-    rule.place(np.arange(JOBS).reshape(streams, jobs), values)
+    optimizer.set_layout(np.arange(JOBS).reshape(streams, jobs), values)
     rate = torch.full((streams, jobs), -1e-6)
     x, y = torch.randn(1, streams, batch, 1), torch.randn(1, streams, batch, 1)
-    prepared = (torch.cat([x, torch.ones_like(y)], -1), -y) if isinstance(engine, LeastSquares) else (x, y)
-    (rows,) = engine.batches(prepared, jobs)
+    prepared = (torch.cat([x, torch.ones_like(y)], -1), -y) if isinstance(gradients, LeastSquares) else (x, y)
+    (rows,) = gradients.batches(prepared, jobs)
 
     def step() -> None:
-        _, gradient = engine(values, rows)
-        rule.step(values, gradient, rate)
+        _, gradient = gradients(values, rows)
+        optimizer.step(values, gradient, rate)
 
     return step
 
 
 def compiled(batch: int) -> float | None:
-    """Return the milliseconds of one iteration of the same jobs in C; None without a compiler."""
+    """Milliseconds of an iteration of the same jobs in C."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -109,28 +111,21 @@ def compiled(batch: int) -> float | None:
 
 
 def large() -> None:
-    """Print the time of 32 learning rates on 200,000 x 64 rows, relative to `bound`, and the peak memory."""
+    """32 rates on 200,000 x 64 rows, over the matmuls and gathers alone; peak memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    overrides = [
-        "data=linear",
-        "data.rows=200000",
-        "data.features=64",
-        "batch_size=1024",
-        "epochs=2",
-        "accelerator=cpu",
-    ]
-    config = compose(overrides, CONF)
+    words = ["data=linear", "data.rows=200000", "data.features=64", "batch_size=1024", "epochs=2", "accelerator=cpu"]
+    config = compose(words, CONF)
     rates: Sequence[float] = np.geomspace(1e-4, 1e-1, 32).tolist()
     configs = [dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate}) for rate in rates]
     with isolated():
-        members = Members(configs)
-        Stack(members).train()
+        inputs = StackInputs(configs)
+        Stack(inputs).train()
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        x, y = LeastSquares().prepare((members.train[0].x, members.train[0].y))
-        val = LeastSquares().prepare((members.val[0].x, members.val[0].y))[0]
+        x, y = LeastSquares().prepare((inputs.rows.train[0].x, inputs.rows.train[0].y))
+        val = LeastSquares().prepare((inputs.rows.val[0].x, inputs.rows.val[0].y))[0]
         ratios, bounds = [], []
         for _ in range(ROUNDS):
-            stack, began = Stack(members), time.perf_counter()
+            stack, began = Stack(inputs), time.perf_counter()
             stack.train()
             middle = time.perf_counter()
             bound(x, y, val)
@@ -143,7 +138,7 @@ def large() -> None:
 
 
 def bound(x: Tensor, y: Tensor, val: Tensor) -> None:
-    """Do the gathers and matmuls of two epochs: forward and backward of each batch, and both evaluations."""
+    """Two epochs of gathers and matmuls: forward and backward of each batch, and the two passes that measure."""
     weights = torch.zeros(65, 32)
     for _ in range(2):
         for rows in torch.split(torch.randperm(len(x)), 1024):
@@ -153,36 +148,38 @@ def bound(x: Tensor, y: Tensor, val: Tensor) -> None:
 
 
 def main() -> None:
-    """Print milliseconds per iteration, and ratios."""
+    """Print milliseconds an iteration, and ratios."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    print(f"milliseconds per iteration of {JOBS} jobs")
-    print("  linear, MSE, SGD by formula, target 0.03 (5 row orders for all jobs | a row order per job | C)")
+    print(f"milliseconds an iteration of {JOBS} jobs")
+    print(
+        "  linear, MSE, SGD by formula, target 0.03 (jobs that share 5 orders of rows | each an order of its own | C)"
+    )
     for batch in (1, 5, 20, 60):
         ours = [per_call(iteration(LeastSquares(), SGD, 2, streams, batch)) for streams in (5, JOBS)]
         theirs = compiled(batch)
-        in_c = (
+        told = (
             "no compiler"
             if theirs is None
             else f"{theirs:.4f}, {ours[0] / theirs:.1f} and {ours[1] / theirs:.1f} times"
         )
-        print(f"    batch {batch:<3} {ours[0]:.4f} | {ours[1]:.4f} | {in_c}")
+        print(f"    batch {batch:<3} {ours[0]:.4f} | {ours[1]:.4f} | {told}")
     for name, settings in (("SGD", SGD), ("Adam", ADAM)):
         ms = per_call(iteration(Mapped(Linear(1), torch.no_grad), settings, 2, 5, 5))
         print(f"  any linear module, {name:<4}          {ms:.3f} (target 0.4)")
     for hidden in ([16], [16, 16]):
-        engine, never_traced = (Mapped(MLP(1, hidden), torch.no_grad) for _ in range(2))
-        never_traced._gradient._calls = _Never()
+        traced, untraced = (Mapped(MLP(1, hidden), torch.no_grad) for _ in range(2))
+        untraced._gradient._calls = _Never()  # so that it is never traced
         size = sum(value.numel() for value in MLP(1, hidden).parameters())
-        traced, untraced = (per_call(iteration(each, SGD, size, 5, 5), calls=30) for each in (engine, never_traced))
-        print(f"  MLP {hidden!s:<8} {traced:.2f} over vmap {untraced:.2f} = {traced / untraced:.2f} (target 0.75)")
+        ms, without = (per_call(iteration(each, SGD, size, 5, 5), calls=30) for each in (traced, untraced))
+        print(f"  MLP {hidden!s:<8} {ms:.2f} over vmap {without:.2f} = {ms / without:.2f} (target 0.75)")
     torch.set_num_threads(threads)
     large()
 
 
 class _Never(Counter[Any]):
-    """A counter that stays at zero, so that a function is never traced."""
+    """Counts no call."""
 
     def __setitem__(self, key: Any, value: int) -> None:
         pass

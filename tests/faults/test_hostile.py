@@ -171,9 +171,9 @@ def _bytes_of(whole: bytes, part: zipfile.ZipInfo) -> range:
 BROKEN: dict[str, tuple[Callable[[bytes], bytes | None], str]] = {
     "missing": (lambda whole: None, "No such file"),
     "empty": (lambda whole: b"", "it is empty"),
-    "garbage": (lambda whole: b"garbage" * 100, "torn, or no file of torch.save"),
-    "truncated": (lambda whole: whole[: len(whole) // 2], "torn, or no file of torch.save"),
-    "cut at its end": (lambda whole: whole[:-10], "torn, or no file of torch.save"),
+    "garbage": (lambda whole: b"garbage" * 100, "incomplete, or was not written by torch.save"),
+    "truncated": (lambda whole: whole[: len(whole) // 2], "incomplete, or was not written by torch.save"),
+    "cut at its end": (lambda whole: whole[:-10], "incomplete, or was not written by torch.save"),
 }
 
 
@@ -196,7 +196,7 @@ def test_a_foreign_checkpoint_and_an_address_are_refused(tmp_path: Path) -> None
         load(tmp_path / "list.ckpt")
     with pytest.raises(CheckpointError, match="download it first"):
         load("http://127.0.0.1/a.ckpt")
-    with pytest.raises(CheckpointError, match="digest is another"):
+    with pytest.raises(CheckpointError, match="its digest differs"):
         load(saved(tmp_path), sha256="0" * 64)
 
 

@@ -18,7 +18,7 @@ from holdfast.planning.extremes import extremes
 from holdfast.planning.share import share
 from holdfast.planning.trial import try_together
 from holdfast.usercode.watch import UnstackableError
-from tests.stacked.test_loop import own
+from tests.stacked.test_loop import users_config
 
 HERE = "tests.planning.test_trial"
 
@@ -78,7 +78,7 @@ class Shifted(Line):
 
 
 def jobs(name: str, *overrides: str) -> list[Any]:
-    return [own(f"++model._target_={HERE}.{name}", "batch_size=20", *job.split()) for job in overrides]
+    return [users_config(f"++model._target_={HERE}.{name}", "batch_size=20", *job.split()) for job in overrides]
 
 
 @pytest.mark.parametrize("rate", ["1e3", "1e6", "1e12"])
@@ -97,13 +97,13 @@ def test_a_loss_that_is_never_finite_is_refused() -> None:
 
 def test_jobs_with_different_rows_and_orders_pass_the_trial() -> None:
     data = f"++data._target_={HERE}.Shifted"
-    (part,) = share([own(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
+    (part,) = share([users_config(data, f"seed={seed}", "batch_size=20") for seed in (0, 1)])
     assert part.reason is None
 
 
 def test_shipped_modules_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast.planning.share.try_together", lambda configs, most: pytest.fail("it was tried"))
-    (part,) = share([own("lr=0.1"), own("lr=0.2")])
+    (part,) = share([users_config("lr=0.1"), users_config("lr=0.2")])
     assert part.reason is None
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from holdfast.record.checkpoint import CheckpointIO, _independent, plain, save
+from holdfast.record.checkpoint import CheckpointIO, _copied, plain_values, save
 
 
 class Odd:
@@ -18,7 +18,7 @@ class Odd:
 
 
 def test_hyperparameters_of_any_kind_load_with_weights_only(tmp_path: Path) -> None:
-    values = plain(
+    values = plain_values(
         {
             "config": OmegaConf.to_container(OmegaConf.create({"a": [1, 2]})),
             "path": tmp_path,
@@ -41,13 +41,13 @@ def test_hyperparameters_of_any_kind_load_with_weights_only(tmp_path: Path) -> N
     assert loaded["tuple"] == [1, 2.5]
 
 
-def test_a_snapshot_does_not_change_with_what_it_was_taken_from() -> None:
+def test_a_snapshot_does_not_change_with_the_module() -> None:
     weights = torch.ones(2, requires_grad=True)
-    taken = _independent({"a": [weights], "b": (1, {"c": weights})})
+    copied = _copied({"a": [weights], "b": (1, {"c": weights})})
     with torch.no_grad():
         weights.zero_()
-    assert taken["a"][0].tolist() == taken["b"][1]["c"].tolist() == [1.0, 1.0]
-    assert not taken["a"][0].requires_grad
+    assert copied["a"][0].tolist() == copied["b"][1]["c"].tolist() == [1.0, 1.0]
+    assert not copied["a"][0].requires_grad
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -59,15 +59,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-class Keeps(pl.Callback):
-    """A user's own that keeps what cannot be read back."""
+class UnreadableState(pl.Callback):
+    """A user's callback whose state holds an object that `weights_only=True` refuses."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": Path("here")}
 
 
-def test_a_callback_that_keeps_what_cannot_be_read_back_is_told_after_the_first_epoch(holdfast: Any) -> None:
-    ran = holdfast("+callbacks.keeps._target_=tests.record.test_checkpoint.Keeps")
-    assert ran.code == 1
-    assert "The state of the callback Keeps holds pathlib" in ran.err
-    assert ran.result.epochs == 0
+def test_a_callback_whose_state_cannot_be_read_back_fails_the_run_after_the_first_epoch(holdfast: Any) -> None:
+    run = holdfast("+callbacks.unreadable._target_=tests.record.test_checkpoint.UnreadableState")
+    assert run.code == 1
+    assert "The state of the callback UnreadableState holds pathlib" in run.err
+    assert run.result.epochs == 0

@@ -14,9 +14,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from holdfast.errors import StorageError
 from holdfast.record import events
+from holdfast.record.tfrecord import framed
 
 
-def begun(path: Path, time: float) -> events.EventFile:
+def new_file(path: Path, time: float) -> events.EventFile:
     file = events.EventFile(path)
     file.append(events.version(time))
     return file
@@ -28,8 +29,8 @@ def read(path: Path) -> EventAccumulator:
     return accumulator
 
 
-def theirs(path: Path, tag: str, points: list[tuple[int, float, float]]) -> bytes:
-    """The same records by TensorBoard's own writer."""
+def by_tensorboard(path: Path, tag: str, points: list[tuple[int, float, float]]) -> bytes:
+    """Write the points with TensorBoard's own writer."""
     with path.open("wb") as stream:
         writer = RecordWriter(stream)
         for step, value, time in points:
@@ -49,7 +50,7 @@ def theirs(path: Path, tag: str, points: list[tuple[int, float, float]]) -> byte
     ),
     st.text(min_size=1, max_size=150),
 )
-def test_each_record_is_what_protobuf_makes_of_it(points: list[tuple[int, float, float]], tag: str) -> None:
+def test_each_record_equals_the_one_that_protobuf_encodes(points: list[tuple[int, float, float]], tag: str) -> None:
     steps, values, times = zip(*points, strict=True)
     records = events.scalars(tag, steps, values, times)
     size = len(records) // len(points)
@@ -59,43 +60,43 @@ def test_each_record_is_what_protobuf_makes_of_it(points: list[tuple[int, float,
         assert (event.step, event.wall_time, event.summary.value[0].tag) == (step, time, tag)
         np.testing.assert_equal(event.summary.value[0].simple_value, value)
         # length and checksums as TensorBoard frames the same bytes
-        assert record == events.framed(record[12:-4])
+        assert record == framed(record[12:-4])
 
 
-def test_framing_is_tensorboards(tmp_path: Path) -> None:
+def test_framing_equals_that_of_tensorboard(tmp_path: Path) -> None:
     for size in (0, 1, 100, 1000):
         record = bytes(range(256)) * 4
         with (tmp_path / "theirs").open("wb") as stream:
             writer = RecordWriter(stream)
             writer.write(record[:size])
             writer.flush()
-        assert (tmp_path / "theirs").read_bytes() == events.framed(record[:size])
+        assert (tmp_path / "theirs").read_bytes() == framed(record[:size])
 
 
 def test_tensorboard_reads_the_same_curve_from_both_writers(tmp_path: Path) -> None:
     points = [(step, float(np.float32(np.sin(step) * 10.0**step)), 1.7e9 + step) for step in range(30)]
     (tmp_path / "ours").mkdir()
     (tmp_path / "theirs").mkdir()
-    file = begun(tmp_path / "ours" / "events.out.tfevents.1.host", 1.7e9)
+    file = new_file(tmp_path / "ours" / "events.out.tfevents.1.host", 1.7e9)
     file.append(events.scalars("train/loss_step", *zip(*points, strict=True)))
-    theirs(tmp_path / "theirs" / "events.out.tfevents.1.host", "train/loss_step", points)
+    by_tensorboard(tmp_path / "theirs" / "events.out.tfevents.1.host", "train/loss_step", points)
     ours, other = (read(tmp_path / name).Scalars("train/loss_step") for name in ("ours", "theirs"))
     assert ours == other
     assert [(event.step, event.value) for event in ours] == [(step, value) for step, value, _ in points]
 
 
-def test_values_that_are_not_finite_or_too_large_arrive_as_such(tmp_path: Path) -> None:
-    file = begun(tmp_path / "events.out.tfevents.1.host", 0.0)
+def test_values_that_are_not_finite_or_too_large_are_read_back_as_such(tmp_path: Path) -> None:
+    file = new_file(tmp_path / "events.out.tfevents.1.host", 0.0)
     file.append(events.scalars("a", range(4), [np.nan, np.inf, -1e300, 1.0], [0.0] * 4))
     np.testing.assert_equal([event.value for event in read(tmp_path).Scalars("a")], [np.nan, np.inf, -np.inf, 1.0])
 
 
-def test_nothing_is_no_record() -> None:
+def test_no_points_give_no_records() -> None:
     assert events.scalars("a", [], [], []) == b""
 
 
-def test_hyperparameters_arrive_with_their_types(tmp_path: Path) -> None:
-    file = begun(tmp_path / "events.out.tfevents.1.host", 1.0)
+def test_hyperparameters_are_read_back_with_their_types(tmp_path: Path) -> None:
+    file = new_file(tmp_path / "events.out.tfevents.1.host", 1.0)
     row = {"lr": 0.1, "batch_size": "full", "nesterov": True, "weight": None, "epochs": 3}
     file.append(events.session_start(row, 1.0), events.session_end(True, 2.0))
     plugin = read(tmp_path).summary_metadata
@@ -112,18 +113,18 @@ def test_hyperparameters_arrive_with_their_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40])
-def test_a_file_cut_short_still_shows_what_is_whole(cut: int, tmp_path: Path) -> None:
+def test_a_truncated_file_still_shows_its_complete_records(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.1.host"
-    begun(path, 0.0).append(events.scalars("a", range(3), [1.0, 2.0, 3.0], [0.0] * 3))
+    new_file(path, 0.0).append(events.scalars("a", range(3), [1.0, 2.0, 3.0], [0.0] * 3))
     path.write_bytes(path.read_bytes()[:-cut])
     assert [event.value for event in read(tmp_path).Scalars("a")] == [1.0, 2.0]
 
 
-def test_of_a_write_that_fails_half_way_nothing_stays(tmp_path: Path) -> None:
-    file = begun(tmp_path / "events", 1.0)
+def test_a_write_that_fails_half_way_is_undone(tmp_path: Path) -> None:
+    file = new_file(tmp_path / "events", 1.0)
     before = file.path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))  # a disk with room for a part of it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))  # as a disk that is almost full
     try:
         with pytest.raises(StorageError, match="events cannot be written"):
             file.append(events.scalars("x", range(1000), [0.0] * 1000, [1.0] * 1000))

@@ -25,7 +25,7 @@ from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError, Stopped
 from holdfast.record import events, writer
 from holdfast.record.checkpoint import load
-from holdfast.record.resume_point import KEY
+from holdfast.record.resume_point import RESUME_KEY
 from holdfast.single import recorder
 from holdfast.single.recorder import Recorder
 from holdfast.single.trainer import train_one
@@ -108,11 +108,11 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(case: str, tmp_path
         with pytest.raises(Stopped):
             trained(config, cut, stop)
         assert not cut.result.exists()
-        assert KEY in load(cut.last)
+        assert RESUME_KEY in load(cut.last)
     trained(config, cut)
     assert_folders_alike(whole.path, cut.path, 0, 0)
     assert whole.weights.read_bytes() == cut.weights.read_bytes()
-    assert KEY not in load(cut.last)
+    assert RESUME_KEY not in load(cut.last)
 
 
 Line = tuple[str, int]
@@ -152,7 +152,7 @@ def test_a_signal_may_come_between_any_two_lines(tmp_path: Path) -> None:
     whole.path.mkdir()
     with interrupted_at(None) as lines:
         trained(config, whole)
-    judged = [line for line in lines if line[0] in ("recorder.py", "history.py")]
+    judged = [line for line in lines if line[0] in ("recorder.py", "history.py", "stopping.py")]
     written = [line for line in lines if line[0] in ("checkpoint.py", "writer.py", "resume_point.py")]
     assert min(len(judged), len(written)) > 20
     for line in judged[::2] + written[::5]:
@@ -211,7 +211,7 @@ def test_event_files_of_a_users_logger_stay(older: bool, tmp_path: Path, monkeyp
     theirs = before.keys() - {ours}
     assert len(theirs) == 2
     assert all(after[name] == before[name] for name in theirs)
-    values = events.read(tmp_path / ours, {"train/loss_step"})["train/loss_step"]
+    values = events.read_scalars(tmp_path / ours, {"train/loss_step"})["train/loss_step"]
     assert [step for step, _ in values] == list(range(12))
     if not older:
         assert [file.name for file in folder.curves()] == [ours]

@@ -1,4 +1,4 @@
-"""The stack against jobs trained alone, against itself, and against loops written by hand."""
+"""Stacks against the same jobs trained alone, against other stacks, and against loops trained by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from holdfast.config.schema import Config
 from holdfast.model import MLP, Linear, Module
 from holdfast.planning.share import share
 from holdfast.single.trainer import train_one
-from holdfast.stacked.gradients import LeastSquares, Mapped
-from holdfast.stacked.inputs import Members
-from holdfast.stacked.layout import Grid
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.layout import Layout
+from holdfast.stacked.least_squares import LeastSquares
 from holdfast.stacked.loop import Stack
-from holdfast.stacked.outputs import Jobs, train_stack
+from holdfast.stacked.mapped import Mapped
+from holdfast.stacked.outputs import TrainedStack
+from holdfast.stacked.stack_trainer import train_stack
 from holdfast.stacked.tracing import TRACED_AFTER
 from holdfast.store.folders import RunFolder, SweepFolder
 
@@ -51,31 +53,30 @@ DATA = ("data=line", "data=linear data.rows=100 data.features=3")
 
 
 @cache
-def configured(*words: str) -> Config:
-    return compose([*words, "accelerator=cpu"], CONF)
+def configured(*overrides: str) -> Config:
+    return compose([*overrides, "accelerator=cpu"], CONF)
 
 
-def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[Jobs, SweepFolder]:
+def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[TrainedStack, SweepFolder]:
     """Train jobs as one program and write their folders."""
     folder.mkdir()
-    written, sweep = (
-        train_stack([configured(*words) for words in jobs], [list(words) for words in jobs], ["h"] * len(jobs)),
-        SweepFolder(folder),
-    )
-    for number, files in written.files(range(len(jobs))):
-        written.results[number] = sweep.place(number, files, written.results[number])
-    return written, sweep
+    configs = [configured(*overrides) for overrides in jobs]
+    trained = train_stack(configs, [list(overrides) for overrides in jobs], ["h"] * len(jobs))
+    sweep = SweepFolder(folder)
+    for number, files in trained.files(range(len(jobs))):
+        trained.results[number] = sweep.place(number, files, trained.results[number])
+    return trained, sweep
 
 
-def alone(words: Sequence[str], folder: Path) -> RunFolder:
-    """Train one of them by a Trainer."""
+def alone(overrides: Sequence[str], folder: Path) -> RunFolder:
+    """Train one job with a Trainer."""
     folder.mkdir(parents=True)
-    train_one(configured(*words), RunFolder(folder), overrides=list(words), config_hash="h")
+    train_one(configured(*overrides), RunFolder(folder), overrides=list(overrides), config_hash="h")
     return RunFolder(folder)
 
 
 def assert_alike(one: Any, other: Any, rtol: float, atol: float, path: str = "") -> None:
-    """Hold containers against each other: keys, order, types, and numbers within a tolerance."""
+    """Compare containers: keys, order, types, and numbers within a tolerance."""
     assert type(one) is type(other), path
     if isinstance(one, dict):
         assert list(one) == list(other), path
@@ -83,8 +84,8 @@ def assert_alike(one: Any, other: Any, rtol: float, atol: float, path: str = "")
             assert_alike(one[key], other[key], rtol, atol, f"{path}/{key}")
     elif isinstance(one, (list, tuple)):
         assert len(one) == len(other), path
-        for place, (mine, yours) in enumerate(zip(one, other, strict=True)):
-            assert_alike(mine, yours, rtol, atol, f"{path}/{place}")
+        for index, (mine, yours) in enumerate(zip(one, other, strict=True)):
+            assert_alike(mine, yours, rtol, atol, f"{path}/{index}")
     elif isinstance(one, Tensor):
         torch.testing.assert_close(one, other, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"{path}: {text}")
     elif isinstance(one, float):
@@ -94,24 +95,24 @@ def assert_alike(one: Any, other: Any, rtol: float, atol: float, path: str = "")
 
 
 def curves(folder: Path) -> dict[str, Any]:
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
-    found.Reload()
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
     # events hold single precision
-    told = {tag: [[e.step, float(e.value)] for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
-    return {"scalars": told, "tensors": [*found.Tags()["tensors"]]}
+    scalars = {tag: [[e.step, float(e.value)] for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {"scalars": scalars, "tensors": [*events.Tags()["tensors"]]}
 
 
 def assert_folders_alike(mine: Path, yours: Path, rtol: float, atol: float) -> None:
-    """Every file of a stacked job against that of the same job alone."""
+    """Compare every file of a stacked job with that of the same job trained alone."""
     names = [sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir()) for folder in (mine, yours)]
     assert names[0] == names[1]
     results = [json.loads((folder / "result.json").read_text()) for folder in (mine, yours)]
     for result in results:
         del result["seconds"], result["sha256"]
     assert_alike(results[0], results[1], rtol, atol, "result")
-    ways = [np.load(folder / "descent.npy") for folder in (mine, yours) if "descent.npy" in names[0]]
-    if ways:
-        np.testing.assert_allclose(*ways, rtol=max(rtol, 1e-6), atol=max(atol, 1e-6))
+    paths = [np.load(folder / "descent.npy") for folder in (mine, yours) if "descent.npy" in names[0]]
+    if paths:
+        np.testing.assert_allclose(*paths, rtol=max(rtol, 1e-6), atol=max(atol, 1e-6))
     for name in {"best.ckpt", "last.ckpt", "model.pth"} & set(names[0]):
         loaded = [torch.load(folder / name, weights_only=True) for folder in (mine, yours)]
         assert_alike(loaded[0], loaded[1], rtol, atol, name)
@@ -119,7 +120,7 @@ def assert_folders_alike(mine: Path, yours: Path, rtol: float, atol: float) -> N
 
 
 def combinations() -> list[tuple[str, ...]]:
-    """Every network with every optimizer; schedulers, batch sizes and data in turn, so that each meets each."""
+    """Every network with every optimizer, combined with the schedulers, batch sizes and data in turn."""
     found = []
     for number in range(len(NETWORKS) * len(OPTIMIZERS)):
         parts = (
@@ -129,14 +130,16 @@ def combinations() -> list[tuple[str, ...]]:
             BATCHES[(number + number // 4) % 4],
             DATA[(number // 5) % 2],
         )
-        found.append(tuple(word for part in parts for word in part.split()))
+        found.append(tuple(override for part in parts for override in part.split()))
     return found
 
 
-@pytest.mark.parametrize("words", combinations(), ids=" ".join)
-def test_stack_equals_alone(words: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("overrides", combinations(), ids=" ".join)
+def test_stack_equals_alone(overrides: tuple[str, ...], tmp_path: Path) -> None:
     jobs = [
-        (*words, "precision=64-true", "epochs=3", f"lr={lr}", f"seed={seed}") for lr in (0.003, 0.03) for seed in (0, 1)
+        (*overrides, "precision=64-true", "epochs=3", f"lr={lr}", f"seed={seed}")
+        for lr in (0.003, 0.03)
+        for seed in (0, 1)
     ]
     _, sweep = stacked(jobs, tmp_path / "stack")
     for number, job in enumerate(jobs):
@@ -145,9 +148,11 @@ def test_stack_equals_alone(words: tuple[str, ...], tmp_path: Path) -> None:
         assert sweep.job(number).finished("h")
 
 
-@pytest.mark.parametrize("words", ["batch_size=1", "batch_size=20 model=mlp", "batch_size=full optimizer=adam"])
-def test_in_single_precision_too_where_jobs_converge(words: str, tmp_path: Path) -> None:
-    jobs = [(*words.split(), f"lr={lr}", f"seed={seed}", "data.outliers={}") for lr in (0.001, 0.01) for seed in (0, 5)]
+@pytest.mark.parametrize("overrides", ["batch_size=1", "batch_size=20 model=mlp", "batch_size=full optimizer=adam"])
+def test_in_single_precision_too_where_jobs_converge(overrides: str, tmp_path: Path) -> None:
+    jobs = [
+        (*overrides.split(), f"lr={lr}", f"seed={seed}", "data.outliers={}") for lr in (0.001, 0.01) for seed in (0, 5)
+    ]
     _, sweep = stacked(jobs, tmp_path / "stack")
     for number, job in enumerate(jobs):
         folder = alone(job, tmp_path / f"alone{number}")
@@ -155,27 +160,29 @@ def test_in_single_precision_too_where_jobs_converge(words: str, tmp_path: Path)
 
 
 def test_jobs_diverge_and_stop_in_the_same_epoch_as_alone(tmp_path: Path) -> None:
-    """Of these some diverge at once, some late, some stop early and some go on; the stack shrinks on the way."""
-    words = ("epochs=12", "precision=64-true", "batch_size=4", "callbacks.early_stopping.patience=2")
-    jobs = [(*words, f"lr={lr}", f"seed={seed}") for lr in (1e-4, 0.05, 0.2, 0.29, 0.4, 5.0, 1e6) for seed in (0, 1)]
-    written, sweep = stacked(jobs, tmp_path / "stack")
-    ends = [(result.status, result.epochs) for result in written.results]
+    """Some jobs diverge at once, some late, some stop early and some reach the end; the stack shrinks in between."""
+    overrides = ("epochs=12", "precision=64-true", "batch_size=4", "callbacks.early_stopping.patience=2")
+    jobs = [
+        (*overrides, f"lr={lr}", f"seed={seed}") for lr in (1e-4, 0.05, 0.2, 0.29, 0.4, 5.0, 1e6) for seed in (0, 1)
+    ]
+    trained, sweep = stacked(jobs, tmp_path / "stack")
+    ends = [(result.status, result.epochs) for result in trained.results]
     assert len(set(ends)) > 3
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-7, 1e-10)
 
 
-def test_a_job_lost_inside_a_long_epoch_is_frozen_there(tmp_path: Path) -> None:
-    words = ("data=linear", "data.rows=4000", "data.features=2", "epochs=2", "precision=64-true")
-    jobs = [(*words, f"lr={lr}") for lr in (1e-3, 0.1, 3.0)]
-    written, sweep = stacked(jobs, tmp_path / "stack")
-    assert [result.iterations for result in written.results] == [4800, 4800, 1000]
+def test_a_job_that_diverges_inside_a_long_epoch_is_frozen_there(tmp_path: Path) -> None:
+    overrides = ("data=linear", "data.rows=4000", "data.features=2", "epochs=2", "precision=64-true")
+    jobs = [(*overrides, f"lr={lr}") for lr in (1e-3, 0.1, 3.0)]
+    trained, sweep = stacked(jobs, tmp_path / "stack")
+    assert [result.iterations for result in trained.results] == [4800, 4800, 1000]
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-7, 1e-10)
 
 
-def test_data_may_differ_in_their_numbers(tmp_path: Path) -> None:
-    words = ("epochs=2", "precision=64-true", "batch_size=20")
+def test_the_numbers_of_data_may_differ(tmp_path: Path) -> None:
+    overrides = ("epochs=2", "precision=64-true", "batch_size=20")
     differing = (
         "data.noise=0.1",
         "data.noise=2.0",
@@ -184,26 +191,26 @@ def test_data_may_differ_in_their_numbers(tmp_path: Path) -> None:
         "data.shuffle=false",
         "model.weight=4.0",
     )
-    jobs = [(*words, word) for word in differing]
+    jobs = [(*overrides, override) for override in differing]
     _, sweep = stacked(jobs, tmp_path / "stack")
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-9, 1e-12)
 
 
 def test_numbers_of_optimizer_and_scheduler_may_differ(tmp_path: Path) -> None:
-    words = ("epochs=4", "precision=64-true", "batch_size=20", "scheduler=step")
+    overrides = ("epochs=4", "precision=64-true", "batch_size=20", "scheduler=step")
     differing = (
         ("optimizer.momentum=0.0", "scheduler.step_size=1"),
         ("optimizer.momentum=0.9", "scheduler.step_size=2", "scheduler.gamma=0.5"),
         ("optimizer.momentum=0.5", "optimizer.dampening=0.2", "optimizer.weight_decay=0.1"),
     )
-    jobs = [(*words, *some) for some in differing]
+    jobs = [(*overrides, *some) for some in differing]
     _, sweep = stacked(jobs, tmp_path / "stack")
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-9, 1e-12)
 
 
-def test_against_a_loop_that_imports_nothing_of_ours() -> None:
+def test_against_a_loop_in_numpy() -> None:
     """Batch gradient descent on y = -3x + 1 without noise, by numpy: losses of every iteration, weights of the last."""
     rates, momenta = (0.01, 0.05, 0.1), (0.0, 0.9)
     fixed = ("data.noise=0", "data.outliers={}", "batch_size=full", "model.weight=-15", "model.bias=-10")
@@ -212,7 +219,7 @@ def test_against_a_loop_that_imports_nothing_of_ours() -> None:
         for rate in rates
         for momentum in momenta
     ]
-    traces = Stack(Members([configured(*words) for words in jobs])).train()
+    history = Stack(StackInputs([configured(*overrides) for overrides in jobs])).train()
     x = (-3 + 0.1 * np.arange(60)).astype(np.float32).astype(np.float64)
     y = (-3 * (-3 + 0.1 * np.arange(60)) + 1).astype(np.float32).astype(np.float64)
     for number, (rate, momentum) in enumerate((rate, momentum) for rate in rates for momentum in momenta):
@@ -222,40 +229,40 @@ def test_against_a_loop_that_imports_nothing_of_ours() -> None:
             losses.append(np.mean(error**2))
             velocity = momentum * velocity + np.array([2 * np.mean(error * x), 2 * np.mean(error)])
             w, b = w - rate * velocity[0], b - rate * velocity[1]
-        np.testing.assert_allclose(traces.losses[:, number], losses, rtol=1e-9)
-        np.testing.assert_allclose(traces.last.tensors["parameters"][:, number].numpy(), [w, b], rtol=1e-9)
+        np.testing.assert_allclose(history.losses[:, number], losses, rtol=1e-9)
+        np.testing.assert_allclose(history.last.tensors["parameters"][:, number].numpy(), [w, b], rtol=1e-9)
 
 
-def test_one_lost_job_of_a_thousand_changes_no_other_number() -> None:
+def test_one_diverged_job_of_a_thousand_changes_no_other_number() -> None:
     rates = [float(rate) for rate in np.geomspace(1e-4, 0.05, 1000)]
 
-    def trained(of_500: float) -> Any:
+    def with_rate(rate_of_500: float) -> Any:
         config = configured("batch_size=20", "epochs=3")
         jobs = [
             dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate})
-            for rate in [*rates[:500], of_500, *rates[501:]]
+            for rate in [*rates[:500], rate_of_500, *rates[501:]]
         ]
         return train_stack(jobs, [[]] * 1000, ["h"] * 1000)
 
-    healthy, hurt = trained(rates[500]), trained(1e6)
-    assert [number for number, result in enumerate(hurt.results) if result.status == "diverged"] == [500]
-    for number, (before, after) in enumerate(zip(healthy.results, hurt.results, strict=True)):
+    healthy, diverged = with_rate(rates[500]), with_rate(1e6)
+    assert [number for number, result in enumerate(diverged.results) if result.status == "diverged"] == [500]
+    for number, (before, after) in enumerate(zip(healthy.results, diverged.results, strict=True)):
         if number != 500:
             assert (before.best, before.last, before.epochs) == (after.best, after.last, after.epochs)
-    kept = [jobs._traces for jobs in (healthy, hurt)]
+    losses = [stack._history.losses for stack in (healthy, diverged)]
     others = np.arange(1000) != 500
-    assert np.array_equal(kept[0].losses[:, others], kept[1].losses[:, others])
+    assert np.array_equal(losses[0][:, others], losses[1][:, others])
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.data())
-def test_a_grid_holds_every_job_once_and_fills_up_with_jobs_of_the_same_stream(streams: list[int], data: Any) -> None:
+def test_a_layout_holds_every_job_once_and_repeats_jobs_of_the_same_stream_only(streams: list[int], data: Any) -> None:
     stream_of = np.array(streams)
     live = np.array(sorted(data.draw(st.sets(st.integers(0, len(streams) - 1), min_size=1))))
-    grid = Grid.of(live, stream_of)
-    assert sorted(grid.live) == list(live)
-    assert np.array_equal(grid.jobs.flatten()[grid.at], grid.live)
-    assert np.array_equal(stream_of[grid.jobs], np.repeat(grid.streams[:, None], grid.jobs.shape[1], axis=1))
-    assert grid.jobs.size <= 2 * len(live)
+    layout = Layout.of(live, stream_of)
+    assert sorted(layout.live) == list(live)
+    assert np.array_equal(layout.jobs.flatten()[layout.columns], layout.live)
+    assert np.array_equal(stream_of[layout.jobs], np.repeat(layout.streams[:, None], layout.jobs.shape[1], axis=1))
+    assert layout.jobs.size <= 2 * len(live)
 
 
 @given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 30), st.integers(1, 9), st.integers(0, 99))
@@ -283,9 +290,9 @@ def test_the_formula_is_the_gradient(streams: int, jobs: int, batch: int, featur
 def test_a_traced_gradient_is_the_untraced_one() -> None:
     general = Mapped(MLP(2, [4], "relu"), torch.no_grad)
     parameters, batch = torch.randn(17, 2, 3), (torch.randn(2, 5, 2), torch.randn(2, 5, 1))
-    seen = [general(parameters, batch) for _ in range(TRACED_AFTER + 2)]
+    results = [general(parameters, batch) for _ in range(TRACED_AFTER + 2)]
     assert general._gradient._traced
-    torch.testing.assert_close(seen[0], seen[-1], rtol=0, atol=1e-7)
+    torch.testing.assert_close(results[0], results[-1], rtol=0, atol=1e-7)
 
 
 class Noisy(Linear):
@@ -325,7 +332,7 @@ class Normed(Module):
 
 
 class Shared(Module):
-    """A layer that stands in two places, a parameter that two layers have, one that is frozen, and a buffer."""
+    """A layer used twice, a parameter shared by two layers, a frozen parameter, and a buffer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -348,7 +355,7 @@ class Unused(Linear):
 
 
 class Absolute(Module):
-    """Nothing but a loss: stackable."""
+    """A module with nothing but a loss: it can be stacked."""
 
     def __init__(self, power: float = 1.0) -> None:
         super().__init__()
@@ -363,7 +370,7 @@ HERE = "tests.stacked.test_loop"
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("overrides", "reason"),
     [
         ("++model._target_={here}.Noisy", "draws random numbers"),
         ("++model._target_={here}.Counts", "changes what it is called on"),
@@ -380,18 +387,18 @@ HERE = "tests.stacked.test_loop"
         ("++scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "may look at more than the epoch"),
     ],
 )
-def test_what_needs_the_trainer_says_what_for(words: str, reason: str) -> None:
-    (found,) = share([own(*words.format(here=HERE).split())])
-    assert found.reason is not None
-    assert reason in found.reason
+def test_jobs_that_need_a_trainer_are_refused_with_a_reason(overrides: str, reason: str) -> None:
+    (shared,) = share([users_config(*overrides.format(here=HERE).split())])
+    assert shared.reason is not None
+    assert reason in shared.reason
 
 
-def own(*words: str) -> Config:
-    """A configuration with options of the user's own put straight in: no file of theirs is needed here."""
-    config = configured(*(word for word in words if not word.startswith("++")))
-    for word in words:
-        if word.startswith("++"):
-            group, value = word[2:].split("._target_=")
+def users_config(*overrides: str) -> Config:
+    """A configuration in which `++group._target_=...` names an option that has no config file."""
+    config = configured(*(override for override in overrides if not override.startswith("++")))
+    for override in overrides:
+        if override.startswith("++"):
+            group, value = override[2:].split("._target_=")
             config = dataclasses.replace(
                 config, **{group: {"_target_": value, **({"lr": 0.1} if group == "optimizer" else {})}}
             )
@@ -400,15 +407,15 @@ def own(*words: str) -> Config:
 
 @pytest.mark.parametrize("name", ["Absolute", "Shared"])
 def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) -> None:
-    words = (
+    overrides = (
         f"++model._target_={HERE}.{name}",
         "epochs=2",
         "batch_size=20",
         "precision=64-true",
         "optimizer.momentum=0.9",
     )
-    configs = [own(*words, f"seed={seed}") for seed in (0, 1)]
-    assert [found.reason for found in share(configs)] == [None]
+    configs = [users_config(*overrides, f"seed={seed}") for seed in (0, 1)]
+    assert [shared.reason for shared in share(configs)] == [None]
     trained = train_stack(configs, [[], []], ["h", "h"])
     for number, files in trained.files([0, 1]):
         folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
@@ -419,7 +426,7 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
         assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)
 
 
-def test_metrics_made_for_numbers_alone_are_asked_job_by_job() -> None:
+def test_metrics_that_take_only_numbers_are_computed_job_by_job() -> None:
     from holdfast.model.module import measure_jobs
 
     class Careful(Linear):

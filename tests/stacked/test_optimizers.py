@@ -1,4 +1,4 @@
-"""Each rule against torch.optim, job by job."""
+"""Each optimizer against torch.optim, job by job."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.stacked.optimizers import RULES, clip
+from holdfast.stacked.optimizers import OPTIMIZERS, clip
 
 SHARE = st.sampled_from([0.0, 0.3, 0.9])
-KEPT = st.sampled_from([0.3, 0.9])  # at 0 the variance is 0 but for rounding, and its root anything
+DECAY = st.sampled_from([0.3, 0.9])  # at 0 the variance is 0 but for rounding, and its root anything
 NUMBERS: dict[str, dict[str, Any]] = {
     "torch.optim.SGD": {"momentum": SHARE, "dampening": SHARE},
     "torch.optim.Adam": {"betas": st.lists(SHARE, min_size=2, max_size=2), "eps": st.sampled_from([1e-8, 1e-3])},
-    "torch.optim.RMSprop": {"alpha": KEPT, "momentum": SHARE, "eps": st.sampled_from([1e-8, 1e-3])},
+    "torch.optim.RMSprop": {"alpha": DECAY, "momentum": SHARE, "eps": st.sampled_from([1e-8, 1e-3])},
 }
 NUMBERS["torch.optim.AdamW"] = NUMBERS["torch.optim.Adam"]
 FLAGS: dict[str, str] = {
@@ -30,13 +30,13 @@ FLAGS: dict[str, str] = {
 
 @st.composite
 def problems(draw: Any) -> tuple[str, list[dict[str, Any]], int]:
-    """An optimizer, the settings of some jobs, some of them alike, and a seed."""
-    target = draw(st.sampled_from(sorted(RULES)))
+    """An optimizer, the settings of some jobs, some of them equal, and a seed."""
+    target = draw(st.sampled_from(sorted(OPTIMIZERS)))
     flag = draw(st.booleans())
-    alike = draw(st.booleans())
+    equal = draw(st.booleans())
     jobs = []
     for _ in range(draw(st.integers(1, 6))):
-        if alike and jobs:
+        if equal and jobs:
             jobs.append({**jobs[0], "lr": draw(st.floats(1e-3, 0.5))})
             continue
         numbers = {key: draw(strategy) for key, strategy in NUMBERS[target].items()}
@@ -49,32 +49,34 @@ def problems(draw: Any) -> tuple[str, list[dict[str, Any]], int]:
 
 @given(problems(), st.booleans())
 @settings(deadline=None, max_examples=150)
-def test_each_job_moves_as_torch_moves_it(problem: tuple[str, list[dict[str, Any]], int], one_stream: bool) -> None:
+def test_each_job_is_updated_as_torch_updates_it(
+    problem: tuple[str, list[dict[str, Any]], int], one_stream: bool
+) -> None:
     target, jobs, seed = problem
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(3, len(jobs), generator=generator, dtype=torch.float64)
     gradients = torch.randn(5, 3, len(jobs), generator=generator, dtype=torch.float64)
     shape = (1, len(jobs)) if one_stream else (len(jobs), 1)
 
-    rule = RULES[target](jobs)
+    optimizer = OPTIMIZERS[target](jobs)
     parameters = start.clone().view(3, *shape)
-    rule.place(np.arange(len(jobs)).reshape(shape), parameters)
+    optimizer.set_layout(np.arange(len(jobs)).reshape(shape), parameters)
     for gradient in gradients:
         rate = -torch.tensor([job["lr"] for job in jobs], dtype=torch.float64).view(shape)
-        rule.step(parameters, gradient.clone().view(3, *shape), rate)
+        optimizer.step(parameters, gradient.clone().view(3, *shape), rate)
 
     for number, job in enumerate(jobs):
         alone = torch.nn.Parameter(start[:, number].clone())
-        optimizer = getattr(torch.optim, target.rpartition(".")[2])([alone], **job)
+        reference = getattr(torch.optim, target.rpartition(".")[2])([alone], **job)
         for gradient in gradients:
             alone.grad = gradient[:, number].clone()
-            optimizer.step()
+            reference.step()
         torch.testing.assert_close(parameters.view(3, -1)[:, number], alone.detach(), rtol=1e-9, atol=1e-12)
-        for name, value in optimizer.state[alone].items():
+        for name, value in reference.state[alone].items():
             if name != "step" and value is not None:
-                torch.testing.assert_close(rule.state[name].view(3, -1)[:, number], value, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(optimizer.state[name].view(3, -1)[:, number], value, rtol=1e-9, atol=1e-12)
             elif name == "step":
-                assert rule.steps == value
+                assert optimizer.steps == value
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])

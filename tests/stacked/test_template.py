@@ -1,4 +1,4 @@
-"""Files filled in, against the same files written by torch."""
+"""Files filled in from a template, against the same files written by torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.stacked import template
-from holdfast.stacked.template import Marks, Template, UnfitError, archives
+from holdfast.stacked.template import Placeholders, Template, UnfitError, archives
 
 
 def tree(slots: Any) -> Any:
-    """What a checkpoint is made of: containers, texts, whole numbers, numbers and tensors, some of them twice."""
+    """A checkpoint of containers, texts, integers, floats and tensors; one float occurs twice."""
     return {
         "epoch": 3,
         "none": None,
@@ -49,35 +49,35 @@ def loaded(raw: bytes) -> Any:
 @settings(deadline=None, max_examples=25)
 def test_each_file_loads_as_what_torch_would_have_saved(jobs: int, seed: int) -> None:
     numbers, tensors = values(jobs, seed)
-    for job, raw in enumerate(archives(tree, Marks(), numbers, tensors)):
+    for job, raw in enumerate(archives(tree, Placeholders(), numbers, tensors)):
         saved = template._saved(tree(template._Values(numbers, tensors, job)))
         assert len(raw) == len(saved)
         assert str(loaded(raw)) == str(loaded(saved))
-        # all but the id that torch makes of all checksums, which nothing reads
-        differing = [place for place, (mine, theirs) in enumerate(zip(raw, saved, strict=True)) if mine != theirs]
+        # except the id that torch derives from all checksums, which nothing reads
+        differing = [offset for offset, (mine, theirs) in enumerate(zip(raw, saved, strict=True)) if mine != theirs]
         assert len(differing) <= 40 + 2 * 4
 
 
-def test_this_torch_fits_the_template() -> None:
-    Template.of_archive(tree(marks := Marks()), marks)
+def test_this_version_of_torch_fits_the_template() -> None:
+    Template.of_archive(tree(placeholders := Placeholders()), placeholders)
 
 
-def test_what_does_not_fit_is_saved_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unfit(value: Any, marks: Marks) -> Template:
+def test_without_a_template_torch_saves_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unfit(value: Any, placeholders: Placeholders) -> Template:
         raise UnfitError("another torch")
 
     monkeypatch.setattr(Template, "of_archive", staticmethod(unfit))
     numbers, tensors = values(3, 0)
-    for job, raw in enumerate(archives(tree, Marks(), numbers, tensors)):
+    for job, raw in enumerate(archives(tree, Placeholders(), numbers, tensors)):
         assert str(loaded(raw)) == str(loaded(template._saved(tree(template._Values(numbers, tensors, job)))))
 
 
-def test_a_mark_that_is_not_there_makes_it_unfit() -> None:
-    marks = Marks()
-    marks.number("forgotten")
+def test_a_placeholder_that_does_not_occur_is_refused() -> None:
+    placeholders = Placeholders()
+    placeholders.number("forgotten")
     with pytest.raises(UnfitError):
-        Template.of_archive({"a": 1.0}, marks)
-    marks = Marks()
-    marks.tensor("forgotten", torch.zeros(3))
+        Template.of_archive({"a": 1.0}, placeholders)
+    placeholders = Placeholders()
+    placeholders.tensor("forgotten", torch.zeros(3))
     with pytest.raises(UnfitError):
-        Template.of_archive({"a": torch.ones(3)}, marks)
+        Template.of_archive({"a": torch.ones(3)}, placeholders)

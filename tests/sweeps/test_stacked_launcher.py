@@ -152,7 +152,7 @@ def test_two_accelerators_are_two_stacks(sweep: Callable[..., Any]) -> None:
 def test_jobs_that_fail_only_in_a_stack_are_run_alone(
     sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.stacked.outputs.Stack", failing(RuntimeError("made to fail in a stack")))
+    monkeypatch.setattr("holdfast.stacked.stack_trainer.Stack", failing(RuntimeError("made to fail in a stack")))
     folder, code, out = sweep("failing", "lr=0.01,0.02", "epochs=2", "batch_size=20")
     assert code == 0
     assert "2 jobs could not be trained together, and are run alone: RuntimeError: made to fail in a stack" in out
@@ -175,7 +175,7 @@ def test_a_stack_without_enough_memory_is_halved(
     words = ["lr=logspace(1e-3,1e-1,7)", "epochs=2", "batch_size=20"]
     whole, _, _ = sweep("whole", *words)
     widths: list[int] = []
-    monkeypatch.setattr("holdfast.stacked.outputs.Stack", failing(error, most=2, widths=widths))
+    monkeypatch.setattr("holdfast.stacked.stack_trainer.Stack", failing(error, most=2, widths=widths))
     halved, code, out = sweep("halved", *words)
     assert code == 0
     assert widths == [7, 3, 1, 2, 4, 2, 2]

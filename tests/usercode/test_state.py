@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from holdfast.model import Regression
-from holdfast.stacked.numbers import differing, replaced
+from holdfast.stacked.job_values import differing_values, replaced
 from holdfast.usercode.state import read
 
 DICE = random.Random(1)
@@ -135,11 +135,11 @@ def test_modules_have_the_same_structure_if_they_differ_only_in_numbers(other: d
 def test_numbers_of_the_jobs_replace_those_of_the_shared_module_for_a_while() -> None:
     modules = [Plain(1.0, 3), Plain(2.0, 3), Plain(2.5, 3)]
     states = [read(module) for module in modules]
-    numbers = differing(states[0], states, torch.zeros(1))
+    numbers = differing_values(states[0], states, torch.zeros(1))
     assert {number.key for number in numbers} == {"value"}, "both the attribute and the hyperparameter"
     for number in numbers:
         assert number.values.tolist() == [1.0, 2.0, 2.5]
-        assert number.of(np.array([[2, 0]])).tolist() == [[2.5, 1.0]]
+        assert number.of_jobs(np.array([[2, 0]])).tolist() == [[2.5, 1.0]]
     with replaced(numbers, [torch.tensor(7.0)] * len(numbers)):
         assert (float(modules[0].value), float(modules[0].hparams.value), modules[0].other) == (7.0, 7.0, 3)
     assert (modules[0].value, modules[0].hparams.value) == (1.0, 1.0)

@@ -78,7 +78,7 @@ class Here:
 
     def _train_stack(self, work: Work) -> dict[int, Result]:
         """Train a stack and write the folders that are kept; returns the results of its unfinished jobs by number."""
-        from holdfast.stacked.outputs import train_stack
+        from holdfast.stacked.stack_trainer import train_stack
 
         for job in work.jobs:
             self._environment.begin(job)
@@ -91,7 +91,7 @@ class Here:
             *on_epoch,
         )
         keep = work.jobs[0].config.sweep.keep
-        kept = range(len(work.jobs)) if keep == "all" else trained.best(keep)
+        kept = range(len(work.jobs)) if keep == "all" else trained.best_indexes(keep)
         written = [index for index in kept if work.jobs[index].number not in work.finished]
         results = {job.number: result for job, result in zip(work.jobs, trained.results, strict=True)}
         return results | self._write(work, trained, written)

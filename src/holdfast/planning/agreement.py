@@ -16,8 +16,9 @@ from torch import Tensor
 from holdfast.config.schema import Config
 from holdfast.data import Rows
 from holdfast.model import Module
-from holdfast.stacked.gradients import Batch, Gradients, engine, on_device
-from holdfast.stacked.inputs import Members
+from holdfast.stacked.gradients import Gradients, gradients_for, on_device
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.streams import Batch
 from holdfast.usercode.watch import NoTrainer, UnstackableError
 
 
@@ -31,15 +32,15 @@ def compare_first_batches(configs: Sequence[Config], tolerance: float) -> None:
     Raises:
         UnstackableError: a number differs by more.
     """
-    inputs = Members(configs, short=True)
-    gradients = engine(inputs.module, inputs.trainer, inputs.numbers)
+    inputs = StackInputs(configs, short=True)
+    gradients = gradients_for(inputs.module, inputs.trainer, inputs.job_values)
     for module in inputs.modules:
         module.to(inputs.trainer.strategy.root_device).trainer = NoTrainer()  # type: ignore[assignment]
-    for source, (train, val) in enumerate(zip(inputs.train, inputs.val, strict=True)):
-        jobs = np.flatnonzero(inputs.source_of == source)
-        first = Rows(train.x[: inputs.batch_size], train.y[: inputs.batch_size])
+    for dataset, (train, val) in enumerate(zip(inputs.rows.train, inputs.rows.val, strict=True)):
+        jobs = np.flatnonzero(inputs.rows.dataset_of == dataset)
+        first = Rows(train.x[: inputs.rows.batch_size], train.y[: inputs.rows.batch_size])
         batch, rows = (on_device(inputs.trainer, part) for part in (first, val))
-        stacked = in_a_stack(gradients, inputs.start[:, jobs], batch, rows, jobs)
+        stacked = in_a_stack(gradients, inputs.initial_parameters[:, jobs], batch, rows, jobs)
         expected: dict[int, dict[str, Tensor]] = {}  # by the index of the module
         for index, job in enumerate(jobs):
             module_index = inputs.hparams_of[job]
@@ -55,7 +56,7 @@ def in_a_stack(
     """Compute the losses and gradients of jobs on one batch, and the statistics of other rows, as a stack does.
 
     Args:
-        gradients: from `engine`.
+        gradients: from `gradients_for`.
         parameters: parameters of the jobs, shape `(parameters, jobs)`.
         batch: x and y, for losses and gradients.
         rows: x and y, for statistics.
@@ -65,7 +66,7 @@ def in_a_stack(
         Values of each job by their name, shape `(jobs, ...)`.
     """
     with torch.no_grad():
-        gradients.place(jobs[np.newaxis])
+        gradients.set_layout(jobs[np.newaxis])
         prepared = tuple(part[None, None] for part in gradients.prepare(batch))  # (iterations, streams, batch, ...)
         outcome, gradient = gradients(parameters[:, None], gradients.batches(prepared, len(jobs))[0])
         return {
@@ -75,7 +76,7 @@ def in_a_stack(
         }
 
 
-def _of_module(inputs: Members, module: Module, batch: Batch, rows: Batch) -> dict[str, Tensor]:
+def _of_module(inputs: StackInputs, module: Module, batch: Batch, rows: Batch) -> dict[str, Tensor]:
     """The loss and the gradient of one module on a batch, and its statistics of validation rows."""
     parameters = [value for value in module.parameters() if value.requires_grad]
     with inputs.trainer.precision_plugin.forward_context():

@@ -11,7 +11,7 @@ from holdfast.config.job import FOLDER
 from holdfast.config.schema import Config
 from holdfast.model import Module
 from holdfast.single.isolation import GLOBAL_HOOKS
-from holdfast.stacked.optimizers import RULES
+from holdfast.stacked.optimizers import OPTIMIZERS
 from holdfast.stacked.schedule import SCHEDULERS
 from holdfast.usercode.watch import UnstackableError
 
@@ -52,7 +52,7 @@ def check_settings(config: Config) -> None:
             raise UnstackableError(f"trainer.{key} is the Trainer's")
     if config.precision == "16-mixed":
         raise UnstackableError("precision=16-mixed scales the gradient of each job separately")
-    if config.optimizer["_target_"] not in RULES:
+    if config.optimizer["_target_"] not in OPTIMIZERS:
         raise UnstackableError(f"{config.optimizer['_target_']} has no rule for many jobs at once")
     if config.scheduler["_target_"] not in SCHEDULERS:
         raise UnstackableError(f"{config.scheduler['_target_']} may look at more than the epoch")

@@ -19,7 +19,7 @@ from holdfast.model import Module
 from holdfast.planning.agreement import in_a_stack
 from holdfast.record.parameter_path import MOST_POINTS
 from holdfast.single.build import build_data, build_module, build_trainer, set_up
-from holdfast.stacked.gradients import engine, on_device
+from holdfast.stacked.gradients import gradients_for, on_device
 from holdfast.usercode.watch import UnstackableError, Watch
 
 _COPIES = 8
@@ -77,7 +77,7 @@ def _check_loss(module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], 
     expected = torch.cat([gradient.flatten() for gradient in gradients])
     try:
         copies = torch.cat([value.detach().flatten() for value in parameters])[:, None].repeat(1, 2)
-        stacked = in_a_stack(engine(module, trainer), copies, batch, batch, np.arange(2))
+        stacked = in_a_stack(gradients_for(module, trainer), copies, batch, batch, np.arange(2))
     except Exception as error:
         watch.check()
         raise UnstackableError(f"{name}.loss cannot be mapped over jobs: {in_a_line(error)}") from error

@@ -24,13 +24,14 @@ from holdfast.data import DataModule
 from holdfast.errors import in_a_line
 from holdfast.planning.agreement import compare, compare_first_batches
 from holdfast.planning.extremes import extremes
-from holdfast.record.checkpoint import plain
-from holdfast.record.history import Trace, Traces
+from holdfast.record.checkpoint import plain_values
+from holdfast.record.history import History, StackHistory
 from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
-from holdfast.stacked.inputs import Members, is_equal, is_trained, shorten
+from holdfast.stacked.inputs import StackInputs, is_equal, is_trained
 from holdfast.stacked.loop import Stack
+from holdfast.stacked.streams import shorten
 from holdfast.usercode.watch import UnstackableError
 
 _EPOCHS = 2
@@ -85,7 +86,7 @@ class _Reference(NamedTuple):
         rate_factor: factor of the learning rates.
     """
 
-    histories: list[Trace]
+    histories: list[History]
     precision: str
     rate_factor: float
 
@@ -111,11 +112,11 @@ def _train_alone_in(configs: Sequence[Config], precision: str) -> _Reference:
     raise UnstackableError("its losses are not finite, however small the learning rate")
 
 
-def _train_stack(configs: Sequence[Config]) -> tuple[Members, Traces]:
+def _train_stack(configs: Sequence[Config]) -> tuple[StackInputs, StackHistory]:
     """Train jobs as one program."""
     try:
         with isolated(), redirect_stdout(io.StringIO()) as output:
-            inputs = Members(configs, short=True)
+            inputs = StackInputs(configs, short=True)
             printed_before = len(output.getvalue())
             histories = Stack(inputs).train()
     except UnstackableError:
@@ -150,11 +151,11 @@ class _Shorten(pl.Callback):
         shorten(data)
 
 
-def _fit(config: Config) -> Trace:
+def _fit(config: Config) -> History:
     """Train a job by a Trainer, without writing files."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
-        recorder = Recorder(config, Trace())
+        recorder = Recorder(config, History())
         # with a logger, because only then Lightning checks that the hyperparameters of module and data agree
         trainer = build_trainer(
             config, data, plugins=[recorder.checkpoint_io], callbacks=[recorder, _Shorten()], logger=DummyLogger()
@@ -164,13 +165,13 @@ def _fit(config: Config) -> Trace:
         return recorder.history
 
 
-def _is_finite(history: Trace) -> bool:
+def _is_finite(history: History) -> bool:
     losses = [*history.losses, *(epoch.metrics.get("val/loss", 0.0) for epoch in history.epochs)]
     return all(math.isfinite(loss) and abs(loss) <= _MOST_GROWTH * (1 + abs(losses[0])) for loss in losses)
 
 
 def _results(
-    inputs: Members, histories: Traces, history: Trace, index: int
+    inputs: StackInputs, histories: StackHistory, history: History, index: int
 ) -> Iterator[tuple[str, ArrayLike, ArrayLike]]:
     """The losses, metrics and parameters of one job: name, values from the stack, values from the Trainer.
 
@@ -197,7 +198,7 @@ def _results(
     yield "a parameter", parameters.double().numpy(), torch.cat(trained).double().numpy()
     for key, hparams in (
         ("hyper_parameters", inputs.hparams[inputs.hparams_of[index]]),
-        ("datamodule_hyper_parameters", inputs.data_hparams[index]),
+        ("datamodule_hyper_parameters", inputs.rows.hparams[index]),
     ):
-        if repr(last.checkpoint.get(key, {})) != repr(plain(hparams)):
+        if repr(last.checkpoint.get(key, {})) != repr(plain_values(hparams)):
             raise UnstackableError(f"its {key} differ between a stack and a Trainer")

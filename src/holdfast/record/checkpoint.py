@@ -1,4 +1,4 @@
-"""Lightning checkpoints: taken in memory, reduced to plain values, written whole."""
+"""Lightning checkpoints: copied in memory, written atomically, read without executing anything."""
 
 from __future__ import annotations
 
@@ -18,92 +18,108 @@ from torch import Tensor
 from holdfast.errors import CheckpointError
 from holdfast.store.files import replacing
 
-_SNAPSHOT = "snapshot"  # the path that asks for a checkpoint in memory
+_SNAPSHOT = "snapshot"  # the path for which a checkpoint is kept in memory
+_HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints beside their names and renames them, so that none is ever torn; can keep one in memory."""
+    """Lightning's checkpoint plugin: writes checkpoints atomically, or returns a copy in memory."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._taken: dict[str, Any] = {}
-        self._first = True
+        self._checkpoint: dict[str, Any] = {}
+        self._is_first = True
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint, or keep it."""
+        """Write a checkpoint, or keep it for `snapshot`."""
         if path == _SNAPSHOT:
-            self._taken = checkpoint
+            self._checkpoint = checkpoint
         else:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             save(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint: from the disk, whole, and nothing in it is executed."""
+        """Read a checkpoint with `load`."""
         return load(path)
 
     def snapshot(self, trainer: pl.Trainer) -> dict[str, Any]:
-        """The checkpoint that Lightning would write now, independent of what is trained on."""
+        """The checkpoint that Lightning would write now, with copies of the tensors.
+
+        Raises:
+            CheckpointError: the state of a callback cannot be read back; checked at the first call.
+        """
         trainer.save_checkpoint(_SNAPSHOT)
-        taken, self._taken = self._taken, {}
-        for name, state in taken.get("callbacks", {}).items() if self._first else ():
+        checkpoint, self._checkpoint = self._checkpoint, {}
+        for name, state in checkpoint.get("callbacks", {}).items() if self._is_first else ():
             _check_state(name, state)
-        self._first = False
-        taken = {**taken, **{key: plain(taken[key]) for key in _HYPERPARAMETERS if key in taken}}
-        independent: dict[str, Any] = _independent(taken)
-        return independent
+        self._is_first = False
+        hyperparameters = {key: plain_values(checkpoint[key]) for key in _HYPERPARAMETERS if key in checkpoint}
+        copied: dict[str, Any] = _copied({**checkpoint, **hyperparameters})
+        return copied
 
 
 def load(path: Any, sha256: str | None = None) -> dict[str, Any]:
-    """Read a checkpoint, or a state_dict, and nothing else.
+    """Read a checkpoint or a state_dict from the disk, and check that it is complete.
 
-    Whether it is whole is told by its digest, where that is known, and otherwise by the checksums that every file of
-    torch's has of its parts. Only containers, numbers, text and tensors are read: what could be executed is refused,
-    whatever the environment says.
+    The checks are the digest, where it is given, and the checksums inside the zip archive that `torch.save` writes.
+    Only containers, numbers, text and tensors are loaded (`weights_only=True`), whatever the environment sets.
 
     Args:
-        path: of a file; no address.
-        sha256: its digest.
+        path: path of a file; URLs are refused.
+        sha256: expected digest of the file.
 
     Raises:
-        CheckpointError: the file is missing, empty, torn, altered, unsafe or something else.
+        CheckpointError: the file is missing, empty, incomplete, altered, unsafe, or no checkpoint.
     """
+    try:
+        return _load(path, sha256)
+    except _RefusedError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from None
 
-    def refused(why: str) -> CheckpointError:
-        return CheckpointError(f"{path} cannot be read: {why}.")
 
+class _RefusedError(Exception):
+    """Why a file is not read."""
+
+
+def _load(path: Any, sha256: str | None) -> dict[str, Any]:
     if "://" in str(path):
-        raise refused("checkpoints are read from the disk; download it first, if you trust where it comes from")
+        raise _RefusedError("checkpoints are read from the disk; download it first, if you trust its source")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise refused(f"{error.strerror}") from None
+        raise _RefusedError(error.strerror) from None
     if not data:
-        raise refused("it is empty")
+        raise _RefusedError("it is empty")
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise refused("it is not the file that was written: its digest is another")
+        raise _RefusedError("it was changed after it was written: its digest differs")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
             broken = parts.testzip()
-    except Exception:  # of a torn archive zipfile raises whatever its bytes lead to
-        raise refused("it is torn, or no file of torch.save") from None
+    except Exception:  # zipfile raises exceptions of many types for an incomplete archive
+        raise _RefusedError("it is incomplete, or was not written by torch.save") from None
     if broken is not None:
-        raise refused(f"it was altered: the checksum of {broken} does not match")
+        raise _RefusedError(f"it was altered: the checksum of {broken} does not match")
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception:
-        try:
-            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
-        except Exception:
-            unsafe = []
-        why = f"it asks for {', '.join(unsafe)}, which could run anything" if unsafe else "it is no checkpoint"
-        raise refused(why) from None
+        unsafe = _unsafe_globals(data)
+        why = f"it asks for {', '.join(unsafe)}, which could run anything" if unsafe else "it is not a checkpoint"
+        raise _RefusedError(why) from None
     if not isinstance(loaded, dict):
-        raise refused(f"it holds a {type(loaded).__name__}, no checkpoint")
+        raise _RefusedError(f"it holds a {type(loaded).__name__}, not a checkpoint")
     return loaded
 
 
+def _unsafe_globals(data: bytes) -> list[str]:
+    """The names that a file would import if it were unpickled."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data))
+    except Exception:
+        return []
+
+
 def _check_state(name: str, state: Any) -> None:
-    """Make sure that what a callback keeps can be read back, before all is trained and cannot be."""
+    """Check that the state of a callback can be read back, before hours of training depend on it."""
     stream = io.BytesIO()
     torch.save(state, stream)
     saved = stream.getvalue()
@@ -117,25 +133,22 @@ def _check_state(name: str, state: Any) -> None:
         ) from None
 
 
-_HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
-
-
 def save(value: Any, path: Path) -> None:
-    """Write anything torch can save, whole or not at all."""
+    """Write a value with `torch.save`, atomically: a reader sees the old file or the new one, never a part."""
     with replacing(path) as stream:
         torch.save(value, stream)
 
 
-def plain(value: Any) -> Any:
-    """Hyperparameters as containers, numbers and text, which load with `weights_only=True`.
+def plain_values(value: Any) -> Any:
+    """Convert hyperparameters to containers, numbers, text and tensors, which load with `weights_only=True`.
 
-    >>> plain({"path": Path("a"), "rate": 0.1, "rows": range(2)})
+    >>> plain_values({"path": Path("a"), "rate": 0.1, "rows": range(2)})
     {'path': 'a', 'rate': 0.1, 'rows': 'range(0, 2)'}
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if value is None or isinstance(value, (bool, str, Tensor)):
         return value
     if isinstance(value, numbers.Integral):
@@ -143,11 +156,11 @@ def plain(value: Any) -> Any:
     return float(value) if isinstance(value, numbers.Real) else str(value)
 
 
-def _independent(value: Any) -> Any:
+def _copied(value: Any) -> Any:
     """The same containers with copies of their tensors, on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        made = {key: _independent(item) for key, item in value.items()}
-        return made if type(value) is dict else type(value)(made)  # type: ignore[call-arg]
-    return type(value)(map(_independent, value)) if type(value) in (list, tuple) else value
+        items = {key: _copied(item) for key, item in value.items()}
+        return items if type(value) is dict else type(value)(items)  # type: ignore[call-arg]
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value

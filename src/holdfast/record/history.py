@@ -1,131 +1,17 @@
-"""What happened in a run, whichever engine trained it, and the one rule that judges it."""
+"""What happened in a run, or in the runs of a stack: losses, metrics, and the saved epochs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.config.schema import Config
-from holdfast.record.parameter_path import Descents
-
-CHECK_EVERY = 1000
-"""Iterations after which losses are looked at inside an epoch, so that a long one does not train on through NaN."""
-
-
-Tell = Callable[[int, float], None]
-"""Told after every epoch: its number, and the best metric so far."""
-
-
-def no_one(epoch: int, best: float) -> None:
-    """Tells nobody."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """When an epoch is the best, and when a run ends early.
-
-    Attributes:
-        metric: what the best epoch is chosen by.
-        mode: whether a lower ("min") or a higher ("max") metric is better.
-        threshold: a loss above this, in size, counts as diverged.
-        patience: epochs without improvement before a run ends; None never ends it.
-        min_delta: smallest change that counts as improvement for `patience`.
-    """
-
-    metric: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
-    threshold: float = 1e12
-    patience: int | None = None
-    min_delta: float = 0.0
-
-    @classmethod
-    def of(cls, config: Config) -> Rules:
-        """The rules that a configuration asks for."""
-        stopping = config.callbacks.early_stopping
-        threshold = config.callbacks.divergence.threshold
-        return cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta)
-
-    def within(self, loss: Any) -> Any:
-        """Whether losses are finite and below the threshold."""
-        return np.abs(loss) <= self.threshold  # False for NaN too
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where runs stand after some epochs: of one run numbers, of many runs arrays with an entry each.
-
-    Attributes:
-        best_epoch: the best epoch so far; -1 while no epoch was finite.
-        best: its metric.
-        reference: the metric that the next improvement is measured from.
-        waited: epochs since the last improvement.
-        end: why a run is over, "diverged" or "stopped"; "" while it is not.
-    """
-
-    best_epoch: Any = -1
-    best: Any = math.nan
-    reference: Any = math.nan
-    waited: Any = 0
-    end: Any = ""
-
-
-def judge(standing: Standing, epoch: int, metrics: Mapping[str, Any], worst: Any, rules: Rules) -> Standing:
-    """Where runs stand after one more epoch; those that are over stay where they are.
-
-    An epoch in which a loss is not finite, or passes the threshold, ends a run as diverged and is never the best.
-    A metric that is not finite is never the best. Of equal epochs the first stays the best.
-
-    Args:
-        standing: where the runs stood before.
-        epoch: the number of this epoch, from 0.
-        metrics: the metrics of this epoch, a number or an array with an entry for each run; must hold
-            `rules.metric`, unless all runs diverged.
-        worst: the largest loss of an iteration of this epoch, in size; NaN if one was not finite.
-        rules: what counts.
-
-    >>> judge(Standing(), 0, {"val/loss": 0.5}, worst=1.0, rules=Rules()).best_epoch
-    array(0)
-    >>> judge(Standing(), 0, {"val/loss": np.array([0.5, 0.7])}, worst=np.array([np.nan, 1.0]), rules=Rules()).end
-    array(['diverged', ''], dtype='<U8')
-    """
-    running = np.asarray(standing.end) == ""
-    losses = (worst, metrics.get("val/loss", 0.0), metrics.get("train/loss", 0.0))
-    lost = np.logical_not(np.logical_and.reduce(np.broadcast_arrays(*map(rules.within, losses))))
-    value = metrics.get(rules.metric, math.nan)
-    sign = 1 if rules.mode == "min" else -1
-    counts = running & ~lost & np.isfinite(value)
-    # what is asked is whether it is not worse, since nothing is better than the NaN that all begin with
-    better = counts & ~(sign * value >= sign * standing.best)
-    improved = counts & ~(sign * value >= sign * standing.reference - rules.min_delta)
-    waited = np.where(improved, 0, standing.waited + (running & ~lost))
-    stopped = running & ~lost & (rules.patience is not None and waited >= rules.patience)
-    return Standing(
-        best_epoch=np.where(better, epoch, standing.best_epoch),
-        best=np.where(better, value, standing.best),
-        reference=np.where(improved, value, standing.reference),
-        waited=waited,
-        end=np.where(running & lost, "diverged", np.where(stopped, "stopped", standing.end)),
-    )
-
-
-def worst(losses: Any) -> Any:
-    """The largest of some losses, in size, along the first axis; not finite if one of them is not.
-
-    >>> worst([1.0, -3.0]), worst([1.0, float("nan")])
-    (np.float64(3.0), np.float64(nan))
-    """
-    return np.max(np.abs(np.asarray(losses, dtype=np.float64)), axis=0, initial=0.0)
-
-
-def divergence(epoch: int, rules: Rules) -> str:
-    """What is said of a run that diverged in an epoch."""
-    return f"diverged in epoch {epoch}: a loss was not finite, or passed {rules.threshold:g}"
+from holdfast.record.parameter_path import StackPaths
+from holdfast.record.stopping import Standing
 
 
 @dataclass(frozen=True)
@@ -133,9 +19,9 @@ class Epoch:
     """One pass over the training rows.
 
     Attributes:
-        metrics: by name, as `val/loss`, `train/loss`, `lr`.
-        iterations: updates of the parameters up to its end, over all epochs.
-        ended: in seconds since 1970.
+        metrics: by name, such as `val/loss`, `train/loss`, `train/lr`.
+        iterations: updates of the parameters up to the end of this epoch, over all epochs.
+        ended: end of the epoch, in seconds since 1970.
     """
 
     metrics: dict[str, float]
@@ -145,7 +31,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A Lightning checkpoint of one epoch, its tensors independent of the module they came from."""
+    """A Lightning checkpoint of one epoch; its tensors are copies."""
 
     epoch: int
     checkpoint: dict[str, Any]
@@ -153,14 +39,15 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a run was at the end of its last epoch, all of it of the same epoch.
+    """The state of a run at the end of its last complete epoch.
 
     Attributes:
-        epochs: how many.
-        losses: how many.
-        points: of the descent, how many.
-        standing: where the run stands.
-        best, last: the best and the last epoch; best is None while no epoch was finite.
+        epochs: number of complete epochs.
+        losses: number of losses.
+        points: number of points of the parameter path.
+        standing: the state of the stopping rules.
+        best: the best epoch; None while no epoch was finite.
+        last: the last epoch; None before the first one ended.
     """
 
     epochs: int = 0
@@ -172,65 +59,74 @@ class Reached:
 
 
 @dataclass
-class Trace:
-    """All that an engine tells of a run.
+class History:
+    """What happened in one run.
 
     Attributes:
-        losses: of every batch, in order.
-        clock: numbers of losses, each with the time it was reached, in seconds since 1970.
-        descent: of a model with two parameters, these before the first and after every `stride` iterations.
-        begun: every epoch, in order; of the last there may be no more than this.
-        reached: the end of the last epoch.
+        losses: the loss of every batch, in order.
+        clock: pairs of a number of losses and the time at which it was reached, in seconds since 1970.
+        parameter_path: for a model with two parameters, these before the first and after every `stride` iterations.
+        recorded: the recorded epochs, in order; may hold one more than `reached` counts.
+        reached: the state at the end of the last complete epoch.
     """
 
     losses: list[float] = field(default_factory=list)
     clock: list[tuple[int, float]] = field(default_factory=list)
-    descent: list[Tensor] = field(default_factory=list)
-    begun: list[Epoch] = field(default_factory=list)
+    parameter_path: list[Tensor] = field(default_factory=list)
+    recorded: list[Epoch] = field(default_factory=list)
     reached: Reached = field(default_factory=Reached)
 
     @property
     def epochs(self) -> list[Epoch]:
-        """Every epoch that ended, in order."""
-        return self.begun[: self.reached.epochs]
+        """The complete epochs, in order."""
+        return self.recorded[: self.reached.epochs]
 
     def end_epoch(self, epoch: Epoch, standing: Standing, last: Snapshot) -> None:
-        """Add an epoch; one assignment makes it count, since a signal may stop the run between any two."""
-        self.begun.append(epoch)
+        """Add an epoch; a single assignment completes it, since a signal may end the run between any two statements."""
+        self.recorded.append(epoch)
         best = last if standing.best_epoch == last.epoch else self.reached.best
-        self.reached = Reached(last.epoch + 1, len(self.losses), len(self.descent), standing, best, last)
+        self.reached = Reached(last.epoch + 1, len(self.losses), len(self.parameter_path), standing, best, last)
 
 
 @dataclass
-class Kept:
-    """One epoch of many runs, not the same of each.
+class SavedEpochs:
+    """One saved epoch per run of a stack; the epochs may differ.
 
     Attributes:
-        epoch: of each run, shape `(runs,)`; -1 while there is none.
-        iterations: updates of the parameters up to its end, shape `(runs,)`.
-        tensors: parameters and what the optimizer remembers, by name, each of shape `(parameters, runs)`.
+        epoch: the saved epoch, shape `(runs,)`; -1 where none is saved.
+        iterations: updates of the parameters up to the end of that epoch, shape `(runs,)`.
+        tensors: the parameters and the state of the optimizer, by name, each of shape `(parameters, runs)`.
     """
 
     epoch: NDArray[np.int64]
     iterations: NDArray[np.int64]
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def none(cls, runs: int) -> SavedEpochs:
+        """No saved epoch for any run.
+
+        >>> SavedEpochs.none(2).epoch
+        array([-1, -1])
+        """
+        return cls(np.full(runs, -1), np.zeros(runs, dtype=np.int64))
+
 
 @dataclass
-class Traces:
-    """All that the stacked engine tells of its runs: what `Trace` tells of one.
+class StackHistory:
+    """What happened in the runs of a stack.
 
     Attributes:
-        losses: of every iteration, shape `(iterations, runs)`; a run has as many as `counts` says.
-        counts: shape `(runs,)`.
-        clock: numbers of iterations, each with the time it was reached, in seconds since 1970.
-        metrics: by name, shape `(epochs, runs)`; a run has as many as `epochs` says.
-        epochs: shape `(runs,)`.
-        ended: the time at which each epoch ended, shape `(epochs,)`.
-        standing: where the runs stand.
-        best, last: the best and the last epoch of each.
-        seconds: what training them took, all together.
-        descents: of models with two parameters the ways of these; None where nobody asked, or of other models.
+        losses: the loss of every iteration, shape `(iterations, runs)`; valid up to `counts` of each run.
+        counts: number of iterations, shape `(runs,)`.
+        clock: pairs of a number of iterations and the time at which it was reached, in seconds since 1970.
+        metrics: by name, each of shape `(epochs, runs)`; valid up to `epochs` of each run.
+        epochs: number of epochs, shape `(runs,)`.
+        ended: end of each epoch, in seconds since 1970, shape `(epochs,)`.
+        standing: the state of the stopping rules.
+        best, last: the best and the last epoch of each run.
+        seconds: duration of the training of all runs together.
+        paths: the parameter paths of models with two parameters; None if they are not recorded.
     """
 
     losses: NDArray[Any]
@@ -240,7 +136,28 @@ class Traces:
     epochs: NDArray[np.int64]
     ended: list[float]
     standing: Standing
-    best: Kept
-    last: Kept
-    seconds: float
-    descents: Descents | None = None
+    best: SavedEpochs
+    last: SavedEpochs
+    seconds: float = 0.0
+    paths: StackPaths | None = None
+
+    @classmethod
+    def start(cls, runs: int, iterations: int, dtype: type[np.floating[Any]]) -> StackHistory:
+        """The history before the first iteration.
+
+        Args:
+            runs: number of runs.
+            iterations: the most iterations of a run.
+            dtype: type of the losses.
+        """
+        return cls(
+            losses=np.full((iterations, runs), np.nan, dtype=dtype),
+            counts=np.zeros(runs, dtype=np.int64),
+            clock=[(0, time.time())],
+            metrics={},
+            epochs=np.zeros(runs, dtype=np.int64),
+            ended=[],
+            standing=Standing.of_many(runs),
+            best=SavedEpochs.none(runs),
+            last=SavedEpochs.none(runs),
+        )

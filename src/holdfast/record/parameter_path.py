@@ -1,4 +1,4 @@
-"""The way that two parameters take down the cost surface: kept while training, drawn later."""
+"""The path of two parameters over the cost surface: recorded while training, drawn in the report."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MOST_POINTS = 1000
-"""Points of a descent that are kept, about: more than a picture can show."""
+"""Upper bound for the points of a path: more than a figure can show."""
 
 
 def stride(iterations: int) -> int:
-    """Of how many iterations one is kept.
+    """Keep every n-th iteration, such that at most `MOST_POINTS` follow the first point.
 
     >>> stride(600), stride(60_000)
     (1, 60)
@@ -25,53 +25,58 @@ def stride(iterations: int) -> int:
 
 
 def flat(parameters: Sequence[Tensor]) -> Tensor:
-    """Parameters as one vector, a copy."""
+    """Copy parameters into one vector, shape `(parameters,)`.
+
+    >>> flat([torch.ones(1, 2), torch.zeros(1)])
+    tensor([1., 1., 0.])
+    """
     return torch.cat([value.detach().flatten() for value in parameters])
 
 
-def as_file(points: Tensor) -> bytes:
-    """The two parameters before the first and after every `stride` iterations, `(points, 2)`, as a file of numpy's."""
+def to_npy(points: Tensor) -> bytes:
+    """The content of a NumPy file, in single precision, with the points of a path, shape `(points, 2)`."""
     stream = io.BytesIO()
     np.save(stream, points.to("cpu", torch.float32).numpy())
     return stream.getvalue()
 
 
-class Descents:
-    """The ways of many jobs.
+class StackPaths:
+    """The parameter paths of the jobs of a stack.
 
     Args:
-        start: their initial parameters, shape `(2, jobs)`.
-        iterations: of each, in all.
+        start: initial parameters, shape `(2, jobs)`.
+        iterations: number of iterations of a job over all epochs.
 
     Attributes:
         points: shape `(points, 2, jobs)`.
     """
 
     def __init__(self, start: Tensor, iterations: int) -> None:
-        self._stride, self._done = stride(iterations), 0
+        self._stride, self._iterations = stride(iterations), 0
         self._pending: list[Tensor] = []
         self.points = start.new_empty(iterations // self._stride + 1, *start.shape)
         self.points[0] = start
 
     def step(self, parameters: Tensor) -> None:
-        """One more iteration; parameters are of shape `(2, streams, jobs)`."""
-        self._done += 1
-        if self._done % self._stride == 0:
+        """Record one more iteration; parameters of shape `(2, streams, width)`."""
+        self._iterations += 1
+        if self._iterations % self._stride == 0:
             self._pending.append(parameters.clone())
 
-    def end_epoch(self, done: int, live: NDArray[Any], at: NDArray[Any]) -> None:
-        """Note what an epoch has brought.
+    def end_epoch(self, iterations: int, jobs: NDArray[Any], columns: NDArray[Any]) -> None:
+        """Move the recorded points of an epoch to their jobs.
 
         Args:
-            done: iterations up to its end.
-            live, at: jobs, and where each stands among all streams and jobs.
+            iterations: number of iterations up to the end of the epoch.
+            jobs: indexes of the running jobs, shape `(jobs,)`.
+            columns: the column of each among all streams and jobs, shape `(jobs,)`.
         """
         if self._pending:
-            points, end = torch.stack(self._pending).flatten(2)[..., at], self._done // self._stride + 1
-            self.points[end - len(points) : end, :, live] = points
+            points, end = torch.stack(self._pending).flatten(2)[..., columns], self._iterations // self._stride + 1
+            self.points[end - len(points) : end, :, jobs] = points
             self._pending = []
-        self._done = done
+        self._iterations = iterations
 
-    def of(self, job: int, iterations: int) -> bytes:
-        """The file of a job that has had so many iterations."""
-        return as_file(self.points[: 1 + iterations // self._stride, :, job])
+    def of_job(self, index: int, iterations: int) -> bytes:
+        """The file of the job with an index in the stack, up to a number of iterations."""
+        return to_npy(self.points[: 1 + iterations // self._stride, :, index])

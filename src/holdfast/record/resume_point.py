@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.record.history import Trace
+from holdfast.record.history import History
 
-KEY = "holdfast"
-"""Our entry in a checkpoint of Lightning's."""
+RESUME_KEY = "holdfast"
+"""The key of our entry in a Lightning checkpoint."""
 
 
 @dataclass(frozen=True)
-class Place:
+class EventPosition:
     """The event file at the end of an epoch.
 
     Attributes:
         name: name of the file; "" if there was none.
         size: in bytes.
-        steps, epochs: how many iterations and epochs were written.
-        logged: tags that the user's code logged through Lightning, which are not written from the trace.
+        steps, epochs: number of iterations and epochs that were written.
+        logged: tags that the user's code logged through Lightning; they are not written from the history.
     """
 
     name: str = ""
@@ -36,23 +36,23 @@ class Place:
     logged: Sequence[str] = ()
 
 
-def state(trace: Trace, config_hash: str, seconds: float, place: Place) -> dict[str, Any]:
-    """The entry `KEY` of a checkpoint, in plain containers and tensors.
+def resume_entry(history: History, config_hash: str, seconds: float, position: EventPosition) -> dict[str, Any]:
+    """The entry `RESUME_KEY` of a checkpoint, in plain containers and tensors.
 
     Args:
-        trace: the run so far; what follows its last epoch is left out.
+        history: the run so far; what follows its last complete epoch is left out.
         config_hash: digest of the run's configuration.
         seconds: duration of the run so far.
-        place: the event file at the end of the last epoch.
+        position: the event file at the end of the last complete epoch.
     """
-    reached = trace.reached
+    reached = history.reached
     return {
         "config_hash": config_hash,
         "seconds": seconds,
-        "losses": torch.tensor(trace.losses[: reached.losses], dtype=torch.float64),
-        "clock": torch.tensor([entry for entry in trace.clock if entry[0] <= reached.losses], dtype=torch.float64),
-        "epochs": [vars(epoch) for epoch in trace.epochs],
+        "losses": torch.tensor(history.losses[: reached.losses], dtype=torch.float64),
+        "clock": torch.tensor([pair for pair in history.clock if pair[0] <= reached.losses], dtype=torch.float64),
+        "epochs": [vars(epoch) for epoch in history.epochs],
         "standing": {name: np.asarray(value).item() for name, value in vars(reached.standing).items()},
-        "descent": [point.cpu() for point in trace.descent[: reached.points]],
-        "place": vars(place),
+        "descent": [point.cpu() for point in history.parameter_path[: reached.points]],
+        "place": vars(position),
     }

@@ -1,4 +1,4 @@
-"""The one writer: from a trace to a run's folder."""
+"""Writes the folder of one run from its history: checkpoints, event file, `result.json`."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError
 from holdfast.record import events
 from holdfast.record.checkpoint import save
-from holdfast.record.history import Rules, Snapshot, Trace
-from holdfast.record.parameter_path import as_file
-from holdfast.record.resume_point import KEY, Place, state
+from holdfast.record.history import History, Snapshot
+from holdfast.record.parameter_path import to_npy
+from holdfast.record.resume_point import RESUME_KEY, EventPosition, resume_entry
+from holdfast.record.stopping import StoppingRules
 from holdfast.store.files import replacing
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status
 from holdfast.store.versions import versions
 
 SECONDS_BETWEEN_WRITES = 5.0
-"""How much of a run may have to be trained again after a crash; also how old TensorBoard's view may be."""
+"""How much training a crash may lose, and how far TensorBoard may lag behind, in seconds."""
 
 
 class Writer:
-    """Writes a run's folder while it is trained, a few seconds apart, and completes it at the end.
+    """Writes a run's folder every few seconds while it trains, and completes it at the end.
 
     Args:
-        folder: the run's.
-        rules: what its best epoch is chosen by.
-        config_hash: digest of its configuration.
+        folder: the folder of the run.
+        rules: the stopping rules; they name the metric of the best epoch.
+        config_hash: digest of the run's configuration.
         tensorboard: whether to write an event file.
         hparams: the row of this run in TensorBoard's HParams.
 
     Attributes:
-        leader: whether this process is the one of its run that writes.
+        leader: whether this process writes; one process of a run does.
     """
 
     def __init__(
         self,
         folder: RunFolder,
-        rules: Rules,
+        rules: StoppingRules,
         config_hash: str,
         *,
         tensorboard: bool,
@@ -55,20 +56,25 @@ class Writer:
         self._folder, self._rules, self._hparams = folder, rules, hparams
         self._config_hash, self._tensorboard, self.leader = config_hash, tensorboard, leader
         self._events: events.EventFile | None = None
-        self._steps = self._epochs = 0
-        self._place = Place()
+        self._steps = self._epochs = 0  # numbers of iterations and epochs in the event file
+        self._position = EventPosition()
         self._saved: dict[str, tuple[Snapshot, bool]] = {}
         self._began = self._written = time.monotonic()
         self._logged: set[str] = set()
 
-    def go_on(self, checkpoint: Mapping[str, Any], trace: Trace) -> None:
-        """Take up what was written of a run that was stopped; what came after its last epoch is written again."""
-        found = checkpoint[KEY]
-        self._place = Place(**found["place"])
-        self._began -= found["seconds"]
-        self._steps, self._epochs = self._place.steps, self._place.epochs
-        self._logged = set(self._place.logged)
-        best, last = trace.reached.best, trace.reached.last
+    def resume(self, checkpoint: Mapping[str, Any], history: History) -> None:
+        """Continue the files of an interrupted run; what was written after its last complete epoch is removed.
+
+        Args:
+            checkpoint: the content of `last.ckpt`.
+            history: the history restored from it.
+        """
+        entry = checkpoint[RESUME_KEY]
+        self._position = EventPosition(**entry["place"])
+        self._began -= entry["seconds"]
+        self._steps, self._epochs = self._position.steps, self._position.epochs
+        self._logged = set(self._position.logged)
+        best, last = history.reached.best, history.reached.last
         if last is not None:
             self._saved[self._folder.last.name] = (last, False)
         if best is not None and best.checkpoint:
@@ -76,58 +82,63 @@ class Writer:
         if not self.leader:
             return
         for file in self._folder.event_files():
-            if file.name == self._place.name:
+            if file.name == self._position.name:
                 self._events = events.EventFile(file)
-                self._events.cut(self._place.size)
-            elif file.suffix == RunFolder.EVENTS:  # another may be that of the user's own logger
+                self._events.truncate(self._position.size)
+            elif file.suffix == RunFolder.EVENTS:  # other files may belong to the user's own logger
                 file.unlink()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Write what the user's own code logs through Lightning, as it comes."""
+        """Write metrics that the user's code logs through Lightning, at once."""
         self._logged |= metrics.keys()
         now = [time.time()]
         self._append(*(events.scalars(tag, [step], [value], now) for tag, value in metrics.items()))
 
-    def update(self, trace: Trace) -> None:
-        """Bring the folder up to date, if that was not done just now."""
-        if trace.reached.losses == len(trace.losses) and self._events:  # an epoch has ended
+    def update(self, history: History) -> None:
+        """Bring the folder up to date, if the last write was more than `SECONDS_BETWEEN_WRITES` ago."""
+        if history.reached.losses == len(history.losses) and self._events:  # an epoch has ended
             name = self._events.path.name
-            self._place = Place(name, self._events.size, self._steps, self._epochs, sorted(self._logged))
+            self._position = EventPosition(name, self._events.size, self._steps, self._epochs, sorted(self._logged))
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
-            self.flush(trace)
+            self.flush(history)
 
-    def flush(self, trace: Trace, *, final: bool = False) -> None:
+    def flush(self, history: History, *, final: bool = False) -> None:
         """Bring the folder up to date: the best and the last checkpoint, and the curves.
 
         Args:
-            trace: the run so far.
-            final: whether it is over; until then the last checkpoint holds what is needed to go on.
+            history: the run so far.
+            final: whether the run is over; until then `last.ckpt` also holds what is needed to resume.
+
+        Raises:
+            CheckpointError: a run resumed before its best epoch never reached that epoch again.
         """
         if not self.leader:
             return
-        self._append(*self._curves(trace))
-        # best before last: whoever resumes from the last checkpoint finds the best one that belongs to it, or a later
-        reached = trace.reached
+        self._append(*self._new_curves(history))
+        # best before last: the best.ckpt that a resumed run reads is that of its last.ckpt or a later one
+        reached = history.reached
         for path, snapshot in ((self._folder.best, reached.best), (self._folder.last, reached.last)):
-            whole = final or path == self._folder.best
-            if snapshot is not None and self._saved.get(path.name) != (snapshot, whole):
+            complete = final or path == self._folder.best
+            if snapshot is not None and self._saved.get(path.name) != (snapshot, complete):
                 if not snapshot.checkpoint:
                     raise CheckpointError(
-                        f"{path} is of a later epoch than {self._folder.last}, and that did not come."
+                        f"{path} is of a later epoch than {self._folder.last}, and that epoch was not reached again."
                     )
-                ours = {} if whole else {KEY: state(trace, self._config_hash, self.seconds, self._place)}
-                save({**snapshot.checkpoint, **ours}, path)
-                self._saved[path.name] = (snapshot, whole)
+                extra = {}
+                if not complete:
+                    extra[RESUME_KEY] = resume_entry(history, self._config_hash, self.seconds, self._position)
+                save({**snapshot.checkpoint, **extra}, path)
+                self._saved[path.name] = (snapshot, complete)
         self._written = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, with the time before it was stopped."""
+        """Duration of the run, the time before it was resumed included."""
         return time.monotonic() - self._began
 
     def finish(
         self,
-        trace: Trace,
+        history: History,
         status: Status,
         *,
         overrides: list[str],
@@ -135,30 +146,36 @@ class Writer:
         test: dict[str, float] | None = None,
         test_opened: int = 0,
     ) -> Result:
-        """Complete the folder; `result.json` is written last."""
+        """Complete the folder; `result.json` is written last.
+
+        Args:
+            history: the whole run.
+            status: how it ended.
+            overrides: the command-line overrides of the run.
+            error: why it diverged or failed.
+            test: metrics on the test rows.
+            test_opened: how often the test rows were opened.
+        """
         seconds = self.seconds
-        self.flush(trace, final=True)
-        best = trace.reached.best
+        self.flush(history, final=True)
+        best, epochs = history.reached.best, history.epochs
         if best is not None and self.leader:
             save(best.checkpoint["state_dict"], self._folder.weights)
-        if trace.descent and self.leader:
+        if history.parameter_path and self.leader:
             with replacing(self._folder.descent) as stream:
-                stream.write(as_file(torch.stack([point.cpu() for point in trace.descent])))
-        now = time.time()
-        tested = [events.scalars(tag, [trace.reached.epochs], [value], [now]) for tag, value in (test or {}).items()]
-        epochs = [entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(trace.epochs)]
-        found = bests(epochs[best.epoch] if best else {}, self._rules.metric)
-        curves = [events.scalars(tag, [0], [value], [now]) for tag, value in found.items()]
-        self._append(*curves, *tested, events.session_end(status == "completed", now) if self._tensorboard else b"")
+                stream.write(to_npy(torch.stack([point.cpu() for point in history.parameter_path])))
+        entries = [epoch_entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(epochs)]
+        best_entry = entries[best.epoch] if best else None
+        self._append(*self._final_records(best_entry or {}, test or {}, len(epochs), status))
         result = Result(
             status=status,
             overrides=overrides,
             config_hash=self._config_hash,
             metric=self._rules.metric,
-            best=epochs[best.epoch] if best else None,
-            last=epochs[-1] if epochs else None,
-            epochs=len(epochs),
-            iterations=trace.epochs[-1].iterations if epochs else 0,
+            best=best_entry,
+            last=entries[-1] if entries else None,
+            epochs=len(entries),
+            iterations=epochs[-1].iterations if epochs else 0,
             seconds=seconds,
             error=error,
             test=dict(test) if test else None,
@@ -167,22 +184,32 @@ class Writer:
         )
         return self._folder.commit(result) if self.leader else result
 
-    def _curves(self, trace: Trace) -> list[bytes]:
-        """The records of all that is new since the last time."""
-        steps = np.arange(self._steps, len(trace.losses))
-        clock = np.array(trace.clock or [(0, 0.0)])
+    def _final_records(
+        self, best: Mapping[str, Any], test: Mapping[str, float], epochs: int, status: Status
+    ) -> list[bytes]:
+        """The records that end an event file."""
+        now = time.time()
+        curves = [events.scalars(tag, [0], [value], [now]) for tag, value in best_scalars(best, self._rules.metric)]
+        tested = [events.scalars(tag, [epochs], [value], [now]) for tag, value in test.items()]
+        return [*curves, *tested, events.session_end(status == "completed", now) if self._tensorboard else b""]
+
+    def _new_curves(self, history: History) -> list[bytes]:
+        """The records of everything since the last call."""
+        steps = np.arange(self._steps, len(history.losses))
+        clock = np.array(history.clock or [(0, 0.0)])
         times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
-        records = [events.scalars("train/loss_step", steps, trace.losses[self._steps :], times)]
+        records = [events.scalars("train/loss_step", steps, history.losses[self._steps :], times)]
         points: dict[str, list[tuple[int, float, float]]] = {}
-        epochs = trace.reached.epochs
-        for number, epoch in enumerate(trace.begun[self._epochs : epochs], start=self._epochs):
+        epochs = history.reached.epochs
+        for number, epoch in enumerate(history.recorded[self._epochs : epochs], start=self._epochs):
             for tag in epoch.metrics.keys() - self._logged:
                 points.setdefault(tag, []).append((number, epoch.metrics[tag], epoch.ended))
         records += [events.scalars(tag, *zip(*points[tag], strict=True)) for tag in sorted(points)]
-        self._steps, self._epochs = len(trace.losses), epochs
+        self._steps, self._epochs = len(history.losses), epochs
         return records
 
     def _append(self, *records: bytes) -> None:
+        """Append records to the event file, and create it first if needed."""
         if not (self._tensorboard and self.leader):
             return
         if self._events is None:
@@ -193,37 +220,45 @@ class Writer:
 
 
 def write_tested(folder: RunFolder, metrics: Mapping[str, float]) -> None:
-    """Let TensorBoard show the test metrics of a run that was finished before it was tested."""
+    """Write an event file with the test metrics of a run that was tested after it had finished."""
     now = time.time()
     curves = [events.scalars(tag, [0], [value], [now]) for tag, value in metrics.items()]
     with replacing(folder.tested) as stream:
         stream.write(b"".join([events.version(now), *curves]))
 
 
-def entry(epoch: int, metrics: Mapping[str, float], metric: str) -> dict[str, Any]:
-    """An epoch in `result.json`; the metrics that are looked for are there even if nobody logged them."""
+def epoch_entry(epoch: int, metrics: Mapping[str, float], metric: str) -> dict[str, Any]:
+    """An epoch in `result.json`; the chosen metric and both losses have a key even if they were not logged.
+
+    >>> epoch_entry(3, {"val/loss": 0.5}, metric="val/loss")
+    {'epoch': 3, 'val/loss': 0.5, 'train/loss': None}
+    """
     return {"epoch": epoch, metric: None, "val/loss": None, "train/loss": None, **metrics}
 
 
-def bests(best: Mapping[str, Any], metric: str) -> dict[str, float]:
-    """The best epoch, by which jobs are ranked; of a curve, HParams shows the last."""
-    found = {name: best.get(name) for name in sorted({metric, "val/loss", "train/loss"})}
-    return {f"best/{name}": value for name, value in found.items() if value is not None and np.isfinite(value)}
+def best_scalars(best: Mapping[str, Any], metric: str) -> list[tuple[str, float]]:
+    """The scalars of the best epoch, by which jobs are ranked; HParams shows the last point of a curve.
+
+    >>> best_scalars({"epoch": 3, "val/loss": 0.5, "train/loss": None}, metric="val/loss")
+    [('best/val/loss', 0.5)]
+    """
+    values = {name: best.get(name) for name in sorted({metric, "val/loss", "train/loss"})}
+    return [(f"best/{name}", value) for name, value in values.items() if value is not None and np.isfinite(value)]
 
 
 def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
-    """The row of a run in TensorBoard's HParams: what a user usually varies, and every key that was typed."""
+    """The row of a run in TensorBoard's HParams: the settings that are usually varied, and every overridden key."""
     row = {key: getattr(config, key) for key in ("lr", "batch_size", "epochs", "seed")}
     for group in ("data", "model", "optimizer"):
         row[group] = getattr(config, group)["_target_"].rpartition(".")[2]
-    for word in overrides:
-        if word.startswith("~"):
+    for override in overrides:
+        if override.startswith("~"):
             continue
-        key, typed = key_of(word), word.partition("=")[2]
+        key, text = key_of(override), override.partition("=")[2]
         node: Any = config
         for part in key.split("."):
-            # what the schema does not know, such as a group of the user's own, is shown as it was typed
-            node = node.get(part, typed) if isinstance(node, Mapping) else getattr(node, part, typed)
+            # a key that the schema does not have, such as a group of the user's own, is shown as the text given
+            node = node.get(part, text) if isinstance(node, Mapping) else getattr(node, part, text)
         if not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
             row[key] = node
     return row

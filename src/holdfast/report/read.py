@@ -50,7 +50,7 @@ def curves(folder: RunFolder, tags: Sequence[str]) -> dict[str, tuple[Numbers, N
     """
     points_of: dict[str, list[tuple[int, float]]] = {}
     for file in folder.curves():
-        for tag, points in events.read(file, frozenset(tags)).items():
+        for tag, points in events.read_scalars(file, frozenset(tags)).items():
             points_of.setdefault(tag, []).extend(points)
     return {tag: tuple(np.array(points, dtype=np.float64).T) for tag, points in points_of.items()}
 

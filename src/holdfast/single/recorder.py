@@ -18,8 +18,9 @@ from holdfast.config.schema import Config
 from holdfast.data.seeding import derive, reseed
 from holdfast.errors import HoldfastError
 from holdfast.record.checkpoint import CheckpointIO
-from holdfast.record.history import CHECK_EVERY, Epoch, Rules, Snapshot, Trace, judge, worst
+from holdfast.record.history import Epoch, History, Snapshot
 from holdfast.record.parameter_path import flat, stride
+from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge, largest_loss
 from holdfast.single.event_logger import EventLogger
 from holdfast.single.train_metrics import measure_train
 
@@ -39,9 +40,11 @@ class Recorder(Checkpoint):
         test_opened: how often the Trainer has opened the test rows.
     """
 
-    def __init__(self, config: Config, history: Trace, update: Callable[[Trace], None] = lambda history: None) -> None:
+    def __init__(
+        self, config: Config, history: History, update: Callable[[History], None] = lambda history: None
+    ) -> None:
         self.history, self.checkpoint_io, self.test_opened = history, CheckpointIO(), 0
-        self._config, self._rules, self._update = config, Rules.of(config), update
+        self._config, self._rules, self._update = config, StoppingRules.from_config(config), update
         self._path_parameters: Sequence[Tensor] = ()  # those whose path is recorded
         self._path_stride = 1  # in iterations
         self._seeded_epoch = -1
@@ -88,12 +91,12 @@ class Recorder(Checkpoint):
             loss = loss.mean() if loss.ndim else loss  # Lightning also trains on a loss of shape (1,)
             self._pending.append(loss * self._loss_factor if self._loss_factor > 1 else loss)
         if self._path_parameters and (len(self.history.losses) + len(self._pending)) % self._path_stride == 0:
-            self.history.descent.append(flat(self._path_parameters))
+            self.history.parameter_path.append(flat(self._path_parameters))
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # Lightning validates before it stops, as in every last epoch
         if len(self._pending) >= CHECK_EVERY:
             self._read_losses(_users_loggers(trainer))
-            if not self._rules.within(_reduced(trainer, worst(self.history.losses[-CHECK_EVERY:]), "max")):
+            if not self._rules.within(_reduced(trainer, largest_loss(self.history.losses[-CHECK_EVERY:]), "max")):
                 trainer.should_stop = True  # ends the epoch here; it is judged as any other
             self._update(self.history)
 
@@ -103,7 +106,7 @@ class Recorder(Checkpoint):
         self._read_losses(loggers)
         epoch, losses = trainer.current_epoch, self.history.losses[self._epoch_start :]
         metrics = self._metrics(trainer, pl_module, losses)
-        largest = _reduced(trainer, worst(losses), "max")
+        largest = _reduced(trainer, largest_loss(losses), "max")
         if self._rules.metric not in metrics and self._rules.within(largest):
             raise _missing_metric(self._rules.metric, metrics, pl_module)
         standing = judge(self.history.reached.standing, epoch, metrics, largest, self._rules)
@@ -140,8 +143,8 @@ class Recorder(Checkpoint):
         if drawn and sum(value.numel() for value in parameters) == 2:
             self._path_parameters = parameters
             self._path_stride = stride(int(batches) * (trainer.max_epochs or 1))
-            if not self.history.descent:  # a resumed run has points already
-                self.history.descent.append(flat(parameters))
+            if not self.history.parameter_path:  # a resumed run has points already
+                self.history.parameter_path.append(flat(parameters))
 
     def _read_losses(self, loggers: list[Logger]) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""

@@ -12,8 +12,9 @@ from lightning.pytorch.loggers.csv_logs import CSVLogger, ExperimentWriter
 
 from holdfast.errors import CheckpointError
 from holdfast.record.checkpoint import load
-from holdfast.record.history import Epoch, Reached, Snapshot, Standing, Trace
-from holdfast.record.resume_point import KEY
+from holdfast.record.history import Epoch, History, Reached, Snapshot
+from holdfast.record.resume_point import RESUME_KEY
+from holdfast.record.stopping import Standing
 from holdfast.store.folders import RunFolder
 
 
@@ -30,33 +31,33 @@ def find_checkpoint(folder: RunFolder, config_hash: str) -> dict[str, Any] | Non
     if not folder.last.exists():
         return None
     checkpoint = load(folder.last)
-    if KEY not in checkpoint:
+    if RESUME_KEY not in checkpoint:
         return None  # the run had ended, and is to be run again
-    if checkpoint[KEY]["config_hash"] != config_hash:
+    if checkpoint[RESUME_KEY]["config_hash"] != config_hash:
         raise CheckpointError(f"{folder.last} is of another configuration; remove it to begin this run anew.")
     return checkpoint
 
 
-def restored(checkpoint: dict[str, Any], folder: RunFolder) -> Trace:
+def restored(checkpoint: dict[str, Any], folder: RunFolder) -> History:
     """The history of a run as it was at the end of its last epoch.
 
     Args:
         checkpoint: what `find_checkpoint` returned.
         folder: folder of the run.
     """
-    saved = checkpoint[KEY]
+    saved = checkpoint[RESUME_KEY]
     standing, epochs = Standing(**saved["standing"]), [Epoch(**epoch) for epoch in saved["epochs"]]
     best = None
     if standing.best_epoch >= 0:
         # `best.ckpt` is written first: after a crash between the two it is of a later epoch, which is trained again
         content = load(folder.best)
         best = Snapshot(standing.best_epoch, content if content.get("epoch") == standing.best_epoch else {})
-    last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != KEY})
-    return Trace(
+    last = Snapshot(len(epochs) - 1, {key: value for key, value in checkpoint.items() if key != RESUME_KEY})
+    return History(
         losses=saved["losses"].tolist(),
         clock=[(int(count), time) for count, time in saved["clock"].tolist()],
-        descent=list(saved["descent"]),
-        begun=epochs,
+        parameter_path=list(saved["descent"]),
+        recorded=epochs,
         reached=Reached(len(epochs), len(saved["losses"]), len(saved["descent"]), standing, best, last),
     )
 

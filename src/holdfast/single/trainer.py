@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.record.checkpoint import load
-from holdfast.record.history import Rules, Trace, divergence
+from holdfast.record.history import History
+from holdfast.record.stopping import StoppingRules, divergence_message
 from holdfast.record.writer import Writer, hparams, write_tested
 from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
 from holdfast.single.devices import check
@@ -83,7 +84,7 @@ class _Run:
     def __init__(self, config: Config, folder: RunFolder, overrides: list[str], config_hash: str) -> None:
         self._config, self._folder, self._overrides = config, folder, overrides
         self._checkpoint = find_checkpoint(folder, config_hash)
-        self._history, self._rules = Trace(), Rules.of(config)
+        self._history, self._rules = History(), StoppingRules.from_config(config)
         self._ledger = TestLedger(folder.opening, again=config.test_again)
         self._opened_before = self._ledger.count()
         self._writer = Writer(
@@ -100,7 +101,7 @@ class _Run:
                 folder.clear()
         if self._checkpoint is not None:
             self._history = restored(self._checkpoint, folder)
-            self._writer.go_on(self._checkpoint, self._history)
+            self._writer.resume(self._checkpoint, self._history)
         self._recorder = Recorder(config, self._history, self._writer.update)
 
     def train(self, *, progress: bool) -> Result:
@@ -113,7 +114,7 @@ class _Run:
         self._fit(trainer, module, data)
         reached = self._history.reached
         if reached.standing.end == "diverged":
-            return self._finish("diverged", error=divergence(reached.epochs - 1, self._rules))
+            return self._finish("diverged", error=divergence_message(reached.epochs - 1, self._rules))
         if not (self._config.test and reached.best):
             return self._finish("completed")
         self._writer.flush(self._history)

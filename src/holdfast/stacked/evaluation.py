@@ -11,16 +11,17 @@ from torch import Tensor
 
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.model.module import measure_jobs
-from holdfast.stacked.gradients import Batch, Gradients
-from holdfast.stacked.inputs import Members
+from holdfast.stacked.gradients import Gradients
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.streams import Batch
 from holdfast.usercode.watch import UnstackableError
 
-_AT_ONCE = 1 << 22  # numbers of a prediction at a time
+_NUMBERS_AT_ONCE = 1 << 22  # predictions of all jobs that are computed together
 
 
 def evaluate(
     gradients: Gradients,
-    members: Members,
+    inputs: StackInputs,
     parameters: Tensor,
     jobs: NDArray[np.int64],
     *,
@@ -31,28 +32,28 @@ def evaluate(
 
     Args:
         gradients: computes the statistics.
-        members: the jobs of the stack.
+        inputs: the inputs of the stack.
         parameters: shape `(parameters, jobs)`.
-        jobs: the number of the job in each column, shape `(jobs,)`.
-        split: its name.
-        prepared: its prepared rows, of every data set.
+        jobs: the index of the job in each column, shape `(jobs,)`.
+        split: name of the split.
+        prepared: the prepared rows of the split, for each data set.
 
     Raises:
-        UnstackableError: jobs have metrics of different names.
+        UnstackableError: the names of the metrics differ between jobs.
     """
-    sources, measured = members.source_of[jobs], dict[str, NDArray[np.float64]]()
-    for source in np.unique(sources):
-        rows = prepared[source]
-        # rows in the portions that a Trainer gets them in: the statistics of a user's module need not add up
-        portions = list(zip(*(part.split(EVALUATION_ROWS) for part in rows), strict=True))
-        width = max(1, _AT_ONCE // min(EVALUATION_ROWS, len(rows[0])))
-        mine = np.flatnonzero(sources == source)
-        for some in np.split(mine, range(width, len(mine), width)):
+    dataset_of, metrics = inputs.rows.dataset_of[jobs], dict[str, NDArray[np.float64]]()
+    for dataset in np.unique(dataset_of):
+        rows = prepared[dataset]
+        # the batches that a Trainer evaluates: the statistics of a user's module need not be additive
+        batches = list(zip(*(part.split(EVALUATION_ROWS) for part in rows), strict=True))
+        width = max(1, _NUMBERS_AT_ONCE // min(EVALUATION_ROWS, len(rows[0])))
+        columns = np.flatnonzero(dataset_of == dataset)
+        for some in np.split(columns, range(width, len(columns), width)):
             of_some = parameters if len(some) == len(jobs) else parameters[:, some]
-            sums = torch.stack([gradients.statistics(of_some, part, jobs[some]) for part in portions])
-            metrics = measure_jobs(members.module, sums.to("cpu", torch.float64).sum(0), split)
-            if measured and measured.keys() != metrics.keys():
+            sums = torch.stack([gradients.statistics(of_some, batch, jobs[some]) for batch in batches])
+            measured = measure_jobs(inputs.module, sums.to("cpu", torch.float64).sum(0), split)
+            if metrics and metrics.keys() != measured.keys():
                 raise UnstackableError("metrics() has other names for some jobs than for others")
-            for name, values in metrics.items():
-                measured.setdefault(name, np.empty(len(jobs)))[some] = values
-    return measured
+            for name, values in measured.items():
+                metrics.setdefault(name, np.empty(len(jobs)))[some] = values
+    return metrics

@@ -1,4 +1,4 @@
-"""Where the jobs of a stack lie: those that visit the same batches beside each other."""
+"""Which column of a stack's tensors belongs to which job."""
 
 from __future__ import annotations
 
@@ -7,38 +7,44 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.int64]
+Indexes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Where the jobs of a stack lie: those of a row visit the same batches.
+class Layout:
+    """The jobs of a stack in rows, one row for each stream, so that a batch is read once for a whole row.
+
+    Tensors of a stack end in the dimensions `(streams, width)`; flattened, these are `(columns,)`.
 
     Attributes:
-        jobs: their numbers, shape `(streams, jobs)`; a short row is filled up with its first job again.
+        jobs: the index of the job in each cell, shape `(streams, width)`; a short row repeats its first job.
         streams: the stream of each row, shape `(streams,)`.
-        live: the jobs, each once.
-        at: where each of them lies in the flattened grid.
+        live: the indexes of the jobs that are still running, each once, shape `(live,)`.
+        columns: the column of each of these jobs, shape `(live,)`.
     """
 
-    jobs: Numbers
-    streams: Numbers
-    live: Numbers
-    at: Numbers
+    jobs: Indexes
+    streams: Indexes
+    live: Indexes
+    columns: Indexes
 
     @classmethod
-    def of(cls, live: Numbers, stream_of: Numbers) -> Grid:
-        """Lay out some jobs.
+    def of(cls, live: Indexes, stream_of: Indexes) -> Layout:
+        """Lay out jobs.
 
-        >>> Grid.of(np.array([0, 1, 2, 4]), stream_of=np.array([7, 8, 7, 9, 7])).jobs.tolist()
+        Args:
+            live: indexes of the jobs, shape `(live,)`.
+            stream_of: the stream of every job of the stack, shape `(jobs,)`.
+
+        >>> Layout.of(np.array([0, 1, 2, 4]), stream_of=np.array([7, 8, 7, 9, 7])).jobs.tolist()
         [[0, 2, 4], [1, 1, 1]]
         """
         order = live[np.argsort(stream_of[live], kind="stable")]
         streams, first, counts = np.unique(stream_of[order], return_index=True, return_counts=True)
         width = counts.max()
-        if len(streams) * width > 2 * len(live):  # rows of too different lengths: each job by itself
+        if len(streams) * width > 2 * len(live):  # too many cells would repeat a job: one row for each job
             streams, first, counts, width = stream_of[order], np.arange(len(order)), np.ones_like(order), 1
-        column = np.arange(width)
-        own = column < counts[:, np.newaxis]
-        jobs = order[first[:, np.newaxis] + np.where(own, column, 0)]
-        return cls(jobs, streams, jobs[own], np.flatnonzero(own))
+        offset = np.arange(width)
+        is_filled = offset < counts[:, np.newaxis]
+        jobs = order[first[:, np.newaxis] + np.where(is_filled, offset, 0)]
+        return cls(jobs, streams, jobs[is_filled], np.flatnonzero(is_filled))

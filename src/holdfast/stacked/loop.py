@@ -1,9 +1,9 @@
-"""Jobs that differ only in numbers, trained as one program; each comes out as if it had been run alone."""
+"""The training loop of a stack: jobs are trained as one program, and each ends as if it had been trained alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,267 +14,265 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.data import row_order
-from holdfast.record.history import CHECK_EVERY, Kept, Rules, Standing, Tell, Traces, judge, no_one, worst
-from holdfast.record.parameter_path import Descents
+from holdfast.record.history import SavedEpochs, StackHistory
+from holdfast.record.parameter_path import StackPaths
+from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge, largest_loss
 from holdfast.stacked.evaluation import evaluate
-from holdfast.stacked.gradients import Batch, engine, on_device
-from holdfast.stacked.inputs import Members
-from holdfast.stacked.layout import Grid, Numbers
-from holdfast.stacked.optimizers import RULES, clip
+from holdfast.stacked.gradients import gradients_for, on_device
+from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.layout import Indexes, Layout
+from holdfast.stacked.optimizers import OPTIMIZERS, clip
+from holdfast.stacked.streams import Batch
 from holdfast.stacked.tracing import TRACED_AFTER
 from holdfast.usercode.watch import UnstackableError, Watch
 
-_GATHERED = 1 << 20  # numbers gathered at a time: enough to be quick, few enough to stay in the cache
-_SMALL = 1 << 20  # multiplications of an iteration below which a second thread costs more than it brings
+OnEpochEnd = Callable[[int, float], None]
+"""Called after every epoch with its number and the best metric so far; NaN while there is none."""
+
+_NUMBERS_GATHERED = 1 << 20  # gathered at a time: enough to be fast, few enough to stay in the cache
+_FEW_MULTIPLICATIONS = 1 << 20  # of an iteration: below, a second thread costs more than it saves
 
 
 class Stack:
     """Trains jobs as one program.
 
     Args:
-        members: the jobs.
+        inputs: the jobs.
     """
 
-    def __init__(self, members: Members) -> None:
-        self._members, self._config = members, members.first
-        self._rules = Rules.of(members.first)
-        traced_after = 3 if members.short else TRACED_AFTER  # a trial calls each function as it is, and traced
-        self._engine = engine(members.module, members.trainer, members.numbers, traced_after)
-        self._watch = None if members.shipped else Watch(members.module)
-        self._train = [self._prepared(rows) for rows in members.train]
-        self._val = [self._prepared(rows) for rows in members.val]
+    def __init__(self, inputs: StackInputs) -> None:
+        self._inputs, self._config, self._rows = inputs, inputs.first, inputs.rows
+        self._rules = StoppingRules.from_config(inputs.first)
+        traced_after = 3 if inputs.short else TRACED_AFTER  # a trial has to call each function untraced and traced
+        self._gradients = gradients_for(inputs.module, inputs.trainer, inputs.job_values, traced_after)
+        self._watch = None if inputs.shipped else Watch(inputs.module)
+        self._train = [self._prepared(rows) for rows in inputs.rows.train]  # for each data set
+        self._val = [self._prepared(rows) for rows in inputs.rows.val]
         parts = zip(*self._train, strict=True)
-        self._together = self._train[0] if len(self._train) == 1 else tuple(map(torch.cat, parts))
-        settings = [config.optimizer for config in members.configs]
-        self._update = RULES[members.first.optimizer["_target_"]](settings)
-        self._size, self._iterations, self._jobs = members.batch_size, members.iterations, len(members.configs)
-        self._begin()
+        self._all_train = self._train[0] if len(self._train) == 1 else tuple(map(torch.cat, parts))
+        self._optimizer = OPTIMIZERS[inputs.first.optimizer["_target_"]](
+            [config.optimizer for config in inputs.configs]
+        )
+        self._jobs, self._iterations = len(inputs.configs), inputs.rows.iterations
+        total, initial = self._config.epochs * self._iterations, inputs.initial_parameters
+        self._history = StackHistory.start(
+            self._jobs, total, np.float64 if initial.dtype == torch.float64 else np.float32
+        )
+        if self._config.report is not False and len(initial) == 2:
+            self._history.paths = StackPaths(initial, total)
+        self._layout = Layout.of(np.arange(self._jobs), inputs.rows.stream_of)
+        self._parameters = initial[:, self._layout.jobs]  # (parameters, streams, width)
+        self._apply_layout()
 
-    def train(self, tell: Tell = no_one) -> Traces:
+    def train(self, on_epoch_end: OnEpochEnd | None = None) -> StackHistory:
         """Train all jobs to their ends.
 
         Args:
-            tell: called after every epoch.
+            on_epoch_end: called after every epoch with its number and the best metric so far.
         """
-        began = time.perf_counter()
+        began, history = time.perf_counter(), self._history
         with torch.no_grad(), self._threads():
             for epoch in range(self._config.epochs):
                 self._train_epoch(epoch)
                 self._judge(epoch)
                 if self._watch and epoch == 0:
                     self._watch.check()
-                running = self._standing.end[self._grid.live] == ""
-                tell(epoch, self._best_value())
-                if not running.any():
+                is_running = history.standing.end[self._layout.live] == ""
+                if on_epoch_end:
+                    on_epoch_end(epoch, self._best_metric())
+                if not is_running.any():
                     break
-                self._go_on_with(running)
+                self._keep_running(is_running)
         if self._watch:
             self._watch.check()
-        return Traces(
-            losses=self._losses[: self._counts.max()],
-            counts=self._counts,
-            clock=self._clock,
-            metrics=self._metrics,
-            epochs=self._epochs,
-            ended=self._ended,
-            standing=self._standing,
-            best=self._best,
-            last=self._last,
-            seconds=time.perf_counter() - began,
-            descents=self._descents,
-        )
+        return replace(history, losses=history.losses[: history.counts.max()], seconds=time.perf_counter() - began)
 
-    def _prepared(self, rows: Any) -> tuple[Tensor, ...]:
-        return self._engine.prepare(on_device(self._members.trainer, rows))
+    def _prepared(self, rows: Any) -> Batch:
+        return self._gradients.prepare(on_device(self._inputs.trainer, rows))
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """One thread where an iteration is too small for two."""
+        """Use one thread if an iteration is too small for two."""
         before = torch.get_num_threads()
-        if len(self._members.start) * self._jobs * self._size < _SMALL:
+        if len(self._inputs.initial_parameters) * self._jobs * self._rows.batch_size < _FEW_MULTIPLICATIONS:
             torch.set_num_threads(1)
         try:
             yield
         finally:
             torch.set_num_threads(before)
 
-    def _begin(self) -> None:
-        self._grid = Grid.of(np.arange(self._jobs), self._members.stream_of)
-        self._parameters = self._members.start[:, self._grid.jobs]  # (parameters, streams, jobs)
-        self._place()
-        total = self._config.epochs * self._iterations
-        kind = np.float64 if self._members.start.dtype == torch.float64 else np.float32
-        self._losses = np.full((total, self._jobs), np.nan, dtype=kind)
-        self._counts = np.zeros(self._jobs, dtype=np.int64)
-        self._epochs = np.zeros(self._jobs, dtype=np.int64)
-        self._clock, self._ended = [(0, time.time())], list[float]()
-        self._metrics: dict[str, NDArray[np.float64]] = {}
-        self._standing = Standing(
-            best_epoch=np.full(self._jobs, -1),
-            best=np.full(self._jobs, np.nan),
-            reference=np.full(self._jobs, np.nan),
-            waited=np.zeros(self._jobs, dtype=np.int64),
-            end=np.full(self._jobs, "", dtype="<U8"),
-        )
-        follow = self._config.report is not False and len(self._members.start) == 2
-        self._descents = Descents(self._members.start, total) if follow else None
-        self._best, self._last = (Kept(np.full(self._jobs, -1), np.zeros(self._jobs, dtype=np.int64)) for _ in range(2))
-
     def _train_epoch(self, epoch: int) -> None:
-        """All iterations of an epoch; jobs that are lost on the way are put back to where they were found lost."""
+        """All iterations of an epoch; a job that diverges keeps the tensors of the check at which it had diverged."""
         rate, order = self._rate(epoch), self._order(epoch)
-        config, done = self._config.trainer, 0
-        running = np.ones(len(self._grid.live), dtype=bool)
-        lost: list[tuple[Numbers, dict[str, Tensor]]] = []
+        done, paths = 0, self._history.paths
+        is_running = np.ones(len(self._layout.live), dtype=bool)
+        diverged: list[tuple[Indexes, dict[str, Tensor]]] = []  # columns, and a copy of their tensors
         pending: list[Tensor] = []
-        while done < self._iterations and running.any():
-            outcomes = []
-            for batch in self._batches(order, done):
-                outcome, gradient = self._engine(self._parameters, batch)
-                if config.gradient_clip_val is not None:
-                    gradient = clip(gradient, config.gradient_clip_val, config.gradient_clip_algorithm)
-                self._update.step(self._parameters, gradient, rate)
-                outcomes.append(outcome)
-                if self._descents:
-                    self._descents.step(self._parameters)
-            pending.append(self._engine.losses(outcomes))
+        while done < self._iterations and is_running.any():
+            outcomes = [self._step(batch, rate) for batch in self._batches(order, done)]
+            pending.append(self._gradients.losses(outcomes))
             done += len(outcomes)
             if done % CHECK_EVERY == 0 or done == self._iterations:
-                losses = self._collect(pending, epoch * self._iterations + done, running)
+                losses = self._collect(pending, epoch * self._iterations + done, is_running)
                 pending = []
-                out = running & ~self._rules.within(worst(losses))
+                out = is_running & ~self._rules.within(largest_loss(losses))
                 if done < self._iterations and out.any():
-                    lost.append((self._grid.at[out], self._taken(self._grid.at[out])))
-                    running &= ~out
-        if self._descents:
-            self._descents.end_epoch((epoch + 1) * self._iterations, self._grid.live, self._grid.at)
-        for at, tensors in lost:
+                    diverged.append((self._layout.columns[out], self._copied(self._layout.columns[out])))
+                    is_running &= ~out
+        if paths:
+            paths.end_epoch((epoch + 1) * self._iterations, self._layout.live, self._layout.columns)
+        for columns, tensors in diverged:
             for name, tensor in self._tensors().items():
-                tensor.flatten(1)[:, at] = tensors[name]
+                tensor.flatten(1)[:, columns] = tensors[name]
+
+    def _step(self, batch: Batch, rate: Tensor) -> Tensor:
+        """One iteration; returns what its losses are computed from."""
+        settings = self._config.trainer
+        outcome, gradient = self._gradients(self._parameters, batch)
+        if settings.gradient_clip_val is not None:
+            gradient = clip(gradient, settings.gradient_clip_val, settings.gradient_clip_algorithm)
+        self._optimizer.step(self._parameters, gradient, rate)
+        if self._history.paths:
+            self._history.paths.step(self._parameters)
+        return outcome
 
     def _rate(self, epoch: int) -> Tensor:
-        """The learning rates of an epoch, negative, shape `(streams, jobs)`."""
-        wide = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
-        return -torch.as_tensor(self._members.rates[epoch][self._grid.jobs], dtype=wide, device=self._parameters.device)
+        """The negative learning rates of an epoch, shape `(streams, width)`."""
+        dtype = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
+        rates = self._inputs.learning_rates[epoch][self._layout.jobs]
+        return -torch.as_tensor(rates, dtype=dtype, device=self._parameters.device)
 
-    def _collect(self, pending: list[Tensor], reached: int, running: NDArray[np.bool_]) -> NDArray[Any]:
-        """Read the losses of many iterations at once: here, and nowhere else, is waited for the accelerator.
+    def _collect(self, pending: list[Tensor], count: int, is_running: NDArray[np.bool_]) -> NDArray[Any]:
+        """Copy the losses of many iterations to the CPU at once: only here the program waits for the accelerator.
+
+        Args:
+            pending: losses, each of shape `(iterations, streams, width)`.
+            count: number of iterations so far.
+            is_running: whether each live job has not diverged in this epoch, shape `(live,)`.
 
         Returns:
-            Those of the live jobs, shape `(iterations, live jobs)`.
+            The losses of the live jobs, shape `(iterations, live)`.
         """
-        kind = torch.float64 if self._losses.dtype == np.float64 else torch.float32
-        losses: NDArray[Any] = torch.cat(pending).flatten(1).to("cpu", kind).numpy()[:, self._grid.at]
-        jobs = self._grid.live[running]
-        self._losses[reached - len(losses) : reached, jobs] = losses[:, running]
-        self._counts[jobs] = reached
-        self._clock.append((reached, time.time()))
+        history, layout = self._history, self._layout
+        dtype = torch.float64 if history.losses.dtype == np.float64 else torch.float32
+        losses: NDArray[Any] = torch.cat(pending).flatten(1).to("cpu", dtype).numpy()[:, layout.columns]
+        jobs = layout.live[is_running]
+        history.losses[count - len(losses) : count, jobs] = losses[:, is_running]
+        history.counts[jobs] = count
+        history.clock.append((count, time.time()))
         return losses
 
     def _order(self, epoch: int) -> Tensor:
-        """The rows that each stream visits, in order, shape `(streams, rows)`."""
-        rows = len(self._members.data.train)
+        """The indexes of the rows that each stream visits, in order, shape `(streams, rows)`."""
+        rows = len(self._rows.data.train)
         orders = []
-        for stream in self._grid.streams:
-            origin, seed, shuffle = self._members.streams[stream]
-            order = row_order(rows, seed, epoch) if shuffle else torch.arange(rows)
-            orders.append(order + origin * rows)
+        for index in self._layout.streams:
+            stream = self._rows.streams[index]
+            order = row_order(rows, stream.seed, epoch) if stream.shuffle else torch.arange(rows)
+            orders.append(order + stream.dataset * rows)
         return torch.stack(orders).to(self._parameters.device)
 
-    def _batches(self, order: Tensor, done: int) -> list[tuple[Tensor, ...]]:
-        """The batches of the next iterations, gathered together."""
-        streams, rows = order.shape
-        whole = rows // self._size
-        size, count = self._size, 1
-        if done < whole:
-            numbers = streams * size * (sum(part[0].numel() for part in self._together) + self._grid.jobs.shape[1])
-            count = max(1, min(whole - done, CHECK_EVERY - done % CHECK_EVERY, _GATHERED // numbers))
-        else:
-            size = rows - whole * size
-        index = order[:, done * self._size : done * self._size + count * size]
-        index = index.view(streams, count, size).transpose(0, 1).reshape(-1)
+    def _batches(self, order: Tensor, done: int) -> list[Batch]:
+        """The batches of the next iterations, gathered together.
+
+        Args:
+            order: shape `(streams, rows)`.
+            done: number of iterations of this epoch so far.
+        """
+        (streams, rows), width, size, count = order.shape, self._layout.jobs.shape[1], self._rows.batch_size, 1
+        full_batches = rows // size
+        if done < full_batches:
+            numbers = streams * size * (sum(part[0].numel() for part in self._all_train) + width)
+            count = max(1, min(full_batches - done, CHECK_EVERY - done % CHECK_EVERY, _NUMBERS_GATHERED // numbers))
+        start, last = done * size, rows - full_batches * size
+        size = size if done < full_batches else last
+        index = order[:, start : start + count * size]
+        index = index.view(streams, count, size).transpose(0, 1).reshape(-1)  # (count * streams * size,)
         gathered = tuple(
-            part.index_select(0, index).view(count, streams, size, *part.shape[1:]) for part in self._together
+            part.index_select(0, index).view(count, streams, size, *part.shape[1:]) for part in self._all_train
         )
-        return self._engine.batches(gathered, self._grid.jobs.shape[1])
+        return self._gradients.batches(gathered, width)
 
     def _judge(self, epoch: int) -> None:
-        """Measure all jobs, find out where they stand, and keep what has to be kept."""
-        live, start = self._grid.live, epoch * self._iterations
-        losses = self._losses[start : start + self._iterations, live].astype(np.float64)
-        full = self._counts[live] == start + self._iterations
+        """Measure the live jobs, update their standing, and save the epochs that are best or last."""
+        history, live, start = self._history, self._layout.live, epoch * self._iterations
+        losses = history.losses[start : start + self._iterations, live].astype(np.float64)
+        is_complete = history.counts[live] == start + self._iterations
         measured = self._measured(self._val, "val")
-        measured["train/loss_epoch"] = (
-            np.array(
-                [column[: count - start].mean() for column, count in zip(losses.T, self._counts[live], strict=True)]
-            )
-            if not full.all()
-            else losses.mean(0)
-        )
+        measured["train/loss_epoch"] = _means(losses, history.counts[live] - start)
         if self._config.trainer.full_train_loss:
             measured |= self._measured(self._train, "train")
-        measured["train/lr"] = self._members.rates[epoch][live]
+        measured["train/lr"] = self._inputs.learning_rates[epoch][live]
         if self._rules.metric not in measured:
             raise UnstackableError(f"metric={self._rules.metric} is not measured")
-        if not self._metrics:
-            self._metrics = {name: np.full((self._config.epochs, self._jobs), np.nan) for name in measured}
+        if not history.metrics:
+            history.metrics = {name: np.full((self._config.epochs, self._jobs), np.nan) for name in measured}
         for name, values in measured.items():
-            self._metrics[name][epoch, live] = values
-        lost = np.zeros(self._jobs)
-        lost[live] = np.where(full, worst(losses), np.nan)
-        now = {name: values[epoch] for name, values in self._metrics.items()}
-        self._standing = judge(self._standing, epoch, now, lost, self._rules)
-        self._epochs[live] = epoch + 1
-        self._ended.append(time.time())
-        self._keep(self._best, epoch, self._standing.best_epoch[live] == epoch)
-        over = self._standing.end[live] != ""
-        self._keep(self._last, epoch, over if epoch + 1 < self._config.epochs else np.ones_like(over))
+            history.metrics[name][epoch, live] = values
+        largest = np.zeros(self._jobs)
+        largest[live] = np.where(is_complete, largest_loss(losses), np.nan)
+        metrics = {name: values[epoch] for name, values in history.metrics.items()}
+        history.standing = judge(history.standing, epoch, metrics, largest, self._rules)
+        history.epochs[live] = epoch + 1
+        history.ended.append(time.time())
+        self._save(history.best, epoch, history.standing.best_epoch[live] == epoch)
+        is_over = history.standing.end[live] != ""
+        self._save(history.last, epoch, is_over if epoch + 1 < self._config.epochs else np.ones_like(is_over))
 
-    def _best_value(self) -> float:
+    def _best_metric(self) -> float:
         """The best metric of all jobs so far; NaN while there is none."""
-        values = self._standing.best[np.isfinite(self._standing.best)].tolist()
+        best = self._history.standing.best
+        values = best[np.isfinite(best)].tolist()
         return float((min if self._rules.mode == "min" else max)(values, default=np.nan))
 
     def _measured(self, prepared: list[Batch], split: str) -> dict[str, NDArray[np.float64]]:
-        """The metrics of the live jobs over all rows of a split, each of shape `(live jobs,)`."""
-        # of the whole grid, with jobs that are over: a product of another width rounds otherwise
-        flat, jobs = self._parameters.flatten(1), self._grid.jobs.flatten()
-        measured = evaluate(self._engine, self._members, flat, jobs, split=split, prepared=prepared)
-        return {name: values[self._grid.at] for name, values in measured.items()}
+        """The metrics of the live jobs over all rows of a split, each of shape `(live,)`."""
+        # of all columns, jobs that are over included: a matrix product of another width rounds differently
+        flat, jobs = self._parameters.flatten(1), self._layout.jobs.flatten()
+        measured = evaluate(self._gradients, self._inputs, flat, jobs, split=split, prepared=prepared)
+        return {name: values[self._layout.columns] for name, values in measured.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that an epoch leaves to the next, by name."""
-        return {"parameters": self._parameters, **self._update.state}
+        """Everything that one epoch passes on to the next, each of shape `(parameters, streams, width)`."""
+        return {"parameters": self._parameters, **self._optimizer.state}
 
-    def _taken(self, at: Numbers) -> dict[str, Tensor]:
-        """The tensors of some jobs, by their places; copies."""
-        return {name: tensor.flatten(1)[:, at] for name, tensor in self._tensors().items()}
+    def _copied(self, columns: Indexes) -> dict[str, Tensor]:
+        """Copies of some columns of all tensors, each of shape `(parameters, columns)`."""
+        return {name: tensor.flatten(1)[:, columns] for name, tensor in self._tensors().items()}
 
-    def _keep(self, kept: Kept, epoch: int, which: NDArray[np.bool_]) -> None:
-        if not which.any():
+    def _save(self, saved: SavedEpochs, epoch: int, mask: NDArray[np.bool_]) -> None:
+        """Save this epoch for the live jobs that a mask selects."""
+        if not mask.any():
             return
-        jobs = self._grid.live[which]
-        kept.epoch[jobs], kept.iterations[jobs] = epoch, self._counts[jobs]
-        for name, tensor in self._taken(self._grid.at[which]).items():
-            if name not in kept.tensors:
-                kept.tensors[name] = tensor.new_zeros(len(tensor), self._jobs)
-            kept.tensors[name][:, jobs] = tensor
+        jobs = self._layout.live[mask]
+        saved.epoch[jobs], saved.iterations[jobs] = epoch, self._history.counts[jobs]
+        for name, tensor in self._copied(self._layout.columns[mask]).items():
+            if name not in saved.tensors:
+                saved.tensors[name] = tensor.new_zeros(len(tensor), self._jobs)
+            saved.tensors[name][:, jobs] = tensor
 
-    def _go_on_with(self, running: NDArray[np.bool_]) -> None:
-        """Leave jobs that are over out of account; their numbers are still moved until they are half of all."""
-        grid = self._grid
-        if 2 * running.sum() > grid.jobs.size:
-            self._grid = replace(grid, live=grid.live[running], at=grid.at[running])
+    def _keep_running(self, is_running: NDArray[np.bool_]) -> None:
+        """Drop jobs that are over: from the live ones at once, from the tensors when they fill half of the columns."""
+        layout = self._layout
+        if 2 * is_running.sum() > layout.jobs.size:
+            self._layout = replace(layout, live=layout.live[is_running], columns=layout.columns[is_running])
             return
-        place = np.empty(self._jobs, dtype=np.int64)
-        place[grid.live] = grid.at
-        self._grid = Grid.of(np.sort(grid.live[running]), self._members.stream_of)
-        at = place[self._grid.jobs]
-        self._parameters = self._parameters.flatten(1)[:, at]
-        self._update.state = {name: tensor.flatten(1)[:, at] for name, tensor in self._update.state.items()}
-        self._place()
+        column_of = np.empty(self._jobs, dtype=np.int64)
+        column_of[layout.live] = layout.columns
+        self._layout = Layout.of(np.sort(layout.live[is_running]), self._rows.stream_of)
+        columns = column_of[self._layout.jobs]  # (streams, width)
+        self._parameters = self._parameters.flatten(1)[:, columns]
+        self._optimizer.state = {name: each.flatten(1)[:, columns] for name, each in self._optimizer.state.items()}
+        self._apply_layout()
 
-    def _place(self) -> None:
-        """Say where each job lies, after the grid has changed."""
-        self._update.place(self._grid.jobs, self._parameters)
-        self._engine.place(self._grid.jobs)
+    def _apply_layout(self) -> None:
+        self._optimizer.set_layout(self._layout.jobs, self._parameters)
+        self._gradients.set_layout(self._layout.jobs)
+
+
+def _means(losses: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean of the first `counts` losses of each job, shape `(iterations, jobs)` to `(jobs,)`."""
+    if (counts == len(losses)).all():
+        means: NDArray[np.float64] = losses.mean(0)
+        return means
+    return np.array([column[:count].mean() for column, count in zip(losses.T, counts, strict=True)])

@@ -1,7 +1,7 @@
-"""Files of many jobs that differ only in numbers: written once by the library they belong to, then filled in.
+"""Files of many jobs that differ in numbers and tensors alone: encoded once by their library, then filled in.
 
-A file is made with marks in the place of every number and every tensor; where a mark lies in it, that of each job is
-written. What is not found exactly as often as it should be makes the template unfit, and the library writes each file.
+The library encodes placeholders for every number and every tensor; at their offsets the bytes of each job are written.
+If a placeholder does not occur exactly as often as expected, the library encodes each file instead.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from torch import Tensor
 
 Bytes = NDArray[np.uint8]
 
+_PICKLED = ">f8"  # how a pickle holds a float
+
 
 class UnfitError(Exception):
-    """A mark was not found where it should be: the library must write the files itself."""
+    """A placeholder does not occur as expected: the library has to encode each file."""
 
 
-class Marks:
-    """Stand-ins for what differs between jobs; no two are alike.
+class Placeholders:
+    """Unique values for the numbers and tensors that differ between jobs.
 
-    >>> marks = Marks()
-    >>> marks.number("lr") == marks.number("momentum")
+    >>> placeholders = Placeholders()
+    >>> placeholders.number("lr") == placeholders.number("momentum")
     False
     """
 
@@ -39,14 +41,14 @@ class Marks:
         self.tensors: dict[str, Tensor] = {}
 
     def number(self, name: str) -> float:
-        """A number that will be another in each job; the same name is the same number."""
+        """The placeholder of a number; always the same for the same name."""
         if name not in self.numbers:
-            # large and odd, as no setting is: eight bytes that stand nowhere else
+            # larger than any setting, so that its eight bytes occur nowhere else
             self.numbers[name] = float(self._generator.uniform(1e280, 1e290))
         return self.numbers[name]
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
-        """A tensor that will be another in each job."""
+        """The placeholder of a tensor, with the shape and type of `like`."""
         if name not in self.tensors:
             raw = self._generator.integers(1, 256, like.numel() * like.element_size(), dtype=np.uint8)
             self.tensors[name] = torch.from_numpy(raw).view(like.dtype).view(like.shape)
@@ -55,44 +57,37 @@ class Marks:
 
 @dataclass(frozen=True)
 class Template:
-    """Bytes with places to fill in.
+    """An encoded file with the offsets of its placeholders. Offsets and sizes are in bytes.
 
     Attributes:
-        raw: the bytes.
-        numbers: where each number lies, by name.
-        order: the type of a number, with its order of bytes.
-        tensors: where each tensor lies, by name: its start and its size.
-        sums: parts that have a checksum: their start, their size, and where the checksum lies.
+        raw: the file, shape `(bytes,)`.
+        numbers: the offsets of each number, by name.
+        tensors: the offset and the size of each tensor, by name.
+        checksums: offset and size of each part that has a checksum, and the offsets of the checksum.
     """
 
     raw: Bytes
     numbers: Mapping[str, list[int]]
-    order: str
     tensors: Mapping[str, tuple[int, int]]
-    sums: list[tuple[int, int, list[int]]]
+    checksums: list[tuple[int, int, list[int]]]
 
     @classmethod
-    def of_message(cls, message: bytes, marks: Marks) -> Template:
-        """A protocol buffer: numbers only, each in eight bytes."""
-        return cls(np.frombuffer(message, np.uint8), _numbers(message, marks, "<f8"), "<f8", {}, [])
-
-    @classmethod
-    def of_archive(cls, value: Any, marks: Marks) -> Template:
-        """What torch.save writes: a zip whose entries are a pickle and the bytes of each tensor, none compressed.
+    def of_archive(cls, value: Any, placeholders: Placeholders) -> Template:
+        """The template of what `torch.save` writes: an uncompressed zip of a pickle and the bytes of each tensor.
 
         Raises:
-            UnfitError: this torch writes its files in another way.
+            UnfitError: this version of torch writes its files in another way.
         """
         stream = io.BytesIO()
         torch.save(value, stream)
         raw = stream.getvalue()
-        numbers, tensors, sums = {}, {}, []
-        wanted = {_bytes_of(tensor): name for name, tensor in marks.tensors.items()}
+        numbers, tensors, checksums = {}, {}, []
+        names = {_bytes_of(tensor): name for name, tensor in placeholders.tensors.items()}
         with zipfile.ZipFile(stream) as archive:
             for entry in archive.infolist():
                 content = archive.read(entry)
                 is_pickle = entry.filename.endswith("/data.pkl")
-                if not is_pickle and content not in wanted:
+                if not is_pickle and content not in names:
                     continue
                 start = entry.header_offset + 30 + int.from_bytes(raw[entry.header_offset + 26 :][:2], "little")
                 start += int.from_bytes(raw[entry.header_offset + 28 :][:2], "little")
@@ -100,19 +95,19 @@ class Template:
                     raise UnfitError(f"{entry.filename} is not stored as it is")
                 if is_pickle:
                     numbers = {
-                        name: [start + place for place in places]
-                        for name, places in _numbers(content, marks, ">f8").items()
+                        name: [start + offset for offset in offsets]
+                        for name, offsets in _number_offsets(content, placeholders).items()
                     }
                 else:
-                    tensors[wanted[content]] = (start, len(content))
+                    tensors[names[content]] = (start, len(content))
                 checksum = entry.CRC.to_bytes(4, "little")
-                sums.append((start, len(content), _places(raw, checksum, 2)))
-        if tensors.keys() != marks.tensors.keys():
-            raise UnfitError(f"not all of {sorted(marks.tensors)} are stored by themselves")
-        return cls(np.frombuffer(raw, np.uint8), numbers, ">f8", tensors, sums)
+                checksums.append((start, len(content), _offsets(raw, checksum, 2)))
+        if tensors.keys() != placeholders.tensors.keys():
+            raise UnfitError(f"not all of {sorted(placeholders.tensors)} are stored by themselves")
+        return cls(np.frombuffer(raw, np.uint8), numbers, tensors, checksums)
 
     def fill(self, numbers: Mapping[str, NDArray[np.float64]], tensors: Mapping[str, Tensor]) -> Bytes:
-        """The bytes of every job.
+        """The files of all jobs.
 
         Args:
             numbers: by name, shape `(jobs,)`.
@@ -123,37 +118,40 @@ class Template:
         """
         jobs = _jobs(numbers, tensors)
         filled = np.repeat(self.raw[np.newaxis], jobs, axis=0)
-        for name, places in self.numbers.items():
-            value = numbers[name].astype(self.order).view(np.uint8).reshape(jobs, 8)
-            for place in places:
-                filled[:, place : place + 8] = value
+        for name, offsets in self.numbers.items():
+            value = numbers[name].astype(_PICKLED).view(np.uint8).reshape(jobs, 8)
+            for offset in offsets:
+                filled[:, offset : offset + 8] = value
         for name, (start, size) in self.tensors.items():
             value = tensors[name].reshape(-1).view(torch.uint8).numpy().reshape(jobs, size)
             filled[:, start : start + size] = value
-        for start, size, places in self.sums:
-            checksums = [zlib.crc32(row) for row in np.ascontiguousarray(filled[:, start : start + size])]
-            value = np.array(checksums, dtype="<u4").view(np.uint8).reshape(jobs, 4)
-            for place in places:
-                filled[:, place : place + 4] = value
+        for start, size, offsets in self.checksums:
+            crcs = [zlib.crc32(row) for row in np.ascontiguousarray(filled[:, start : start + size])]
+            value = np.array(crcs, dtype="<u4").view(np.uint8).reshape(jobs, 4)
+            for offset in offsets:
+                filled[:, offset : offset + 4] = value
         return filled
 
 
 def archives(
-    tree: Callable[[Any], Any], marks: Marks, numbers: Mapping[str, NDArray[np.float64]], tensors: Mapping[str, Tensor]
+    value: Callable[[Any], Any],
+    placeholders: Placeholders,
+    numbers: Mapping[str, NDArray[np.float64]],
+    tensors: Mapping[str, Tensor],
 ) -> list[bytes]:
-    """What torch.save makes of the same tree with the numbers and tensors of each job.
+    """What `torch.save` writes of a value with the numbers and tensors of each job.
 
     Args:
-        tree: makes the tree from something with `number(name)` and `tensor(name, like)`.
-        marks: unused ones.
+        value: builds the value from an object with the methods `number(name)` and `tensor(name, like)`.
+        placeholders: placeholders that are not in use yet.
         numbers: by name, shape `(jobs,)`.
         tensors: by name, shape `(jobs, ...)`, on the CPU.
     """
     try:
-        filled = Template.of_archive(tree(marks), marks).fill(numbers, tensors)
+        filled = Template.of_archive(value(placeholders), placeholders).fill(numbers, tensors)
         return [row.tobytes() for row in filled]
     except UnfitError:
-        return [_saved(tree(_Values(numbers, tensors, job))) for job in range(_jobs(numbers, tensors))]
+        return [_saved(value(_Values(numbers, tensors, job))) for job in range(_jobs(numbers, tensors))]
 
 
 def _jobs(numbers: Mapping[str, NDArray[np.float64]], tensors: Mapping[str, Tensor]) -> int:
@@ -161,7 +159,7 @@ def _jobs(numbers: Mapping[str, NDArray[np.float64]], tensors: Mapping[str, Tens
 
 
 class _Values:
-    """The numbers and tensors of one job, where `Marks` has stand-ins."""
+    """The numbers and tensors of one job, with the methods of `Placeholders`."""
 
     def __init__(self, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor], job: int) -> None:
         self._numbers, self._tensors, self._job = numbers, tensors, job
@@ -183,16 +181,20 @@ def _bytes_of(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _numbers(content: bytes, marks: Marks, order: str) -> dict[str, list[int]]:
-    """Where each number lies; it may stand in several places."""
-    return {name: _places(content, np.array([value], dtype=order).tobytes()) for name, value in marks.numbers.items()}
+def _number_offsets(content: bytes, placeholders: Placeholders) -> dict[str, list[int]]:
+    """The offsets of each number; it may occur several times."""
+    return {
+        name: _offsets(content, np.array([value], dtype=_PICKLED).tobytes())
+        for name, value in placeholders.numbers.items()
+    }
 
 
-def _places(content: bytes, wanted: bytes, times: int | None = None) -> list[int]:
-    found, place = [], content.find(wanted)
-    while place >= 0:
-        found.append(place)
-        place = content.find(wanted, place + 1)
-    if not found or (times is not None and len(found) != times):
-        raise UnfitError(f"found {len(found)} times")
-    return found
+def _offsets(content: bytes, value: bytes, times: int | None = None) -> list[int]:
+    """The offsets of some bytes; they have to occur `times` times, or at least once."""
+    offsets, offset = [], content.find(value)
+    while offset >= 0:
+        offsets.append(offset)
+        offset = content.find(value, offset + 1)
+    if not offsets or (times is not None and len(offsets) != times):
+        raise UnfitError(f"found {len(offsets)} times")
+    return offsets

@@ -1,0 +1,141 @@
+"""When an epoch is the best, and when a run ends: the rules that both engines follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from holdfast.config.schema import Config
+
+CHECK_EVERY = 1000
+"""Iterations between two checks of the losses inside an epoch, so that a long epoch does not train on through NaN."""
+
+
+@dataclass(frozen=True)
+class StoppingRules:
+    """When an epoch is the best, and when a run ends early.
+
+    Attributes:
+        metric: name of the metric that the best epoch is chosen by.
+        mode: whether a lower ("min") or a higher ("max") metric is better.
+        threshold: a loss whose absolute value is above this counts as diverged.
+        patience: epochs without improvement after which a run ends; None: never.
+        min_delta: smallest change of the metric that counts as improvement for `patience`.
+    """
+
+    metric: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    threshold: float = 1e12
+    patience: int | None = None
+    min_delta: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: Config) -> StoppingRules:
+        """The rules that a configuration sets."""
+        stopping = config.callbacks.early_stopping
+        threshold = config.callbacks.divergence.threshold
+        return cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta)
+
+    def within(self, loss: Any) -> Any:
+        """Whether losses are finite and not above the threshold, elementwise.
+
+        >>> StoppingRules(threshold=10.0).within([1.0, -11.0, math.nan]).tolist()
+        [True, False, False]
+        """
+        return np.abs(loss) <= self.threshold  # False for NaN too
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of the stopping rules after some epochs: numbers for one run, arrays of shape `(runs,)` for many.
+
+    Attributes:
+        best_epoch: the best epoch so far; -1 while no epoch was finite.
+        best: the metric of the best epoch.
+        reference: the metric that the next improvement is measured from.
+        waited: epochs since the last improvement.
+        end: why a run is over, "diverged" or "stopped"; "" while it runs.
+    """
+
+    best_epoch: Any = -1
+    best: Any = math.nan
+    reference: Any = math.nan
+    waited: Any = 0
+    end: Any = ""
+
+    @classmethod
+    def of_many(cls, runs: int) -> Standing:
+        """The initial standing of many runs.
+
+        >>> Standing.of_many(2).best_epoch
+        array([-1, -1])
+        """
+        return cls(
+            best_epoch=np.full(runs, -1),
+            best=np.full(runs, math.nan),
+            reference=np.full(runs, math.nan),
+            waited=np.zeros(runs, dtype=np.int64),
+            end=np.full(runs, "", dtype="<U8"),
+        )
+
+
+def judge(standing: Standing, epoch: int, metrics: Mapping[str, Any], largest: Any, rules: StoppingRules) -> Standing:
+    """Update the standing of runs with the metrics of one more epoch; runs that are over do not change.
+
+    An epoch in which a loss is not finite, or passes the threshold, ends a run as diverged and is never the best.
+    A metric that is not finite is never the best. Of equal epochs the first is the best.
+
+    Args:
+        standing: the standing before this epoch.
+        epoch: the number of this epoch, from 0.
+        metrics: the metrics of this epoch, numbers or arrays of shape `(runs,)`; must hold `rules.metric`, unless all
+            runs diverged.
+        largest: the largest absolute training loss of this epoch; NaN if one was not finite.
+        rules: the stopping rules.
+
+    >>> judge(Standing(), 0, {"val/loss": 0.5}, largest=1.0, rules=StoppingRules()).best_epoch
+    array(0)
+    >>> metrics, largest = {"val/loss": np.array([0.5, 0.7])}, np.array([np.nan, 1.0])
+    >>> judge(Standing(), 0, metrics, largest, StoppingRules()).end
+    array(['diverged', ''], dtype='<U8')
+    """
+    running = np.asarray(standing.end) == ""
+    losses = (largest, metrics.get("val/loss", 0.0), metrics.get("train/loss", 0.0))
+    diverged = np.logical_not(np.logical_and.reduce(np.broadcast_arrays(*map(rules.within, losses))))
+    value = metrics.get(rules.metric, math.nan)
+    sign = 1 if rules.mode == "min" else -1
+    eligible = running & ~diverged & np.isfinite(value)
+    # "not worse" instead of "better": a comparison with the initial NaN is False, and the first value has to win
+    better = eligible & ~(sign * value >= sign * standing.best)
+    improved = eligible & ~(sign * value >= sign * standing.reference - rules.min_delta)
+    waited = np.where(improved, 0, standing.waited + (running & ~diverged))
+    stopped = running & ~diverged & (rules.patience is not None and waited >= rules.patience)
+    return Standing(
+        best_epoch=np.where(better, epoch, standing.best_epoch),
+        best=np.where(better, value, standing.best),
+        reference=np.where(improved, value, standing.reference),
+        waited=waited,
+        end=np.where(running & diverged, "diverged", np.where(stopped, "stopped", standing.end)),
+    )
+
+
+def largest_loss(losses: Any) -> Any:
+    """The largest absolute value along the first axis; not finite if any loss is not finite.
+
+    >>> largest_loss([1.0, -3.0]), largest_loss([1.0, float("nan")])
+    (np.float64(3.0), np.float64(nan))
+    """
+    return np.max(np.abs(np.asarray(losses, dtype=np.float64)), axis=0, initial=0.0)
+
+
+def divergence_message(epoch: int, rules: StoppingRules) -> str:
+    """The error of a run that diverged in an epoch.
+
+    >>> divergence_message(3, StoppingRules())
+    'diverged in epoch 3: a loss was not finite, or passed 1e+12'
+    """
+    return f"diverged in epoch {epoch}: a loss was not finite, or passed {rules.threshold:g}"
