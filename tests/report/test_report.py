@@ -249,11 +249,11 @@ def test_a_run_is_drawn_when_asked(holdfast: Run) -> None:
     assert {path.name for path in asked.folder.figures.iterdir()} == names
     wide = holdfast("lr=0.01", "report=true", "data=linear", "batch_size=20", "epochs=1")
     drawn = {path.name for folder in (asked.folder, wide.folder) for path in folder.figures.iterdir()}
-    assert drawn == set(RunFolder.DRAWN)  # what is removed with a run
+    assert drawn == set(RunFolder.FIGURES)  # what is removed with a run
     assert command_line("report", str(plain.folder.path))[0] == 0
     assert {path.name for path in plain.folder.figures.iterdir()} == names
     never = holdfast("lr=0.01", "report=false")
-    assert not never.folder.descent.exists()
+    assert not never.folder.parameter_path.exists()
 
 
 @pytest.mark.parametrize("words", [("report=true",), ("-m", "lr=0.01,0.1", "hydra.sweep.dir=swept")])
@@ -274,7 +274,7 @@ def test_a_report_that_cannot_be_written_takes_nothing_away(
 
 def test_tensorboard_has_images_and_texts(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.1")
-    seen = EventAccumulator(str(folder.seen), size_guidance={"images": 0, "tensors": 0})
+    seen = EventAccumulator(str(folder.report_events), size_guidance={"images": 0, "tensors": 0})
     seen.Reload()
     assert seen.Tags()["images"] == [f"figures/{name}" for name in ("loss_lr", "fit", "surface", "curves")]
     (image,) = seen.Images("figures/fit")

@@ -63,7 +63,7 @@ def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[Jobs, SweepFol
         SweepFolder(folder),
     )
     for number, files in written.files(range(len(jobs))):
-        written.results[number] = sweep.place(number, files, written.results[number])
+        written.results[number] = sweep.write_job(number, files, written.results[number])
     return written, sweep
 
 
@@ -413,7 +413,7 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
     for number, files in trained.files([0, 1]):
         folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
         folders[1].mkdir()
-        SweepFolder(tmp_path).place(number, files, trained.results[number])
+        SweepFolder(tmp_path).write_job(number, files, trained.results[number])
         (tmp_path / str(number)).rename(folders[0])
         train_one(configs[number], RunFolder(folders[1]), overrides=[], config_hash="h")
         assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)

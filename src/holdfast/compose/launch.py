@@ -33,7 +33,7 @@ from holdfast.search.grid import spell_out, unlisted
 from holdfast.single import processes as ranks
 from holdfast.store.files import write_json
 from holdfast.store.folders import RunFolder
-from holdfast.store.lock import await_leader, claim, held
+from holdfast.store.lock import await_leader, claim, locked
 from holdfast.store.versions import versions
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _lead(run: _Run, launch: ranks.Launch, prepare: Callable[[Config], None]) ->
         with read_write(run.config.hydra.run):
             run.config.hydra.run.dir = str(claim(Path(run.config.hydra.run.dir), chosen=_chosen(run.config)))
     folder = RunFolder(Path(run.config.hydra.run.dir))
-    with held(folder.path, launch.name):
+    with locked(folder.path, launch.name):
         if run.begun is not None:
             if (over := _over(folder, run)) is not None:
                 print(over[1])

@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 
 from holdfast.compose import overrides as words
 from holdfast.compose.recompose import Recall, refuse
-from holdfast.config.check import key_of, word
+from holdfast.config.check import as_override, key_of
 from holdfast.config.job import CONTROLS, differences
 from holdfast.errors import ConfigError, FolderError, Problem
 from holdfast.store.folders import RunFolder, SweepFolder
@@ -138,7 +138,7 @@ def check(
         return
     now = json.loads(json.dumps(composed.origin))
     found = [
-        Problem(word(key, value), f"this {kind} was started with {word(key, before)}; {_ANEW}")
+        Problem(as_override(key, value), f"this {kind} was started with {as_override(key, before)}; {_ANEW}")
         for key, before, value in differences(config, now)
     ]
     why = "what an interpolation in conf/ gives is no longer what it gave; start anew, without resume"

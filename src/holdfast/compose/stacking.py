@@ -177,7 +177,7 @@ class Stacking:
             for place, files in trained.files(kept):
                 number, words, job = jobs[place]
                 everything = files | self._records.files(number, words, job)
-                results[number] = folder.place(number, everything, trained.results[place])
+                results[number] = folder.write_job(number, everything, trained.results[place])
         except (OSError, StorageError) as error:
             told = f"its files could not be written: {in_a_line(error)}"
             for place in kept:

@@ -19,9 +19,9 @@ from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, DeviceError, HoldfastError, Problem, Stopped, in_a_line
 from holdfast.planning.plan import Plan
 from holdfast.search.grid import words_of
-from holdfast.store.files import sweep_leftovers, write_json
+from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
-from holdfast.store.lock import claim, held
+from holdfast.store.lock import claim, locked
 from holdfast.store.result import Result
 from holdfast.store.versions import code_of, versions
 from holdfast.sweeps import resume
@@ -81,7 +81,7 @@ class Sweep:
         # our own launcher knows its plan, and tells how jobs end; of any other the folders are watched
         self._stacking = launcher.stacking() if hasattr(launcher, "stacking") else None
         folder, told = self._claim()
-        with held(folder.path):
+        with locked(folder.path):
             try:
                 if told is None:
                     plans = [self._stacking.plan(jobs, first) for first, jobs in batches] if self._stacking else []
@@ -102,7 +102,7 @@ class Sweep:
             resume.hold_code_against(folder, told, self._code())
         self._done = resume.finished(folder, self._hashes, retry_failed=self._asked["retry_failed"])
         for number in range(len(self.jobs)):
-            sweep_leftovers(folder.job(number).path)
+            remove_partial(folder.job(number).path)
             if number not in self._done and folder.job(number).result.exists():
                 folder.job(number).remove()  # it failed, or its files are no longer those it was left with
         if self._stacking:
@@ -182,7 +182,7 @@ class Sweep:
                 lacking[different] = error.problems[0]
         for number, words in enumerate(self.jobs):
             if (problem := lacking.get(needs[number])) is not None:
-                print(f"{job_name(number, words)} will fail here: {problem.word}: {problem.lesson}")
+                print(f"{job_name(number, words)} will fail here: {problem.override}: {problem.lesson}")
 
     def _claim(self) -> tuple[SweepFolder, dict[str, Any] | None]:
         """A folder of its own, or one that holds this sweep already, with what that says."""

@@ -142,7 +142,7 @@ class Writer:
         if best is not None and self.leader:
             save(best.checkpoint["state_dict"], self._folder.weights)
         if trace.descent and self.leader:
-            with replacing(self._folder.descent) as stream:
+            with replacing(self._folder.parameter_path) as stream:
                 stream.write(as_file(torch.stack([point.cpu() for point in trace.descent])))
         now = time.time()
         tested = [events.scalars(tag, [trace.reached.epochs], [value], [now]) for tag, value in (test or {}).items()]
@@ -196,7 +196,7 @@ def write_tested(folder: RunFolder, metrics: Mapping[str, float]) -> None:
     """Let TensorBoard show the test metrics of a run that was finished before it was tested."""
     now = time.time()
     curves = [events.scalars(tag, [0], [value], [now]) for tag, value in metrics.items()]
-    with replacing(folder.tested) as stream:
+    with replacing(folder.test_events) as stream:
         stream.write(b"".join([events.version(now), *curves]))
 
 

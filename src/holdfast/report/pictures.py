@@ -165,7 +165,7 @@ class Pictures:
     def _surface(self) -> Iterator[Picture]:
         """The cost over two parameters, and the way down it."""
         table = self._table()
-        chosen = self._choice.panels(lambda job: self._folder_of(job.number).descent.exists())
+        chosen = self._choice.panels(lambda job: self._folder_of(job.number).parameter_path.exists())
         if table is None or not chosen or (config := self._config_of(chosen[0].number)) is None:
             return
         ways = [reading.descent(self._folder_of(job.number)) for job in chosen]

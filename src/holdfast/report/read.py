@@ -72,9 +72,9 @@ def descent(folder: RunFolder) -> Numbers:
     Raises:
         FolderError: the file is not what a run keeps.
     """
-    points = np.load(folder.descent, allow_pickle=False)
+    points = np.load(folder.parameter_path, allow_pickle=False)
     if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
-        raise FolderError(f"{folder.descent} holds no way of two parameters.")
+        raise FolderError(f"{folder.parameter_path} holds no way of two parameters.")
     return np.asarray(points, dtype=np.float64)
 
 
@@ -158,7 +158,7 @@ def fitted(config: Config, folder: RunFolder) -> torch.nn.Module:
     """The model of a run with its best weights, ready to predict."""
     with isolated():
         module = build_module(config)
-        module.load_state_dict(load(folder.weights, folder.sealed(folder.weights)))
+        module.load_state_dict(load(folder.weights, folder.recorded_digest(folder.weights)))
         return module.eval()
 
 

@@ -34,7 +34,7 @@ def write(path: Path, images: Mapping[str, bytes], texts: Mapping[str, str]) -> 
 
 def write_config(folder: RunFolder) -> None:
     """Let TensorBoard's Text show the configuration of a run that nothing is drawn of."""
-    write(folder.seen, {}, {"config": code(folder.told())})
+    write(folder.report_events, {}, {"config": code(folder.config_text())})
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

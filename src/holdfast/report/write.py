@@ -36,8 +36,8 @@ def report_run(folder: RunFolder, result: Result, config: Config | None) -> list
     pictures = Pictures(Ranking("", (job,), job, None), lambda number: folder, lambda number: config)
     images = _images(pictures, folder.figures)
     if folder.curves():
-        texts = {"config": tensorboard.code(folder.told())}
-        tensorboard.write(folder.seen, {name: data for name, _, data in images}, texts)
+        texts = {"config": tensorboard.code(folder.config_text())}
+        tensorboard.write(folder.report_events, {name: data for name, _, data in images}, texts)
     return [*(f"figures/{name}.png" for name, _, _ in images), *pictures.missing]
 
 
@@ -62,7 +62,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
         selection = next((entry for entry in selections if entry.get("winner") == number), None)
         sections.append(Section(ranking, selection, pictures.least_squares(), drawn, pictures.missing))
     winner = next((ranking.winner for ranking in rankings if ranking.winner), None)
-    config = folder.job(winner.number).told() if winner else ""
+    config = folder.job(winner.number).config_text() if winner else ""
     page = Page(
         name=folder.path.absolute().name,
         command=command(told.get("overrides", [])),
@@ -76,7 +76,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
     texts = {"leaderboard": "\n\n".join(tensorboard.table(section.rows) for section in sections)}
     if any(folder.job(job.number).curves() for job in jobs):
         texts["config"] = tensorboard.code(config)
-        tensorboard.write(folder.seen, {name: data for name, _, data in images}, texts)
+        tensorboard.write(folder.report_events, {name: data for name, _, data in images}, texts)
     with replacing(folder.page) as stream:
         stream.write(page.html().encode())
 

@@ -24,7 +24,7 @@ from holdfast.single.isolation import isolated
 from holdfast.single.progress import Progress
 from holdfast.single.recorder import EventLogger, Recorder
 from holdfast.single.restore import find, go_on, restore
-from holdfast.store.files import digest, sweep_leftovers, write_json
+from holdfast.store.files import digest, remove_partial, write_json
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status
 
@@ -66,7 +66,7 @@ def train_one(
         return writer.finish(trace, status, overrides=overrides, **told)
 
     if is_leader():
-        sweep_leftovers(folder.path)
+        remove_partial(folder.path)
         if found is None:
             folder.clear()
     if found is not None:
@@ -137,7 +137,7 @@ OPENED = "the test rows were opened before, and what they said was lost; test_ag
 def _opened(folder: RunFolder) -> int:
     """How often the test rows were opened for a run."""
     try:
-        return int(json.loads(folder.opening.read_bytes())["count"])
+        return int(json.loads(folder.test_ledger.read_bytes())["count"])
     except FileNotFoundError:
         return 0
 
@@ -147,7 +147,7 @@ def _announce(folder: RunFolder, before: int, *, again: bool, leader: bool) -> N
     if before and not again:
         raise HoldfastError(OPENED)
     if leader:
-        write_json(folder.opening, {"sha256": digest(folder.best), "count": before + 1})
+        write_json(folder.test_ledger, {"sha256": digest(folder.best), "count": before + 1})
 
 
 def _test_again(config: Config, folder: RunFolder, ended: Result) -> Result:
@@ -172,7 +172,7 @@ def test_best(config: Config, folder: RunFolder, announce: Callable[[], None]) -
         module, data = build(config)
         if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
-        module.load_state_dict(load(folder.best, folder.sealed(folder.best))["state_dict"])
+        module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,

@@ -97,7 +97,7 @@ class Jobs:
                 files[job][RunFolder.LAST] = checkpoint
             if traces.descents:
                 for job in part:
-                    files[job][RunFolder.DESCENT] = traces.descents.of(job, int(traces.counts[job]))
+                    files[job][RunFolder.PARAMETER_PATH] = traces.descents.of(job, int(traces.counts[job]))
             if self._members.first.logger.tensorboard:
                 name = RunFolder.events_name(traces.clock[0][1], socket.gethostname())
                 for job, records in zip(part, self._events(part), strict=True):

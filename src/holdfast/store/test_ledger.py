@@ -25,7 +25,7 @@ class Openings:
     """
 
     def __init__(self, folder: SweepFolder, *, again: bool) -> None:
-        self._file, self._again = folder.opening, again
+        self._file, self._again = folder.test_ledger, again
         self._entries = _entries(folder)
 
     def count(self, data: str) -> int:
@@ -81,11 +81,11 @@ def opened(folder: SweepFolder) -> int:
 
 def _entries(folder: SweepFolder) -> list[dict[str, Any]]:
     try:
-        found = json.loads(folder.opening.read_bytes())
+        found = json.loads(folder.test_ledger.read_bytes())
     except FileNotFoundError:
         return []
     except (ValueError, TypeError, KeyError) as error:
         raise FolderError(
-            f"{folder.opening} cannot be read: {error}. Whether test rows were opened is not known without it."
+            f"{folder.test_ledger} cannot be read: {error}. Whether test rows were opened is not known without it."
         ) from None
     return found if isinstance(found, list) else [found]
