@@ -29,11 +29,11 @@ class Problem:
     """One thing wrong with a configuration.
 
     Attributes:
-        word: what was given, as an override: `lr=abc`.
+        override: what was given, as the user would type it: `lr=abc`.
         lesson: why it cannot work and what to type instead.
     """
 
-    word: str
+    override: str
     lesson: str
 
 
@@ -74,7 +74,7 @@ def in_a_line(error: BaseException) -> str:
     ('lr=-1: must be above 0', 'ValueError: no rows')
     """
     if isinstance(error, ConfigError):
-        return "; ".join(f"{problem.word}: {problem.lesson}" for problem in error.problems)
+        return "; ".join(f"{problem.override}: {problem.lesson}" for problem in error.problems)
     error = StorageError.of(error) or error
     name = "" if isinstance(error, HoldfastError) else f"{type(error).__name__}: "
     return name + " ".join(str(error).split())
@@ -115,12 +115,12 @@ class ConfigError(HoldfastError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        width = min(max(len(problem.word) for problem in self.problems), 40)
+        width = min(max(len(problem.override) for problem in self.problems), 40)
         count = len(self.problems)
         lines = [f"{count} problem{'s' if count > 1 else ''} in the configuration; nothing was run.", ""]
         for problem in self.problems:
             first, *rest = problem.lesson.splitlines() or [""]
-            lines.append(f"  {problem.word:<{width}}  {first}")
+            lines.append(f"  {problem.override:<{width}}  {first}")
             lines.extend(" " * (width + 4) + line for line in rest)
         super().__init__("\n".join(lines))
 

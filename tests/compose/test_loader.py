@@ -90,7 +90,7 @@ def test_a_yaml_file_that_is_wrong_is_told_like_a_word(tmp_path: Path) -> None:
     Hydra("train", loader)
     with pytest.raises(ConfigError) as error:
         composed(loader, ["experiment=typo", "model=bare"])
-    words = sorted(problem.word.partition("=")[0] for problem in error.value.problems)
+    words = sorted(problem.override.partition("=")[0] for problem in error.value.problems)
     assert words == ["epochs", "lrr", "model"]
     with pytest.raises(ConfigError, match="torn"):
         composed(loader, ["model=torn"])
@@ -142,7 +142,7 @@ def test_a_job_that_cannot_work_is_refused_as_a_run_would_be() -> None:
         for attempt in (loader.job, lambda _, words: composed(ours(), words)):
             with pytest.raises(ConfigError) as error:
                 attempt(master, words)
-            told.append(sorted(problem.word for problem in error.value.problems))
+            told.append(sorted(problem.override for problem in error.value.problems))
         assert told[0] == told[1]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
-from holdfast.config.check import did_you_mean, key_of, word
+from holdfast.config.check import as_override, did_you_mean, key_of
 from holdfast.errors import ConfigError
 
 BAD = {
@@ -120,7 +120,7 @@ def test_overrides_that_cannot_work_together(overrides: list[str], lesson: str) 
 def test_all_problems_are_reported_together_and_each_once() -> None:
     with pytest.raises(ConfigError) as error:
         compose(["lrr=1", "lr=abc", "epochs=0", "optimizer=adma", "optimizer.momentun=1", "++foo.bar=2"], CONF)
-    keys = sorted(key_of(problem.word) for problem in error.value.problems)
+    keys = sorted(key_of(problem.override) for problem in error.value.problems)
     # optimizer.lr and data's batch_size follow top-level keys: the mistake in lr is reported once
     assert keys == ["epochs", "foo", "lr", "lrr", "optimizer", "optimizer.momentun"]
 
@@ -146,7 +146,7 @@ def test_mappings_are_replaced_and_not_merged() -> None:
 
 @pytest.mark.parametrize(("value", "shown"), [(None, "null"), (True, "true"), (0, "0"), (0.5, "0.5"), ([1], "[1]")])
 def test_values_are_shown_as_overrides(value: object, shown: str) -> None:
-    assert word("key", value) == f"key={shown}"
+    assert as_override("key", value) == f"key={shown}"
 
 
 def test_did_you_mean_lists_all_names_where_none_is_near() -> None:

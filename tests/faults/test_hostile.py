@@ -89,7 +89,7 @@ def test_no_command_that_loads_executes_a_payload(number: int, holdfast: Run, tm
         torch.save(evil, job.weights)
         torch.save(evil, job.best)
     sweep.selection.unlink()
-    sweep.opening.unlink()
+    sweep.test_ledger.unlink()
     command_line("report", "sweep")
     command_line("-m", "resume=sweep")
     assert not mark.exists()

@@ -253,11 +253,11 @@ def test_a_run_has_figures_only_with_report_true(holdfast: Run) -> None:
     assert {path.name for path in line.folder.figures.iterdir()} == names
     linear = holdfast("lr=0.01", "report=true", "data=linear", "batch_size=20", "epochs=1")
     drawn = {path.name for folder in (line.folder, linear.folder) for path in folder.figures.iterdir()}
-    assert drawn == set(RunFolder.DRAWN)  # the names that are removed with a run
+    assert drawn == set(RunFolder.FIGURES)  # the names that are removed with a run
     assert command_line("report", str(default.folder.path))[0] == 0
     assert {path.name for path in default.folder.figures.iterdir()} == names
     never = holdfast("lr=0.01", "report=false")
-    assert not never.folder.descent.exists()
+    assert not never.folder.parameter_path.exists()
 
 
 @pytest.mark.parametrize("command", [("report=true",), ("-m", "lr=0.01,0.1", "hydra.sweep.dir=swept")])
@@ -278,7 +278,7 @@ def test_an_error_in_the_report_does_not_fail_the_run_or_sweep(
 
 def test_tensorboard_has_images_and_texts(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "lr=0.01,0.1")
-    events = EventAccumulator(str(folder.seen), size_guidance={"images": 0, "tensors": 0})
+    events = EventAccumulator(str(folder.report_events), size_guidance={"images": 0, "tensors": 0})
     events.Reload()
     assert events.Tags()["images"] == [f"figures/{name}" for name in ("loss_lr", "fit", "surface", "curves")]
     (image,) = events.Images("figures/fit")

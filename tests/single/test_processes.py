@@ -24,7 +24,7 @@ from holdfast.single import processes as ranks
 from holdfast.single.build import build_trainer
 from holdfast.store import lock as claims
 from holdfast.store.folders import RunFolder
-from holdfast.store.lock import await_leader, held
+from holdfast.store.lock import await_leader, locked
 from tests.conftest import ROOT, Ran, command_line
 
 Run = Callable[..., Ran]
@@ -239,9 +239,9 @@ def test_processes_wait_for_the_first_process_of_the_same_launch(
     RunFolder(tmp_path).begun.write_text("{}")  # of an earlier run
     with pytest.raises(FolderError, match="first process of SLURM job 2 has begun no run"):
         await_leader(tmp_path, "SLURM job 2")
-    with held(tmp_path, "SLURM job 1"), pytest.raises(FolderError):
+    with locked(tmp_path, "SLURM job 1"), pytest.raises(FolderError):
         await_leader(tmp_path, "SLURM job 2")
-    with held(tmp_path, "SLURM job 2"):
+    with locked(tmp_path, "SLURM job 2"):
         await_leader(tmp_path, "SLURM job 2")
         RunFolder(tmp_path).begun.unlink()
         with pytest.raises(FolderError):

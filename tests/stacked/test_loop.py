@@ -64,7 +64,7 @@ def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[TrainedStack, 
     trained = train_stack(configs, [list(overrides) for overrides in jobs], ["h"] * len(jobs))
     sweep = SweepFolder(folder)
     for number, files in trained.files(range(len(jobs))):
-        trained.results[number] = sweep.place(number, files, trained.results[number])
+        trained.results[number] = sweep.write_job(number, files, trained.results[number])
     return trained, sweep
 
 
@@ -420,7 +420,7 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
     for number, files in trained.files([0, 1]):
         folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
         folders[1].mkdir()
-        SweepFolder(tmp_path).place(number, files, trained.results[number])
+        SweepFolder(tmp_path).write_job(number, files, trained.results[number])
         (tmp_path / str(number)).rename(folders[0])
         train_one(configs[number], RunFolder(folders[1]), overrides=[], config_hash="h")
         assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)

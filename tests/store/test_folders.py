@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import FolderError
-from holdfast.store.files import finite, replacing, sweep_leftovers
+from holdfast.store.files import finite, remove_partial, replacing
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.lock import claim
 from holdfast.store.result import Result
@@ -183,5 +183,5 @@ def test_only_what_we_left_half_written_is_removed(tmp_path: Path) -> None:
     ours = [".a.ckpt.12.part", "..hidden.1.part", ".3.12.part/best.ckpt"]
     theirs = ["a.part", ".a.part", ".a.ckpt.part", ".download.x.part", ".name.3.part/file", ".3.part/file"]
     written(tmp_path, [*ours, *theirs])
-    sweep_leftovers(tmp_path)
+    remove_partial(tmp_path)
     assert files_in(tmp_path) == set(theirs)

@@ -12,10 +12,10 @@ import pytest
 
 from holdfast.errors import FolderError
 from holdfast.store.folders import RunFolder
-from holdfast.store.lock import claim, held
+from holdfast.store.lock import claim, locked
 
-HOLD = "import sys, time; from pathlib import Path; from holdfast.store.lock import held\n" + (
-    "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from holdfast.store.lock import locked\n" + (
+    "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 
 
@@ -28,11 +28,11 @@ def holder(path: Path) -> subprocess.Popen[str]:
 
 def test_a_folder_is_locked_by_one_process_until_it_dies(tmp_path: Path) -> None:
     with holder(tmp_path) as process:
-        with pytest.raises(FolderError, match=f"process {process.pid} on {socket.gethostname()}"), held(tmp_path):
+        with pytest.raises(FolderError, match=f"process {process.pid} on {socket.gethostname()}"), locked(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
     assert (tmp_path / RunFolder.LOCK).exists()
-    with held(tmp_path):
+    with locked(tmp_path):
         assert (tmp_path / RunFolder.LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     assert list(tmp_path.iterdir()) == []
 
@@ -42,19 +42,19 @@ def test_partial_files_and_folders_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".7.123.part").mkdir()
     (tmp_path / ".7.123.part" / "best.ckpt").write_bytes(b"half")
     (tmp_path / "best.ckpt").write_bytes(b"whole")
-    with held(tmp_path):
+    with locked(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
 def test_only_one_of_many_processes_has_the_lock_at_a_time(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from holdfast.store.lock import held\n"
+        "import sys, time; from pathlib import Path; from holdfast.store.lock import locked\n"
         "from holdfast.errors import FolderError\n"
         "folder, log = Path(sys.argv[1]), Path(sys.argv[2])\n"
         "for _ in range(200):\n"
         "    try:\n"
-        "        with held(folder):\n"
+        "        with locked(folder):\n"
         "            (folder / 'alone').mkdir(); time.sleep(0.0005); (folder / 'alone').rmdir()\n"
         "    except FolderError: time.sleep(0.0003)\n"
         "log.write_text('well')\n"

@@ -310,16 +310,16 @@ def test_a_signal_ends_a_stacked_sweep_with_its_exit_code(sent: signal.Signals, 
 def test_a_winner_whose_files_could_not_be_kept_is_trained_again(
     holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SweepFolder.place
+    original = SweepFolder.write_job
 
-    def place(self: SweepFolder, number: int, *rest: Any) -> Any:
+    def write_job(self: SweepFolder, number: int, *rest: Any) -> Any:
         if number == 2:
             raise OSError(28, "No space left on device")
         return original(self, number, *rest)
 
     words = ["-m", "lr=0.001,0.01,0.1", "batch_size=5", "sweep.keep=1", "report=false", "hydra.sweep.dir=s"]
     with monkeypatch.context() as patch:
-        patch.setattr(SweepFolder, "place", place)
+        patch.setattr(SweepFolder, "write_job", write_job)
         ran = holdfast(*words)
     assert ran.code == 1
     assert "job 1 (lr=0.01 batch_size=5" in ran.err

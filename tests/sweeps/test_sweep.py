@@ -212,7 +212,7 @@ def test_all_diverged(sweep: Callable[..., Swept]) -> None:
     done = sweep("lr=1,2", "batch_size=5")
     assert done.code == 1
     assert done.read("selection.json")["winner"] is None
-    assert not done.folder.opening.exists()
+    assert not done.folder.test_ledger.exists()
     assert not (done.folder.path / "best.ckpt").exists()
     assert "the test rows stay sealed" in done.out
 
@@ -238,7 +238,7 @@ def test_without_test_rows_nothing_is_opened(sweep: Callable[..., Swept], tmp_pa
     done = sweep("data=sealed", "lr=0.01,0.02", "epochs=1")
     selection = done.read("selection.json")
     assert (done.code, selection["test"], selection["test_opened"]) == (0, None, 0), done.out
-    assert not done.folder.opening.exists()
+    assert not done.folder.test_ledger.exists()
 
 
 def test_of_equal_jobs_the_first_wins(sweep: Callable[..., Swept]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from holdfast.config.check import word
+from holdfast.config.check import as_override
 from holdfast.config.conversion import describe
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
@@ -39,7 +39,7 @@ def help_text(conf: Path) -> str:
     hints = get_type_hints(Config)
     for field in fields(Config):
         if not (is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict):
-            lines.append(_line(word(field.name, values[field.name]), hints[field.name], field.metadata, 0))
+            lines.append(_line(as_override(field.name, values[field.name]), hints[field.name], field.metadata, 0))
     for field in fields(Config):
         if is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict:
             lines += _group(conf, field.name, hints[field.name])
@@ -68,7 +68,7 @@ def _keys(cls: Any, values: dict[str, Any], path: str) -> Iterator[str]:
         if is_dataclass(hints[field.name]):
             yield from _keys(hints[field.name], values[field.name], f"{path}{field.name}.")
         elif field.name in values and field.metadata:
-            yield _line(word(f"{path}{field.name}", values[field.name]), hints[field.name], field.metadata, 2)
+            yield _line(as_override(f"{path}{field.name}", values[field.name]), hints[field.name], field.metadata, 2)
 
 
 def _line(shown: str, hint: Any, metadata: Any, indent: int) -> str:

@@ -37,9 +37,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
         print(help_text(CONF))
         sys.exit(0)
-    from holdfast.store.folders import is_left_behind
+    from holdfast.store.folders import is_run_or_sweep
 
-    if os.getcwd() not in sys.path and not is_left_behind(Path.cwd()):
+    if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
         sys.path.append(os.getcwd())  # the user's own modules are found, but none in the place of a library's
     try:
         if words[:1] == ["report"]:

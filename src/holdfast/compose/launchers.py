@@ -104,7 +104,7 @@ def launch_stacked(
     print(describe(plan, {job.number: job.config for job in jobs}), flush=True)
     folder = SweepFolder(Path(str(config.hydra.sweep.dir)))
     folder.path.mkdir(parents=True, exist_ok=True)
-    executor = Here(SweepEnvironment(context, config), train_job, folder.job, folder.place)
+    executor = Here(SweepEnvironment(context, config), train_job, folder.job, folder.write_job)
     outcomes = {job.number: job_return(job, outcome) for job, outcome in executor.run(works_of(plan, jobs))}
     return [outcomes[job.number] for job in jobs]
 

@@ -21,7 +21,7 @@ from yaml import YAMLError
 
 from holdfast.compose import overrides as parsing
 from holdfast.compose.composed import Base, Plain, as_hydras, plain
-from holdfast.config.check import Cache, did_you_mean, keys_under, validate, word
+from holdfast.config.check import Cache, as_override, did_you_mean, keys_under, validate
 from holdfast.config.job import JobSpec, config_hash
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
@@ -261,7 +261,7 @@ def _check(config: DictConfig, problems: list[Problem]) -> None:
     with as_hydras(config):
         for key in ("hydra.run.dir", "hydra.sweep.dir"):
             if not OmegaConf.select(config, key):
-                problems.append(Problem(word(key, ""), "must name a folder"))
+                problems.append(Problem(as_override(key, ""), "must name a folder"))
         try:
             settings(config)
         except ConfigError as error:

@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 
 from holdfast.compose import overrides as parsing
 from holdfast.compose.recompose import Recomposer, refuse
-from holdfast.config.check import key_of, word
+from holdfast.config.check import as_override, key_of
 from holdfast.config.commands import quoted
 from holdfast.config.job import CONTROLS, differences
 from holdfast.errors import ConfigError, FolderError, Problem
@@ -159,7 +159,7 @@ def _check_values(
         return
     now = json.loads(json.dumps(composed.origin))
     problems = [
-        Problem(word(key, value), f"this {kind.name} was started with {word(key, before)}; {ANEW}")
+        Problem(as_override(key, value), f"this {kind.name} was started with {as_override(key, before)}; {ANEW}")
         for key, before, value in differences(config, now)
     ]
     lesson = "what an interpolation in conf/ gives is no longer what it gave; start anew, without resume"

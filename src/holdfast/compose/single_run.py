@@ -31,7 +31,7 @@ from holdfast.single import processes
 from holdfast.single.startup import prepare
 from holdfast.store.files import write_json
 from holdfast.store.folders import RunFolder
-from holdfast.store.lock import await_leader, claim, held
+from holdfast.store.lock import await_leader, claim, locked
 from holdfast.store.result import Result
 from holdfast.store.versions import versions
 
@@ -106,7 +106,7 @@ def _lead(run: _Run, launch: processes.Launch) -> int:
         with read_write(run.config.hydra.run):
             run.config.hydra.run.dir = str(path)
     folder = run.folder
-    with held(folder.path, launch.name):
+    with locked(folder.path, launch.name):
         if run.begun is not None:
             if (finished := _finished(folder, run.job)) is not None:
                 code, text = finished

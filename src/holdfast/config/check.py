@@ -58,16 +58,16 @@ def validate(
     else:
         lessons = conflicts(typed | checked)
     if lessons:
-        raise ConfigError([Problem(word(key, _select(values, key)), text) for key, text in lessons.items()])
+        raise ConfigError([Problem(as_override(key, _select(values, key)), text) for key, text in lessons.items()])
     for key, text in unchecked.items():
         typed[key] = cache[text] = _build(schema[key], checked[key])
     return Config(**typed)
 
 
-def word(key: str, value: Any) -> str:
+def as_override(key: str, value: Any) -> str:
     """A key and its value as the user would type them.
 
-    >>> word("model.weight", None)
+    >>> as_override("model.weight", None)
     'model.weight=null'
     """
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value

@@ -162,7 +162,7 @@ class Writer:
         if best is not None and self.leader:
             save(best.checkpoint["state_dict"], self._folder.weights)
         if history.parameter_path and self.leader:
-            with replacing(self._folder.descent) as stream:
+            with replacing(self._folder.parameter_path) as stream:
                 stream.write(to_npy(torch.stack([point.cpu() for point in history.parameter_path])))
         entries = [epoch_entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(epochs)]
         best_entry = entries[best.epoch] if best else None
@@ -223,7 +223,7 @@ def write_tested(folder: RunFolder, metrics: Mapping[str, float]) -> None:
     """Write an event file with the test metrics of a run that was tested after it had finished."""
     now = time.time()
     curves = [events.scalars(tag, [0], [value], [now]) for tag, value in metrics.items()]
-    with replacing(folder.tested) as stream:
+    with replacing(folder.test_events) as stream:
         stream.write(b"".join([events.version(now), *curves]))
 
 

@@ -37,8 +37,8 @@ def report_run(folder: RunFolder, result: Result, config: Config | None) -> list
     figures = ReportFigures(Ranking("", (job,), job, None), lambda number: folder, lambda number: config)
     images = _draw(figures, folder.figures)
     if folder.curves():
-        texts = {"config": tensorboard.markdown_code(folder.told())}
-        tensorboard.write_event_file(folder.seen, {image.name: image.png for image in images}, texts)
+        texts = {"config": tensorboard.markdown_code(folder.config_text())}
+        tensorboard.write_event_file(folder.report_events, {image.name: image.png for image in images}, texts)
     return [*(f"figures/{image.name}.png" for image in images), *figures.missing]
 
 
@@ -58,11 +58,11 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
         name=folder.path.absolute().name,
         command=command(sweep.get("overrides", [])),
         sections=sections,
-        opened=TestLedger(folder.opening).count(),
+        opened=TestLedger(folder.test_ledger).count(),
         why=_why_no_winner(folder, len(rankings)),
         versions=sweep.get("versions", {}),
         plan=_plan(sweep.get("plan", {})),
-        config=folder.job(winner.number).told() if winner else "",
+        config=folder.job(winner.number).config_text() if winner else "",
     )
     if any(folder.job(job.number).curves() for job in jobs):
         texts = {
@@ -70,7 +70,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
             "config": tensorboard.markdown_code(page.config),
         }
         images = {image.name: image.png for section in sections for image in section.images}
-        tensorboard.write_event_file(folder.seen, images, texts)
+        tensorboard.write_event_file(folder.report_events, images, texts)
     with replacing(folder.page) as stream:
         stream.write(page.html().encode())
 

@@ -173,7 +173,7 @@ class ReportFigures:
     def _surface(self) -> Iterator[NamedFigure]:
         """Plot the cost over two parameters, and the parameter paths of a few jobs."""
         rows = self._rows
-        jobs = self._comparison.panels(lambda job: self._folder_of(job.number).descent.exists())
+        jobs = self._comparison.panels(lambda job: self._folder_of(job.number).parameter_path.exists())
         if rows is None or not jobs or (config := self._config_of(jobs[0].number)) is None:
             return
         paths = [read.parameter_path(self._folder_of(job.number)) for job in jobs]

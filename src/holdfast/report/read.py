@@ -61,7 +61,7 @@ def parameter_path(folder: RunFolder) -> Numbers:
     Raises:
         FolderError: the file holds something else.
     """
-    points = np.load(folder.descent, allow_pickle=False)
+    points = np.load(folder.parameter_path, allow_pickle=False)
     if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
-        raise FolderError(f"{folder.descent} holds no path of two parameters.")
+        raise FolderError(f"{folder.parameter_path} holds no path of two parameters.")
     return np.asarray(points, dtype=np.float64)

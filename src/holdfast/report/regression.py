@@ -96,7 +96,7 @@ def load_best(config: Config, folder: RunFolder) -> nn.Module:
     """Build the model of a run with its best weights, in evaluation mode."""
     with isolated():
         module = build_module(config)
-        module.load_state_dict(load(folder.weights, folder.sealed(folder.weights)))
+        module.load_state_dict(load(folder.weights, folder.recorded_digest(folder.weights)))
         return module.eval()
 
 

@@ -34,7 +34,7 @@ def write_event_file(path: Path, images: Mapping[str, bytes], texts: Mapping[str
 
 def write_config(folder: RunFolder) -> None:
     """Write the event file of a run without figures: its configuration, for the Text tab."""
-    write_event_file(folder.seen, {}, {"config": markdown_code(folder.told())})
+    write_event_file(folder.report_events, {}, {"config": markdown_code(folder.config_text())})
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:

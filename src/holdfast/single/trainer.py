@@ -27,7 +27,7 @@ from holdfast.single.progress import Progress
 from holdfast.single.recorder import Recorder
 from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
 from holdfast.single.targets import instantiate
-from holdfast.store.files import digest, sweep_leftovers
+from holdfast.store.files import digest, remove_partial
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status
 from holdfast.store.test_ledger import TestLedger
@@ -85,7 +85,7 @@ class _Run:
         self._config, self._folder, self._overrides = config, folder, overrides
         self._checkpoint = find_checkpoint(folder, config_hash)
         self._history, self._rules = History(), StoppingRules.from_config(config)
-        self._ledger = TestLedger(folder.opening, again=config.test_again)
+        self._ledger = TestLedger(folder.test_ledger, again=config.test_again)
         self._opened_before = self._ledger.count()
         self._writer = Writer(
             folder,
@@ -96,7 +96,7 @@ class _Run:
             leader=is_leader(),
         )
         if is_leader():
-            sweep_leftovers(folder.path)
+            remove_partial(folder.path)
             if self._checkpoint is None:
                 folder.clear()
         if self._checkpoint is not None:
@@ -180,7 +180,7 @@ def test_best(config: Config, folder: RunFolder, on_open: Callable[[], None]) ->
         module, data = build(config)
         if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
-        module.load_state_dict(load(folder.best, folder.sealed(folder.best))["state_dict"])
+        module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             devices=1,
@@ -199,7 +199,7 @@ def test_best(config: Config, folder: RunFolder, on_open: Callable[[], None]) ->
 
 def _test_again(config: Config, folder: RunFolder, finished: Result) -> Result:
     """Open the test rows of a finished run once more; nothing else of the run changes."""
-    ledger = TestLedger(folder.opening, again=True)
+    ledger = TestLedger(folder.test_ledger, again=True)
     opened_before = ledger.count()
     metrics = test_best(config, folder, lambda: _write_opening(ledger, folder, leader=is_leader()))
     return folder.commit(replace(finished, test=metrics, test_opened=opened_before + 1))

@@ -83,7 +83,7 @@ class TrainedStack:
                 files[index][RunFolder.LAST] = checkpoint
             if history.paths:
                 for index in part:
-                    files[index][RunFolder.DESCENT] = history.paths.of_job(index, int(history.counts[index]))
+                    files[index][RunFolder.PARAMETER_PATH] = history.paths.of_job(index, int(history.counts[index]))
             if self._inputs.first.logger.tensorboard:
                 name = RunFolder.events_name(history.clock[0][1], socket.gethostname())
                 for index, content in zip(part, self._event_files(part), strict=True):

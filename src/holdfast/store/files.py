@@ -18,11 +18,11 @@ from holdfast.errors import StorageError
 
 _ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call
 
-HALF_WRITTEN = ".part"
+PARTIAL = ".part"
 """Suffix of files and folders that are not complete yet."""
 
-_FILE_PART = re.compile(rf"\..+\.\d+{re.escape(HALF_WRITTEN)}", re.DOTALL)
-_FOLDER_PART = re.compile(rf"\.\d+\.\d+{re.escape(HALF_WRITTEN)}")
+_FILE_PART = re.compile(rf"\..+\.\d+{re.escape(PARTIAL)}", re.DOTALL)
+_FOLDER_PART = re.compile(rf"\.\d+\.\d+{re.escape(PARTIAL)}")
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{HALF_WRITTEN}")
+    part = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with part.open("wb") as stream:
             yield stream
@@ -58,13 +58,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def sweep_leftovers(path: Path) -> None:
+def remove_partial(path: Path) -> None:
     """Remove partial files and folders that an earlier process left; no other process may write there meanwhile.
 
     Only the names that Holdfast gives are removed: files `.NAME.PROCESS.part`, and folders `.NUMBER.PROCESS.part` of
     jobs.
     """
-    for part in path.glob(f".*{HALF_WRITTEN}"):
+    for part in path.glob(f".*{PARTIAL}"):
         if part.is_dir() and not part.is_symlink():
             if _FOLDER_PART.fullmatch(part.name):
                 shutil.rmtree(part)

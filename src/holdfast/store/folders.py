@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from holdfast.store.files import (
-    HALF_WRITTEN,
+    PARTIAL,
     as_json,
     as_line,
     digest,
+    remove_partial,
     replacing,
-    sweep_leftovers,
     write_json,
     write_new,
 )
@@ -34,26 +34,26 @@ class RunFolder:
     'outputs/runs/a/best.ckpt'
     """
 
-    BEST, LAST, WEIGHTS, DESCENT, RESULT = "best.ckpt", "last.ckpt", "model.pth", "descent.npy", "result.json"
+    BEST, LAST, WEIGHTS, PARAMETER_PATH, RESULT = "best.ckpt", "last.ckpt", "model.pth", "descent.npy", "result.json"
     LOCK = ".lock"
     EVENTS = ".holdfast"
     """Suffix of the event files that Holdfast writes; other writers put a number there. TensorBoard reads both."""
-    DRAWN = tuple(f"{name}.png" for name in ("curves", "fit", "residuals", "surface"))
+    FIGURES = tuple(f"{name}.png" for name in ("curves", "fit", "residuals", "surface"))
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.best = path / self.BEST
         self.last = path / self.LAST
         self.weights = path / self.WEIGHTS
-        self.descent = path / self.DESCENT
+        self.parameter_path = path / self.PARAMETER_PATH
         self.result = path / self.RESULT
         self.begun = path / "run.json"
-        self.opening = path / "test.json"
+        self.test_ledger = path / "test.json"
         self.config = path / ".hydra" / "config.yaml"
         self.log = path / "train.log"
         self.figures = path / "figures"
-        self.tested = path / "events.out.tfevents.test"
-        self.seen = path / "events.out.tfevents.report"
+        self.test_events = path / "events.out.tfevents.test"
+        self.report_events = path / "events.out.tfevents.report"
         self.experiment = path / "experiment"
 
     @staticmethod
@@ -72,7 +72,11 @@ class RunFolder:
 
     def event_files(self) -> list[Path]:
         """All event files written during training, the oldest first: those of Holdfast and those of other loggers."""
-        return sorted(file for file in self.path.glob("events.out.tfevents.*") if file not in (self.tested, self.seen))
+        return sorted(
+            file
+            for file in self.path.glob("events.out.tfevents.*")
+            if file not in (self.test_events, self.report_events)
+        )
 
     def curves(self) -> list[Path]:
         """The event files that Holdfast wrote, the oldest first.
@@ -87,7 +91,15 @@ class RunFolder:
 
         Here and in `remove`, a file with a name that Holdfast does not use is the user's and stays.
         """
-        files = [self.result, self.last, self.best, self.weights, self.descent, self.seen, self.tested]
+        files = [
+            self.result,
+            self.last,
+            self.best,
+            self.weights,
+            self.parameter_path,
+            self.report_events,
+            self.test_events,
+        ]
         for folder in (self.path, self.experiment):
             if not folder.is_symlink():
                 files += folder.glob(f"events.out.tfevents.*{self.EVENTS}")
@@ -96,17 +108,17 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove all files of the run, those of Hydra and the figures included, and each folder that is then empty."""
-        sweep_leftovers(self.path)
+        remove_partial(self.path)
         self.clear()
         hydras = [self.config.with_name(f"{name}.yaml") for name in ("config", "hydra", "overrides")]
-        for file in (self.begun, self.log, *hydras, *(self.figures / name for name in self.DRAWN)):
+        for file in (self.begun, self.log, *hydras, *(self.figures / name for name in self.FIGURES)):
             if not file.parent.is_symlink():  # a link: its files are elsewhere
                 file.unlink(missing_ok=True)
         for folder in (self.config.parent, self.figures, self.experiment, self.path):
             with suppress(OSError):  # missing, or not empty
                 folder.rmdir()
 
-    def told(self) -> str:
+    def config_text(self) -> str:
         """The configuration as YAML; empty where Hydra wrote none."""
         try:
             return self.config.read_text(encoding="utf-8")
@@ -115,10 +127,10 @@ class RunFolder:
 
     def commit(self, result: Result) -> Result:
         """Write `result.json` with the digests of the files of the run; from then on the run is finished."""
-        files = (self.best, self.last, self.weights, self.descent)
-        sealed = dataclasses.replace(result, sha256={file.name: digest(file) for file in files if file.exists()})
-        write_json(self.result, vars(sealed))
-        return sealed
+        files = (self.best, self.last, self.weights, self.parameter_path)
+        result = dataclasses.replace(result, sha256={file.name: digest(file) for file in files if file.exists()})
+        write_json(self.result, vars(result))
+        return result
 
     def read(self) -> Result | None:
         """The result; None where `result.json` is missing or cannot be parsed."""
@@ -129,7 +141,7 @@ class RunFolder:
         valid = isinstance(result.sha256, dict) and isinstance(result.best, (dict, type(None)))
         return result if valid and isinstance(result.overrides, list) else None
 
-    def sealed(self, file: Path) -> str | None:
+    def recorded_digest(self, file: Path) -> str | None:
         """The digest that `result.json` records for a file; None if the run is not finished."""
         result = self.read()
         return None if result is None else result.sha256.get(file.name)
@@ -160,18 +172,18 @@ class SweepFolder:
         self.sweep = path / "sweep.json"
         self.dropped = path / "dropped.jsonl"
         self.leaderboard = path / "leaderboard.csv"
-        self.opening = path / "test.json"
+        self.test_ledger = path / "test.json"
         self.selection = path / "selection.json"
         self.hydra = path / "multirun.yaml"
         self.figures = path / "figures"
         self.page = path / "report.html"
-        self.seen = path / "events.out.tfevents.report"
+        self.report_events = path / "events.out.tfevents.report"
 
     def job(self, number: int) -> RunFolder:
         """The folder of the job with a number."""
         return RunFolder(self.path / str(number))
 
-    def place(self, number: int, files: Mapping[str, bytes], result: Result) -> Result:
+    def write_job(self, number: int, files: Mapping[str, bytes], result: Result) -> Result:
         """Write the complete folder of a job: under a temporary name, then renamed.
 
         The files are not flushed to disk; `files.sync` does that once for all jobs.
@@ -184,10 +196,10 @@ class SweepFolder:
         Returns:
             The result with the digests of the files.
         """
-        names = (RunFolder.BEST, RunFolder.LAST, RunFolder.WEIGHTS, RunFolder.DESCENT)
+        names = (RunFolder.BEST, RunFolder.LAST, RunFolder.WEIGHTS, RunFolder.PARAMETER_PATH)
         digests = {name: hashlib.sha256(files[name]).hexdigest() for name in names if name in files}
         result = dataclasses.replace(result, sha256=digests)
-        part = f"{self.path}/.{number}.{os.getpid()}{HALF_WRITTEN}"
+        part = f"{self.path}/.{number}.{os.getpid()}{PARTIAL}"
         try:
             for name in dict.fromkeys(("", *(name.rpartition("/")[0] for name in files))):
                 os.mkdir(f"{part}/{name}")
@@ -234,18 +246,18 @@ class SweepFolder:
         except (OSError, ValueError, TypeError, KeyError):
             return {}
 
-    def adopt(self, winner: RunFolder) -> None:
+    def copy_winner(self, winner: RunFolder) -> None:
         """Copy the best checkpoint and the weights of the winner into the folder of the sweep."""
         for file in (winner.best, winner.weights):
             with replacing(self.path / file.name) as stream:
                 stream.write(file.read_bytes())
 
     def digests(self) -> dict[str, str]:
-        """Digests of the copies that `adopt` made, by the name of the file."""
+        """Digests of the copies that `copy_winner` made, by the name of the file."""
         return {file.name: digest(file) for file in (self.path / RunFolder.BEST, self.path / RunFolder.WEIGHTS)}
 
 
-def is_left_behind(path: Path) -> bool:
+def is_run_or_sweep(path: Path) -> bool:
     """Whether a folder holds a run or a sweep. Code in such a folder is never executed."""
     run, sweep = RunFolder(path), SweepFolder(path)
     return any(file.exists() for file in (run.begun, run.result, sweep.sweep, sweep.selection))

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from holdfast.errors import FolderError
-from holdfast.store.files import sweep_leftovers
+from holdfast.store.files import remove_partial
 from holdfast.store.folders import RunFolder
 
 LONGEST_WAIT = 60.0
@@ -57,7 +57,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
 
 
 @contextmanager
-def held(path: Path, launch: str = "") -> Iterator[None]:
+def locked(path: Path, launch: str = "") -> Iterator[None]:
     """Lock a folder for this process, and remove partial files of earlier ones.
 
     The operating system owns the lock and releases it when the process dies.
@@ -83,8 +83,8 @@ def held(path: Path, launch: str = "") -> Iterator[None]:
     try:
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}{_suffix(launch)}".encode(), 0)
-        sweep_leftovers(path)
-        sweep_leftovers(RunFolder(path).figures)
+        remove_partial(path)
+        remove_partial(RunFolder(path).figures)
         yield
     finally:
         (path / RunFolder.LOCK).unlink(missing_ok=True)

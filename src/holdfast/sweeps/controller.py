@@ -15,9 +15,9 @@ from holdfast.execute.work import Executor, Outcome, Progress, Work
 from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
 from holdfast.single.startup import import_training
-from holdfast.store.files import sweep_leftovers, write_json
+from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
-from holdfast.store.lock import claim, held
+from holdfast.store.lock import claim, locked
 from holdfast.store.result import Result
 from holdfast.store.versions import code_of, versions
 from holdfast.sweeps import resume
@@ -82,7 +82,7 @@ def run_sweep(spec: SweepSpec, make_executor: MakeExecutor) -> int:
     begun = spec.chosen and SweepFolder(spec.path).sweep.exists()
     recorded = resume.read(SweepFolder(spec.path)) if begun else None
     path = spec.path if begun else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
-    with held(path):
+    with locked(path):
         try:
             return _Sweep(spec, SweepFolder(path), data).run(recorded, make_executor)
         except KeyboardInterrupt as stop:
@@ -163,7 +163,7 @@ class _Sweep:
         self._results = resume.finished(self._folder, self._spec.jobs, retry_failed=self._spec.retry_failed)
         for number in self._configs:
             folder = self._folder.job(number)
-            sweep_leftovers(folder.path)
+            remove_partial(folder.path)
             if number not in self._results and folder.result.exists():
                 folder.remove()  # it failed, or its files are no longer those that it left
 
@@ -250,4 +250,4 @@ def _warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
             missing[distinct] = error.problems[0]
     for job, need in zip(jobs, needs, strict=True):
         if (problem := missing.get(need)) is not None:
-            print(f"{job_name(job.number, job.overrides)} will fail here: {problem.word}: {problem.lesson}")
+            print(f"{job_name(job.number, job.overrides)} will fail here: {problem.override}: {problem.lesson}")

@@ -63,7 +63,7 @@ def finish(
             }
         )
     sync(folder.path)
-    ledger = TestLedger(folder.opening, again=again)
+    ledger = TestLedger(folder.test_ledger, again=again)
     told = []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
@@ -81,7 +81,7 @@ def finish(
             entry["test_error"] = in_a_line(error)
         told.append({**entry, "test_opened": ledger.count(ranking.data)})
     if len(rankings) == 1 and told:
-        folder.adopt(folder.job(told[0]["winner"]))
+        folder.copy_winner(folder.job(told[0]["winner"]))
         told[0]["sha256"] = folder.digests()
         write_json(folder.selection, told[0])
     else:
