@@ -158,7 +158,7 @@ def test_the_last_lesson(holdfast: Callable[..., Ran]) -> None:
     assert min(finished, key=lambda key: value(finished[key], "train/loss")) == "0.001"
     selection = json.loads((folder.path / "selection.json").read_text())
     page = TEXT.replace("\n", " ")
-    assert f"validation loss, {selection['value']:.3f}, is flattered" in page
+    assert f"validation loss, {selection['value']:.3f}, is biased" in page
     assert f"the test loss, {selection['test']['test/loss']:.3f}, is not" in page
     model = Linear()
     model.load_state_dict(torch.load(folder.path / "model.pth", weights_only=True))
