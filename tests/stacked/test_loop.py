@@ -383,7 +383,7 @@ HERE = "tests.stacked.test_loop"
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
         ("logger=csv logger.csv.save_dir=x", "logger.csv is called by a Trainer"),
         ("precision=16-mixed", "precision=16-mixed"),
-        ("++optimizer._target_=torch.optim.Adagrad", "torch.optim.Adagrad has no rule"),
+        ("++optimizer._target_=torch.optim.ASGD", "torch.optim.ASGD has no rule"),
         ("++scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "may look at more than the epoch"),
     ],
 )

@@ -40,7 +40,8 @@ def problems(draw: Any) -> tuple[str, list[dict[str, Any]], int]:
             jobs.append({**jobs[0], "lr": draw(st.floats(1e-3, 0.5))})
             continue
         numbers = {key: draw(strategy) for key, strategy in NUMBERS[target].items()}
-        numbers |= {"lr": draw(st.floats(1e-3, 0.5)), "weight_decay": draw(SHARE), FLAGS[target]: flag}
+        numbers |= {"lr": draw(st.floats(1e-3, 0.5)), "weight_decay": draw(SHARE)}
+        numbers |= {FLAGS[target]: flag} if target in FLAGS else {}
         if target == "torch.optim.SGD" and flag:  # torch refuses any other
             numbers |= {"dampening": 0.0, "momentum": max(numbers["momentum"], 0.1)}
         jobs.append(numbers)
