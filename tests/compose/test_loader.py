@@ -14,9 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from holdfast.cli.main import CONF
-from holdfast.compose.composed import as_hydras
-from holdfast.compose.loader import Loader, search_path, settings
-from holdfast.config.job import config_hash
+from holdfast.compose.composed import as_hydra_config_without_folder
+from holdfast.compose.loader import Loader, checked, search_path
 from holdfast.errors import ConfigError
 
 WORDS = [
@@ -121,12 +120,10 @@ def test_a_job_that_was_not_composed_is_what_composing_makes_of_it(words: list[s
     master = loader.load_configuration("config", ["hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
     job = loader.job(master, words)
     config = ours().load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.RUN)
-    with as_hydras(config):
-        whole = settings(config)
-    assert job.config_hash == config_hash(*whole[1:])
-    for found in (job.config, whole[0]):
-        found.logger.extras.clear()  # holds the run's folder, which is known only when a job runs
-    assert job.config == whole[0]
+    with as_hydra_config_without_folder(config):
+        alone = checked(config)
+    assert job.config_hash == alone.config_hash
+    assert job.config == alone.config
     launched = loader.load_sweep_config(master, words)
     for composed_config in (config, launched):
         composed_config.hydra.runtime.output_dir = ""

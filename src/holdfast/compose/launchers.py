@@ -15,9 +15,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from holdfast.compose.environment import SweepEnvironment, best_metric, job_return
-from holdfast.compose.loader import Loader, settings
+from holdfast.compose.loader import Loader, checked
 from holdfast.compose.resumed import flags_in, user_overrides
-from holdfast.config.job import JobSpec, config_hash
+from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here
@@ -36,10 +36,9 @@ def task(config: DictConfig) -> float | None:
 
     The job may run in another process, which is given Hydra's configuration: it is checked here once more.
     """
-    checked, values, origin = settings(config)
-    hydra = HydraConfig.get()
+    composed, hydra = checked(config), HydraConfig.get()
     overrides = tuple(user_overrides(hydra.overrides.task))
-    job = JobSpec(hydra.job.num, overrides, checked, config_hash(values, origin))
+    job = JobSpec(hydra.job.num, overrides, composed.config, composed.config_hash)
     folder = RunFolder(Path(hydra.runtime.output_dir))
     return best_metric(train_job(job, folder, flags=flags_in(sys.argv[1:])))
 

@@ -1,7 +1,7 @@
-"""Configurations composed again from the words that a folder recorded, against today's conf and nothing else.
+"""Configurations composed from overrides without running them: those that a folder recorded, or a list of them.
 
-What lies in a folder may come from anyone, so words that could run something are refused: a `_target_`, an
-interpolation such as `${oc.env:HOME}`, a key of Hydra's own.
+What lies in a folder may come from anyone. Recorded overrides that could run code are refused: a `_target_`, an
+interpolation such as `${oc.env:HOME}`, a key of Hydra's.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from holdfast.compose import overrides as parsing
-from holdfast.compose.loader import CONFIG_NAME, Composed, Loader, search_path, settings
+from holdfast.compose.loader import CONFIG_NAME, Composed, Loader, search_path
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem, in_a_line
 
 
 class Recomposer:
-    """Composes recorded overrides.
+    """Composes recorded overrides against the YAML files of today.
 
     Args:
         conf: the folder of the primary configuration.
         flags: `--config-dir` and the like, as typed today.
 
     Attributes:
-        problems: what was wrong with words that could not be composed, or no longer give what they gave.
+        problems: why overrides could not be composed, or no longer give the recorded configuration.
     """
 
     def __init__(self, conf: Path, flags: Sequence[str] = ()) -> None:
         version.setbase("1.3")
         arguments = get_args_parser().parse_args(list(flags))
         self._loader = Loader(search_path(arguments, conf))
-        Hydra("train", self._loader)  # makes Hydra's resolvers known
+        Hydra("train", self._loader)  # registers Hydra's resolvers
         name = arguments.config_name or CONFIG_NAME
-        self._master = self._loader.load_configuration(name, ["hydra.mode=RUN"], RunMode.RUN)
+        self._config = self._loader.load_configuration(name, ["hydra.mode=RUN"], RunMode.RUN)
         self.problems: dict[str, None] = {}
 
     def __call__(self, recorded: Sequence[str], config_hash: str) -> Composed | None:
-        """The configuration, if the words still give the one with this digest."""
+        """The configuration of recorded overrides, or None if it is no longer the one with this digest."""
         try:
             refuse(recorded)
             composed = self.compose(recorded)
@@ -56,19 +56,19 @@ class Recomposer:
         return composed
 
     def compose(self, recorded: Sequence[str]) -> Composed:
-        """What the words give today.
+        """The configuration that recorded overrides give today.
 
         Raises:
-            ConfigError: they cannot work.
+            ConfigError: with all problems.
         """
-        return self._loader.job(self._master, list(recorded))
+        return self._loader.job(self._config, recorded)
 
 
 def refuse(recorded: Sequence[str]) -> None:
-    """Look for words that could run something.
+    """Refuse recorded overrides that could run code.
 
     Raises:
-        ConfigError: with every such word.
+        ConfigError: with every such override.
 
     >>> refuse(["lr=0.1", "optimizer=adam"])
     >>> refuse(["+callbacks.x={_target_: os.system}"])
@@ -88,34 +88,34 @@ def refuse(recorded: Sequence[str]) -> None:
         raise ConfigError(problems)
 
 
+def compose(overrides: list[str], conf: Path) -> Config:
+    """The checked configuration that overrides give.
+
+    Args:
+        overrides: as typed on the command line, without flags.
+        conf: the folder of the primary configuration.
+
+    Raises:
+        ConfigError: with all problems.
+    """
+    version.setbase("1.3")
+    loader = Loader(search_path(get_args_parser().parse_args([]), conf))
+    Hydra("train", loader)  # registers Hydra's resolvers
+    return loader.compose(CONFIG_NAME, [*overrides, "hydra.mode=RUN"], RunMode.RUN)[1].config
+
+
 def _could_run(text: str) -> bool:
     return "_target_" in text or "${" in text
 
 
 def _texts(item: Override) -> Iterator[Any]:
-    """All keys and values of what a word says."""
-    waiting = [item.value()] if not item.is_sweep_override() else [str(item.value())]
-    while waiting:
-        value = waiting.pop()
+    """All keys and values in an override."""
+    remaining = [item.value()] if not item.is_sweep_override() else [str(item.value())]
+    while remaining:
+        value = remaining.pop()
         if isinstance(value, Mapping):
-            waiting += [*value.keys(), *value.values()]
+            remaining += [*value.keys(), *value.values()]
         elif isinstance(value, (list, tuple)):
-            waiting += value
+            remaining += value
         else:
             yield value
-
-
-def compose(overrides: list[str], conf: Path) -> Config:
-    """The configuration that some words make, without running it.
-
-    Args:
-        overrides: words as typed on the command line; flags have no meaning here.
-        conf: the folder of the primary configuration.
-
-    Raises:
-        ConfigError: with every word that cannot work.
-    """
-    version.setbase("1.3")
-    loader = Hydra("train", Loader(search_path(get_args_parser().parse_args([]), conf))).config_loader
-    config = loader.load_configuration(CONFIG_NAME, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
-    return settings(config)[0]

@@ -15,11 +15,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
 from holdfast.compose.environment import RunEnvironment
-from holdfast.compose.loader import Loader, settings
+from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.check import key_of
 from holdfast.config.commands import resume_command
-from holdfast.config.job import JobSpec, config_hash
+from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError, in_a_line
 from holdfast.execute.alone import train_run
@@ -83,18 +83,18 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, begun: Pa
     Raises:
         ConfigError: the overrides cannot work; nothing was written.
     """
-    config = loader.load_configuration(name, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
+    config, composed = loader.compose(name, [*overrides, "hydra.mode=RUN"], RunMode.RUN)
     HydraConfig.instance().set_config(config)
     if keys := unlisted(config.hydra.sweeper.get("params"), overrides):
         lesson = f"is a sweep over {', '.join(keys)}: add -m, or give each a value"
         raise ConfigError([Problem(" ".join(overrides), lesson)])
-    checked, values, origin = settings(config)
     recorded = tuple(user_overrides(config.hydra.overrides.task))
-    run = _Run(loader, name, config, JobSpec(0, recorded, checked, config_hash(values, origin)), origin, begun)
-    with processes.entered(checked, run.folder.path) as launch:
+    job = JobSpec(0, recorded, composed.config, composed.config_hash)
+    run = _Run(loader, name, config, job, composed.origin, begun)
+    with processes.entered(job.config, run.folder.path) as launch:
         if launch.name and begun is None and not run.has_chosen_folder:
             lesson = f"all processes of {launch.name} train one run: add hydra.run.dir=outputs/runs/NAME, its folder"
-            raise ConfigError([Problem(f"devices={checked.devices}", lesson)])
+            raise ConfigError([Problem(f"devices={job.config.devices}", lesson)])
         return _lead(run, launch) if launch.rank == 0 else _follow(run, launch)
 
 
