@@ -51,12 +51,12 @@ def help_text(conf: Path) -> str:
 def _group(conf: Path, name: str, hint: Any) -> Iterator[str]:
     yield ""
     yield f"{name}={'|'.join(_names(conf, name))}"
-    told: set[str] = set()
+    shown: set[str] = set()
     for option in _names(conf, name):
         values = _read(conf / name / f"{option}.yaml")
         cls = OPTIONS.get(values.get("_target_", "")) or (hint if is_dataclass(hint) else None)
-        lines = [line for line in _keys(cls, values, f"{name}.") if line not in told] if cls else []
-        told.update(lines)
+        lines = [line for line in _keys(cls, values, f"{name}.") if line not in shown] if cls else []
+        shown.update(lines)
         if lines and not is_dataclass(hint):
             yield f"  {option}: {(cls.__doc__ or '').strip().splitlines()[0]}"
         yield from lines

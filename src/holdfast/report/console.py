@@ -1,4 +1,4 @@
-"""What a run and a sweep say on the terminal."""
+"""What a run and a sweep print on the terminal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 ALL_SHOWN = 20
-"""Up to so many jobs are all in the table."""
+"""Largest number of jobs of which all are shown."""
 
 BEST_SHOWN = 10
-"""Of more jobs, so many are."""
+"""Rows shown when there are more than `ALL_SHOWN` jobs."""
 
 
 GROUP_SHOWN = 5
-"""Jobs of a group that are named in a line."""
+"""Largest number of identical jobs that are named."""
 
 
 _NOT_SHOWN = ("status", "iterations", "seconds")  # columns of the leaderboard that the table has no room for
@@ -44,11 +44,11 @@ class BelowError(logging.Filter):
 
 
 def summary(result: Result, folder: RunFolder) -> str:
-    """The end of a run in a few lines: its best epoch, its files, and how to look at it.
+    """The end of a run in a few lines: its best epoch, its files, and the command for TensorBoard.
 
     Args:
         result: how the run ended.
-        folder: where it lies.
+        folder: folder of the run.
     """
     lines = []
     if result.status == "diverged":
@@ -57,17 +57,17 @@ def summary(result: Result, folder: RunFolder) -> str:
     if result.test is not None:
         lines.append(f"test rows opened {result.test_opened}x: {_metrics(result.test)}")
     files = [path.name for path in (folder.best, folder.last, folder.weights, folder.result) if path.exists()]
-    lines += _places(folder.path, files)
+    lines += _location(folder.path, files)
     return "\n".join(lines)
 
 
 def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = ()) -> str:
-    """The end of a sweep: a table with the winner marked, why it won, what it does on test rows, what failed.
+    """The end of a sweep: a table that marks the winner, why it won, its test metrics, and the jobs that failed.
 
     Args:
-        folder: the sweep's.
-        finished: its rankings, and what `selection.json` says of them.
-        flags: what the command line said of where configurations lie.
+        folder: folder of the sweep.
+        finished: its rankings and selections.
+        flags: those of the command line that say where configurations lie.
     """
     jobs = sorted((job for ranking in finished.rankings for job in ranking.jobs), key=lambda job: job.number)
     lines = ["", *_table(finished.rankings, jobs), ""]
@@ -85,39 +85,39 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
     for job in jobs:
         if job.result.status == "failed":
             lines.append(f"{job.name} failed: {job.result.error}")
-    lines += _places(folder.path, sorted(path.name for path in folder.path.glob("[!.]*") if path.is_file()))
+    lines += _location(folder.path, sorted(path.name for path in folder.path.glob("[!.]*") if path.is_file()))
     return "\n".join(lines)
 
 
 def _effects(selection: dict[str, Any]) -> list[str]:
-    """Which swept keys changed nothing, and which jobs are therefore the same."""
+    """The swept keys that changed nothing, and jobs that are identical for that reason."""
     keys, groups = selection.get("without_effect") or [], selection.get("identical") or []
     if not keys:
         return []
-    alike = ", ".join(map(str, groups[0][:GROUP_SHOWN])) + (" ..." if len(groups[0]) > GROUP_SHOWN else "")
-    return [f"no effect: {', '.join(keys)}: jobs that differ only there are identical, such as jobs {alike}"]
+    numbers = ", ".join(map(str, groups[0][:GROUP_SHOWN])) + (" ..." if len(groups[0]) > GROUP_SHOWN else "")
+    return [f"no effect: {', '.join(keys)}: jobs that differ only there are identical, such as jobs {numbers}"]
 
 
-def _places(path: Path, files: Sequence[str]) -> list[str]:
-    """Where the files lie, and the command that shows them in TensorBoard."""
-    near = Path(os.path.relpath(path))
-    shown = path.absolute() if ".." in near.parts or near == Path() else near
+def _location(path: Path, files: Sequence[str]) -> list[str]:
+    """The folder with its files, and the command that shows it in TensorBoard."""
+    relative = Path(os.path.relpath(path))
+    shown = path.absolute() if ".." in relative.parts or relative == Path() else relative
     root = shown.parent.parent if shown.parent.name in ("runs", "sweeps") else shown
     return [f"{shown}: {' '.join(files)}", f"tensorboard --logdir {shlex.quote(str(root))}"]
 
 
 class SweepProgress:
-    """A line for every job that ends, if they are few, and on a terminal one bar for the sweep.
+    """Prints a line for every job that ends, if there are few, and on a terminal draws one bar for the sweep.
 
     Args:
-        jobs: the words of every job.
+        jobs: the overrides of every job.
         mode: whether a lower ("min") or a higher ("max") metric is better.
     """
 
     def __init__(self, jobs: Sequence[Sequence[str]], mode: Literal["min", "max"]) -> None:
         self._jobs, self._better = jobs, min if mode == "min" else max
         self._bar: tqdm[Any] | None = None
-        self._done = 0.0  # jobs, and shares of jobs
+        self._done = 0.0  # jobs, and fractions of the jobs that train
         self._ended = 0
         self._best = math.nan
 
@@ -135,22 +135,15 @@ class SweepProgress:
             self._bar.close()
 
     def epoch(self, jobs: int, epochs: int, epoch: int, best: float) -> None:
-        """One more epoch of jobs that are trained together.
-
-        Args:
-            jobs: how many.
-            epochs: how many each has.
-            epoch: which one has ended, from 0.
-            best: the best metric of these jobs so far.
-        """
+        """Jobs that are trained together have finished an epoch; see `holdfast.execute.work.Progress`."""
         if self._bar is not None:
-            known = [value for value in (best, self._best) if not math.isnan(value)]
-            self._best = self._better(known, default=math.nan)
+            values = [value for value in (best, self._best) if not math.isnan(value)]
+            self._best = self._better(values, default=math.nan)
             self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {_number(self._best)}", refresh=False)
             self._advance(self._done + jobs / epochs)
 
     def ended(self, number: int, result: Result | None) -> None:
-        """A job has ended."""
+        """The job with this number has ended, with a result if it left one."""
         self._ended += 1
         self._advance(max(self._done, self._ended))
         if len(self._jobs) <= ALL_SHOWN and result is not None:
@@ -183,27 +176,27 @@ def _best(result: Result) -> str:
 
 
 def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
-    """The jobs as aligned columns, best first, winners marked; of many jobs the best ten."""
+    """The jobs in aligned columns, best first, with the winners marked; of many jobs only the best."""
     keys = swept_keys(jobs)
-    shown = [(ranking, place, job) for ranking in rankings for place, job in enumerate(ranking.jobs, start=1)]
+    shown = [(ranking, position, job) for ranking in rankings for position, job in enumerate(ranking.jobs, start=1)]
     rest = 0
     if len(shown) > ALL_SHOWN:
         best = [entry for entry in shown if entry[1] <= BEST_SHOWN and entry[2].value is not None]
         shown, rest = best, len(shown) - len(best)
     lines: list[list[str]] = []
-    for ranking, place, job in shown:
+    for ranking, position, job in shown:
         cells = {name: value for name, value in row(job, keys).items() if name not in _NOT_SHOWN}
         if not lines:
             lines.append(["", "rank", *cells, "status"])
-        mark, rank = ("*" if job is ranking.winner else ""), (str(place) if job.value is not None else "-")
+        mark, rank = ("*" if job is ranking.winner else ""), (str(position) if job.value is not None else "-")
         status = job.result.status if job.result.status != "diverged" else str(job.result.error).partition(":")[0]
         lines.append([mark, rank, *map(_cell, cells.values()), status])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     if rest:
         counts = Counter(job.result.status for job in jobs)
-        told = ", ".join(f"{number} {status}" for status, number in counts.items())
-        text.append(f"... and {rest} more in leaderboard.csv ({told})")
+        summed = ", ".join(f"{number} {status}" for status, number in counts.items())
+        text.append(f"... and {rest} more in leaderboard.csv ({summed})")
     return text
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: every combination of the values listed."""
+"""The grid of a sweep: which overrides list several values, and what those values are."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from holdfast.errors import ConfigError, Problem
 _SPACED = re.compile(r"(?P<kind>log|lin)space\((?P<arguments>[^()]*)\)")
 
 
-def spell_out(word: str) -> str:
-    """A word in which `logspace(first, last, count)` and `linspace(...)` are lists of values.
+def spell_out(override: str) -> str:
+    """Replace `logspace(first, last, count)` or `linspace(first, last, count)` by the list of its values.
 
-    `logspace` takes the ends themselves, not their exponents: its values have equal ratios, as `linspace`'s have equal
-    differences. Both ends are among the values, exactly.
+    `logspace` is given the ends themselves, not their exponents, and its values have equal ratios; those of `linspace`
+    have equal differences. Both ends are among the values, exactly.
 
     Args:
-        word: a key and its value, `lr=logspace(1e-4, 1e-2, 3)`; anything else is returned as it is.
+        override: a key and its value, such as `lr=logspace(1e-4, 1e-2, 3)`; any other is returned unchanged.
 
     Raises:
         ConfigError: the arguments are not two numbers and a count.
@@ -28,18 +28,18 @@ def spell_out(word: str) -> str:
     >>> spell_out("lr=logspace(1e-4, 1e-2, 3)"), spell_out("data.noise=linspace(0, 1, 5)")
     ('lr=0.0001,0.001,0.01', 'data.noise=0.0,0.25,0.5,0.75,1.0')
     """
-    key, equals, value = word.partition("=")
+    key, equals, value = override.partition("=")
     found = _SPACED.fullmatch(value.strip())
     if not found:
-        return word
+        return override
     kind = found["kind"]
     try:
         first, last, count = found["arguments"].split(",")
         ends, number = (float(first), float(last)), int(count)
     except ValueError:
-        raise ConfigError([Problem(word, f"must be {kind}space(first, last, count)")]) from None
+        raise ConfigError([Problem(override, f"must be {kind}space(first, last, count)")]) from None
     if number < 2 or not all(map(math.isfinite, ends)) or (kind == "log" and min(ends) <= 0):
-        raise ConfigError([Problem(word, "needs finite ends, above 0 for logspace, and a count from 2 on")])
+        raise ConfigError([Problem(override, "needs finite ends, above 0 for logspace, and a count from 2 on")])
     values = _spaced(*ends, number, logarithmic=kind == "log")
     return key + equals + ",".join(map(repr, values))
 

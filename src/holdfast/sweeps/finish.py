@@ -19,11 +19,11 @@ from holdfast.sweeps.rank import Job, Ranking, rank, swept_keys
 
 @dataclass(frozen=True)
 class Finished:
-    """A sweep at its end.
+    """A finished sweep.
 
     Attributes:
-        rankings: its jobs, best first, for each data set.
-        selections: what `selection.json` says of each data set that has a winner.
+        rankings: the ranked jobs of each data set.
+        selections: the content of `selection.json` for each data set that has a winner.
     """
 
     rankings: list[Ranking]
@@ -31,7 +31,7 @@ class Finished:
 
     @property
     def exit_code(self) -> int:
-        """0 if no job failed, and there is a winner whose test went well."""
+        """0 if no job failed and every winner was tested, otherwise 1."""
         failed = any(job.result.status == "failed" for ranking in self.rankings for job in ranking.jobs)
         tested = not any("test_error" in entry for entry in self.selections)
         return 0 if self.selections and tested and not failed else 1
@@ -40,16 +40,19 @@ class Finished:
 def finish(
     folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config], *, again: bool = False
 ) -> Finished:
-    """Rank the jobs, test the winner on rows that nobody has seen, and write down who won and why.
+    """Rank the jobs, evaluate the winner on the test rows, and write the leaderboard and the selection.
 
-    A winner's name and the digest of its weights are on disk before the test rows are read, and `selection.json` is
-    written last of all. Where the data differ between jobs there is a winner, and an opening, for each data set.
+    The number of the winner and the digest of its weights are on disk before the test rows are read; `selection.json`
+    is written last. Where the data differ between jobs, there is a winner, and an opening, for each data set.
 
     Args:
-        folder: the sweep's.
-        jobs: every job and how it ended.
-        config_of: the configuration of a job.
-        again: open test rows that were opened before.
+        folder: folder of the sweep.
+        jobs: every job of the sweep.
+        config_of: the configuration of a job, by its number.
+        again: whether test rows that were opened before are opened again.
+
+    Raises:
+        HoldfastError: a winner's files could not be written; no test rows were opened for it.
     """
     rankings = rank(jobs, config_of(0).mode)
     _write_leaderboard(folder, rankings)
@@ -64,7 +67,7 @@ def finish(
         )
     sync(folder.path)
     ledger = TestLedger(folder.test_ledger, again=again)
-    told = []
+    selections = []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
             continue
@@ -79,15 +82,16 @@ def finish(
             entry["test"] = _test(ledger, winner, run, config_of(winner.number))
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
-        told.append({**entry, "test_opened": ledger.count(ranking.data)})
-    if len(rankings) == 1 and told:
-        folder.copy_winner(folder.job(told[0]["winner"]))
-        told[0]["sha256"] = folder.digests()
-        write_json(folder.selection, told[0])
+        selections.append({**entry, "test_opened": ledger.count(ranking.data)})
+    if len(rankings) == 1 and selections:
+        folder.copy_winner(folder.job(selections[0]["winner"]))
+        selections[0]["sha256"] = folder.digests()
+        write_json(folder.selection, selections[0])
     else:
-        why = f"the sweep varies the data: {len(rankings)} data sets, never compared" if told else "no job completed"
-        write_json(folder.selection, {"winner": None, "why": why, "data_sets": told})
-    return Finished(rankings, told)
+        varied = f"the sweep varies the data: {len(rankings)} data sets, never compared"
+        why = varied if selections else "no job completed"
+        write_json(folder.selection, {"winner": None, "why": why, "data_sets": selections})
+    return Finished(rankings, selections)
 
 
 def _test(ledger: TestLedger, winner: Job, run: RunFolder, config: Config) -> dict[str, float] | None:
@@ -105,6 +109,7 @@ def _test(ledger: TestLedger, winner: Job, run: RunFolder, config: Config) -> di
 
 
 def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
+    """The entry of a winner in `selection.json`, without its test metrics."""
     metric = winner.result.metric
     runner_up = ""
     if ranking.margin is not None:
@@ -125,7 +130,12 @@ def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
 
 
 def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
-    """One line of the leaderboard, without its rank."""
+    """One row of the leaderboard, without its rank.
+
+    Args:
+        job: the job of this row.
+        keys: the swept keys, which have a column each.
+    """
     best = job.result.best or {}
     metrics = dict.fromkeys(("val/loss", "train/loss", job.result.metric))
     return {
@@ -143,9 +153,9 @@ def _write_leaderboard(folder: SweepFolder, rankings: Sequence[Ranking]) -> None
     jobs = [job for ranking in rankings for job in ranking.jobs]
     keys = swept_keys(jobs)
     lines = [
-        {"rank": place if job.value is not None else None, **row(job, keys)}
+        {"rank": position if job.value is not None else None, **row(job, keys)}
         for ranking in rankings
-        for place, job in enumerate(ranking.jobs, start=1)
+        for position, job in enumerate(ranking.jobs, start=1)
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")

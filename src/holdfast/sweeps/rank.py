@@ -1,4 +1,4 @@
-"""Who wins a sweep: the completed job with the lowest validation metric, among jobs with the same validation rows."""
+"""The ranking of a sweep: the completed job with the best validation metric wins, among jobs with the same rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from holdfast.store.result import Result
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep and how it ended.
+    """A job of a sweep that has ended.
 
     Attributes:
-        number: its place in the sweep, from 0.
-        overrides: its words.
-        data: digest of its validation rows; it begins with `UNKNOWN_ROWS` where they could not be made.
-        result: how it ended.
+        number: position of the job in the sweep, from 0.
+        overrides: the overrides that make the job.
+        data: digest of its validation rows; it starts with `UNKNOWN_ROWS` where they could not be made.
+        result: how the job ended.
     """
 
     number: int
@@ -32,29 +32,33 @@ class Job:
 
     @property
     def name(self) -> str:
-        """It by its number and its words: `job 3 (lr=0.1)`."""
+        """Display name, such as `job 3 (lr=0.1)`."""
         return job_name(self.number, self.overrides)
 
     @cached_property
     def given(self) -> dict[str, str]:
-        """The values of its words, as they were typed, by their keys."""
-        return {key_of(word): word.partition("=")[2] for word in self.overrides}
+        """The values of its overrides, as text, by key."""
+        return {key_of(override): override.partition("=")[2] for override in self.overrides}
 
     def command(self, flags: Sequence[str] = ()) -> str:
-        """The command that runs it alone, with flags such as `--config-dir`."""
+        """The command that runs the job alone, with flags such as `--config-dir`."""
         return shlex.join(["python", "train.py", *flags, *self.overrides])
 
     @property
     def value(self) -> float | None:
-        """The metric that counts; None for a job that did not complete, or never had a finite one."""
+        """The best metric, by which jobs are ranked; None if the job did not complete, or no metric was finite."""
         best = self.result.best
         value = best[self.result.metric] if best is not None and self.result.status == "completed" else None
         return value if value is not None and math.isfinite(value) else None
 
 
-def job_name(number: int, words: Sequence[str]) -> str:
-    """A job by its number and its words: `job 3 (lr=0.1)`."""
-    return f"job {number} ({' '.join(words)})" if words else f"job {number}"
+def job_name(number: int, overrides: Sequence[str]) -> str:
+    """Display name of a job.
+
+    >>> job_name(3, ["lr=0.1", "seed=2"])
+    'job 3 (lr=0.1 seed=2)'
+    """
+    return f"job {number} ({' '.join(overrides)})" if overrides else f"job {number}"
 
 
 @dataclass(frozen=True)
