@@ -29,12 +29,12 @@ def spell_out(override: str) -> str:
     ('lr=0.0001,0.001,0.01', 'data.noise=0.0,0.25,0.5,0.75,1.0')
     """
     key, equals, value = override.partition("=")
-    found = _SPACED.fullmatch(value.strip())
-    if not found:
+    match = _SPACED.fullmatch(value.strip())
+    if not match:
         return override
-    kind = found["kind"]
+    kind = match["kind"]
     try:
-        first, last, count = found["arguments"].split(",")
+        first, last, count = match["arguments"].split(",")
         ends, number = (float(first), float(last)), int(count)
     except ValueError:
         raise ConfigError([Problem(override, f"must be {kind}space(first, last, count)")]) from None
@@ -45,22 +45,26 @@ def spell_out(override: str) -> str:
 
 
 def overrides_of(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
-    """The words of a sweep: those of `hydra.sweeper.params`, unless typed again, and those that were typed.
+    """The overrides of a sweep: those of `hydra.sweeper.params`, unless typed again, and those that were typed.
+
+    Args:
+        params: `hydra.sweeper.params`.
+        typed: the overrides of the command line.
 
     >>> overrides_of({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
     ['seed=1', 'lr=5']
     """
-    kept = [f"{key}={_written((params or {})[key])}" for key in unlisted(params, typed)]
-    return [spell_out(word) for word in (*kept, *typed)]
+    kept = [f"{key}={_as_text((params or {})[key])}" for key in unlisted(params, typed)]
+    return [spell_out(override) for override in (*kept, *typed)]
 
 
 def unlisted(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
-    """The keys of `hydra.sweeper.params` that were not typed: those that make a sweep of the command.
+    """The keys of `hydra.sweeper.params` that were not typed; they make a sweep of the command.
 
     >>> unlisted({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
     ['seed']
     """
-    again = {key_of(word) for word in typed}
+    again = {key_of(override) for override in typed}
     return [key for key in params or {} if key_of(key) not in again]
 
 
@@ -74,5 +78,5 @@ def _spaced(first: float, last: float, count: int, *, logarithmic: bool) -> list
     return [first, *(float(f"{value:.12g}") for value in values[1:-1]), last]
 
 
-def _written(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -63,13 +63,13 @@ def job_name(number: int, overrides: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The jobs of one data set, best first, those that cannot win last.
+    """The ranked jobs of one data set.
 
     Attributes:
-        data: digest of the validation rows they share.
-        jobs: all of them.
-        winner: the first, if it can win.
-        margin: what the runner-up's metric is worse by; None without a runner-up.
+        data: digest of the validation rows that the jobs share.
+        jobs: all of them, best first; jobs that cannot win come last.
+        winner: the first job, if it can win.
+        margin: by how much the metric of the runner-up is worse; None without a runner-up.
     """
 
     data: str
@@ -93,7 +93,7 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
     """
     sign = 1 if mode == "min" else -1
 
-    def place(job: Job) -> tuple[bool, float, bool, int]:
+    def sort_key(job: Job) -> tuple[bool, float, bool, int]:
         value = job.value
         return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
 
@@ -102,15 +102,15 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
         by_data.setdefault(job.data, []).append(job)
     failed = [
         data
-        for data, alike in by_data.items()
-        if data.startswith(UNKNOWN_ROWS) and all(job.result.status == "failed" for job in alike)
+        for data, group in by_data.items()
+        if data.startswith(UNKNOWN_ROWS) and all(job.result.status == "failed" for job in group)
     ]
     if len(failed) < len(by_data):  # jobs without rows are no data set of their own
-        lost = [job for data in failed for job in by_data.pop(data)]
-        next(iter(by_data.values())).extend(lost)
+        without_rows = [job for data in failed for job in by_data.pop(data)]
+        next(iter(by_data.values())).extend(without_rows)
     rankings = []
-    for data, alike in by_data.items():
-        ordered = tuple(sorted(alike, key=place))
+    for data, group in by_data.items():
+        ordered = tuple(sorted(group, key=sort_key))
         values = [job.value for job in ordered[:2] if job.value is not None]
         margin = sign * (values[1] - values[0]) if len(values) == 2 else None
         rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))
@@ -118,9 +118,9 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys that differ between the jobs, in the order they were typed."""
+    """The keys that differ between the jobs, in the order in which they were typed."""
     values: dict[str, set[str]] = {}
     for job in jobs:
         for key, value in job.given.items():
             values.setdefault(key, set()).add(value)
-    return [key for key, seen in values.items() if len(seen) > 1 or len(jobs) == 1]
+    return [key for key, distinct in values.items() if len(distinct) > 1 or len(jobs) == 1]
