@@ -27,18 +27,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holdfast.arithmetic.gradients import Gradients
+from holdfast.arithmetic.least_squares import LeastSquares
+from holdfast.arithmetic.mapped import Mapped
+from holdfast.arithmetic.optimizers import OPTIMIZERS
+from holdfast.arithmetic.tracing import TRACED_AFTER
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.model import MLP, Linear
-from holdfast.single.isolation import isolated
+from holdfast.runtime.isolation import isolated
 from holdfast.single.startup import import_training
-from holdfast.stacked.gradients import Gradients
 from holdfast.stacked.inputs import StackInputs
-from holdfast.stacked.least_squares import LeastSquares
 from holdfast.stacked.loop import Stack
-from holdfast.stacked.mapped import Mapped
-from holdfast.stacked.optimizers import OPTIMIZERS
-from holdfast.stacked.tracing import TRACED_AFTER
 
 import_training()
 

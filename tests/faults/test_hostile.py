@@ -260,7 +260,7 @@ def test_modules_of_the_users_own_are_found_but_not_in_the_place_of_a_library(st
 
 @pytest.mark.parametrize("flags", [[], pytest.param(["-P"], marks=SAFE_PATH)])
 def test_a_folder_that_the_user_put_on_the_path_stays_there(flags: list[str], tmp_path: Path) -> None:
-    (tmp_path / "logging.py").write_text("raise RuntimeError('from PYTHONPATH')")
+    (tmp_path / "yaml.py").write_text("raise RuntimeError('from PYTHONPATH')")
     command = [sys.executable, *flags, "-m", "holdfast", "--help"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from holdfast.arithmetic.layout import Layout
+from holdfast.arithmetic.least_squares import LeastSquares
+from holdfast.arithmetic.mapped import Mapped
+from holdfast.arithmetic.tracing import TRACED_AFTER
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.config.schema import Config
@@ -24,13 +28,9 @@ from holdfast.model import MLP, Linear, Module
 from holdfast.planning.share import share
 from holdfast.single.trainer import train_one
 from holdfast.stacked.inputs import StackInputs
-from holdfast.stacked.layout import Layout
-from holdfast.stacked.least_squares import LeastSquares
 from holdfast.stacked.loop import Stack
-from holdfast.stacked.mapped import Mapped
 from holdfast.stacked.outputs import TrainedStack
 from holdfast.stacked.stack_trainer import train_stack
-from holdfast.stacked.tracing import TRACED_AFTER
 from holdfast.store.folders import RunFolder, SweepFolder
 
 NETWORKS = ("model=linear", "model=mlp model.hidden=[4]", "model=mlp model.hidden=[3,4] model.activation=relu")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from holdfast.arithmetic.job_values import differing_values, replaced
 from holdfast.model import Regression
-from holdfast.stacked.job_values import differing_values, replaced
 from holdfast.usercode.state import read
 
 DICE = random.Random(1)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError
-from holdfast.single import processes
-from holdfast.single.signals import deferred, listen
+from holdfast.runtime import processes
+from holdfast.runtime.signals import deferred, listen
 
 if TYPE_CHECKING:
     from holdfast.config.schema import Config

@@ -21,8 +21,8 @@ from holdfast.compose.recompose import Recomposer
 from holdfast.compose.resumed import RUN, SWEEP, config_flags, resumed
 from holdfast.compose.single_run import run_single
 from holdfast.errors import ConfigError, Problem
+from holdfast.runtime import processes
 from holdfast.search.grid import spell_out
-from holdfast.single import processes
 
 
 def run(words: Sequence[str], conf: Path) -> int:

@@ -26,8 +26,8 @@ from holdfast.execute.alone import train_run
 from holdfast.execute.here import Here
 from holdfast.execute.work import Outcome, Work
 from holdfast.report import console
+from holdfast.runtime import processes
 from holdfast.search.grid import unlisted
-from holdfast.single import processes
 from holdfast.single.startup import prepare
 from holdfast.store.files import write_json
 from holdfast.store.folders import RunFolder

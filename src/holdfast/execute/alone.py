@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from holdfast.config.job import JobSpec, in_folder
 from holdfast.errors import HoldfastError, in_a_line
-from holdfast.single import processes
+from holdfast.runtime import processes
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
 

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from holdfast.arithmetic.gradients import Gradients, gradients_for, on_device
+from holdfast.arithmetic.layout import Batch
 from holdfast.config.schema import Config
 from holdfast.data import Rows
 from holdfast.model import Module
-from holdfast.stacked.gradients import Gradients, gradients_for, on_device
 from holdfast.stacked.inputs import StackInputs
-from holdfast.stacked.streams import Batch
 from holdfast.usercode.watch import NoTrainer, UnstackableError
 
 

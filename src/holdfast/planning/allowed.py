@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from holdfast.arithmetic.optimizers import OPTIMIZERS
 from holdfast.config.job import FOLDER
 from holdfast.config.schema import Config
 from holdfast.model import Module
-from holdfast.single.isolation import GLOBAL_HOOKS
-from holdfast.stacked.optimizers import OPTIMIZERS
+from holdfast.runtime.isolation import GLOBAL_HOOKS
 from holdfast.stacked.schedule import SCHEDULERS
 from holdfast.usercode.watch import UnstackableError
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from holdfast.arithmetic.gradients import gradients_for, on_device
 from holdfast.config.schema import Config
 from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
@@ -19,7 +20,6 @@ from holdfast.model import Module
 from holdfast.planning.agreement import in_a_stack
 from holdfast.record.parameter_path import MOST_POINTS
 from holdfast.single.build import build_data, build_module, build_trainer, set_up
-from holdfast.stacked.gradients import gradients_for, on_device
 from holdfast.usercode.watch import UnstackableError, Watch
 
 _COPIES = 8

@@ -20,8 +20,8 @@ from holdfast.planning.child import in_a_child
 from holdfast.planning.plan import Share
 from holdfast.planning.probe import probe
 from holdfast.planning.trial import try_together
+from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build_data, build_module, set_up
-from holdfast.single.isolation import isolated
 from holdfast.stacked.inputs import is_shipped
 from holdfast.usercode.state import read
 from holdfast.usercode.watch import NoTrainer, UnstackableError, readable

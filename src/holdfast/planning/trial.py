@@ -26,8 +26,8 @@ from holdfast.planning.agreement import compare, compare_first_batches
 from holdfast.planning.extremes import extremes
 from holdfast.record.checkpoint import plain_values
 from holdfast.record.history import History, StackHistory
+from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build, build_trainer, seed_rows
-from holdfast.single.isolation import isolated
 from holdfast.single.recorder import Recorder
 from holdfast.stacked.inputs import StackInputs, is_equal, is_trained
 from holdfast.stacked.loop import Stack

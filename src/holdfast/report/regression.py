@@ -19,8 +19,8 @@ from holdfast.model import Module
 from holdfast.record.checkpoint import load
 from holdfast.report.read import Numbers
 from holdfast.report.row_sample import RowSample, sample_rows
+from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build_data, build_module, set_up
-from holdfast.single.isolation import isolated
 from holdfast.store.folders import RunFolder
 
 

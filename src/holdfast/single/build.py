@@ -14,8 +14,8 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.data.seeding import derive, reseed, seeded
 from holdfast.model import Module
-from holdfast.single import processes
-from holdfast.single.targets import instantiate
+from holdfast.runtime import processes
+from holdfast.runtime.targets import instantiate
 
 TRAINER_ARGUMENTS: dict[str, Any] = {
     "enable_progress_bar": False,

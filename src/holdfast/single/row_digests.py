@@ -17,8 +17,8 @@ from holdfast.config.options import OPTIONS, UNKNOWN_ROWS, source
 from holdfast.data import DataModule
 from holdfast.data.datamodule import rows_digest
 from holdfast.data.seeding import seeded
+from holdfast.runtime.isolation import isolated
 from holdfast.single.build import ROWS_SEED, build_data, set_up
-from holdfast.single.isolation import isolated
 
 MOST_ROWS = 10_000
 """The number of validation rows that are read from a data module without a method `digest`."""

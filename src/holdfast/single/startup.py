@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from holdfast.config.schema import Config
-from holdfast.single.signals import deferred
+from holdfast.runtime.signals import deferred
 
 
 def import_training() -> None:
@@ -27,7 +27,7 @@ def prepare(config: Config) -> None:
         ConfigError: it has not.
     """
     import_training()
-    from holdfast.single.devices import check
+    from holdfast.runtime.devices import check
 
     check(config)
 

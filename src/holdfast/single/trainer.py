@@ -18,15 +18,15 @@ from holdfast.record.checkpoint import load
 from holdfast.record.history import History
 from holdfast.record.stopping import StoppingRules, divergence_message
 from holdfast.record.writer import Writer, hparams, write_tested
+from holdfast.runtime.devices import check
+from holdfast.runtime.isolation import isolated
+from holdfast.runtime.processes import is_leader
+from holdfast.runtime.targets import instantiate
 from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
-from holdfast.single.devices import check
 from holdfast.single.event_logger import EventLogger
-from holdfast.single.isolation import isolated
-from holdfast.single.processes import is_leader
 from holdfast.single.progress import Progress
 from holdfast.single.recorder import Recorder
 from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
-from holdfast.single.targets import instantiate
 from holdfast.store.files import digest, remove_partial
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status

@@ -19,8 +19,8 @@ from holdfast.config.schema import Config
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.record.checkpoint import CheckpointIO, plain_values
 from holdfast.record.history import SavedEpochs
+from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build, build_trainer
-from holdfast.single.isolation import isolated
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.template import Placeholders, archives
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.arithmetic.gradients import Gradients
+from holdfast.arithmetic.layout import Batch
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.model.module import measure_jobs
-from holdfast.stacked.gradients import Gradients
 from holdfast.stacked.inputs import StackInputs
-from holdfast.stacked.streams import Batch
 from holdfast.usercode.watch import UnstackableError
 
 _NUMBERS_AT_ONCE = 1 << 22  # predictions of all jobs that are computed together

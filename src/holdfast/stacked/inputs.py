@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from holdfast.arithmetic.job_values import JobValues, differing_values
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
 from holdfast.model import Module
 from holdfast.single.build import build_module, build_trainer
-from holdfast.stacked.job_values import JobValues, differing_values
 from holdfast.stacked.schedule import learning_rates
 from holdfast.stacked.streams import StackRows
 from holdfast.usercode.state import State, read

@@ -13,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.arithmetic.gradients import gradients_for, on_device
+from holdfast.arithmetic.layout import Batch, Indexes, Layout
+from holdfast.arithmetic.optimizers import OPTIMIZERS, clip
+from holdfast.arithmetic.tracing import TRACED_AFTER
 from holdfast.data import row_order
 from holdfast.record.history import SavedEpochs, StackHistory
 from holdfast.record.parameter_path import StackPaths
 from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge, largest_loss
 from holdfast.stacked.evaluation import evaluate
-from holdfast.stacked.gradients import gradients_for, on_device
 from holdfast.stacked.inputs import StackInputs
-from holdfast.stacked.layout import Indexes, Layout
-from holdfast.stacked.optimizers import OPTIMIZERS, clip
-from holdfast.stacked.streams import Batch
-from holdfast.stacked.tracing import TRACED_AFTER
 from holdfast.usercode.watch import UnstackableError, Watch
 
 OnEpochEnd = Callable[[int, float], None]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
-from holdfast.single.targets import instantiate
+from holdfast.runtime.targets import instantiate
 
 SCHEDULERS = frozenset({None, *(target for target in OPTIONS if target.startswith("torch.optim.lr_scheduler."))})
 """Schedulers that depend on the epoch alone, by their `_target_`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from holdfast.config.schema import Config
-from holdfast.single.isolation import isolated
+from holdfast.runtime.isolation import isolated
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import OnEpochEnd, Stack
 from holdfast.stacked.outputs import TrainedStack

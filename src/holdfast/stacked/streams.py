@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from holdfast.config.options import source
 from holdfast.config.schema import Config
@@ -19,9 +18,6 @@ from holdfast.usercode.watch import UnstackableError
 
 TRIAL_ROWS = 100
 """Validation rows of a trial."""
-
-Batch = tuple[Tensor, ...]
-"""Tensors whose first dimensions are the same rows, such as inputs and targets."""
 
 
 class Stream(NamedTuple):

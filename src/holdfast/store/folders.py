@@ -11,16 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from holdfast.store.files import (
-    PARTIAL,
-    as_json,
-    as_line,
-    digest,
-    remove_partial,
-    replacing,
-    write_json,
-    write_new,
-)
+from holdfast.store.files import PARTIAL, as_json, as_line, digest, remove_partial, replacing, write_json, write_new
 from holdfast.store.result import Result
 
 

@@ -239,7 +239,7 @@ class _Sweep:
 
 def _warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
     """Name the jobs that this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
-    from holdfast.single import devices
+    from holdfast.runtime import devices
 
     needs = [devices.Needs.of(job.config) for job in jobs]
     missing: dict[devices.Needs, Problem] = {}

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from holdfast.arithmetic.job_values import JobValues
+from holdfast.arithmetic.layout import Batch
+from holdfast.arithmetic.least_squares import LeastSquares
+from holdfast.arithmetic.mapped import Mapped
+from holdfast.arithmetic.tracing import TRACED_AFTER
 from holdfast.model import Module
-from holdfast.stacked.job_values import JobValues
-from holdfast.stacked.least_squares import LeastSquares
-from holdfast.stacked.mapped import Mapped
-from holdfast.stacked.streams import Batch
-from holdfast.stacked.tracing import TRACED_AFTER
 
 
 class Gradients(Protocol):

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from holdfast.arithmetic.layout import Batch
 from holdfast.model import Module, Regression
 from holdfast.model.module import sum_dtype
-from holdfast.stacked.streams import Batch
 
 FEW_JOBS = 8
 """Jobs of a stream below which one sum over all streams is faster than a matrix product for each stream."""

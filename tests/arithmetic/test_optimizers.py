@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.stacked.optimizers import OPTIMIZERS, clip
+from holdfast.arithmetic.optimizers import OPTIMIZERS, clip
 
 SHARE = st.sampled_from([0.0, 0.3, 0.9])
 DECAY = st.sampled_from([0.3, 0.9])  # at 0 the variance is 0 but for rounding, and its root anything

@@ -17,8 +17,8 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim.optimizer import _global_optimizer_pre_hooks, register_optimizer_step_pre_hook
 
-from holdfast.single.isolation import isolated
-from holdfast.single.targets import import_target
+from holdfast.runtime.isolation import isolated
+from holdfast.runtime.targets import import_target
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 

@@ -11,7 +11,7 @@ import hydra.utils
 
 from holdfast.config.schema import Config
 from holdfast.errors import Problem, in_a_line
-from holdfast.single.isolation import GLOBAL_SETTINGS, GlobalSetting, global_settings_restored
+from holdfast.runtime.isolation import GLOBAL_SETTINGS, GlobalSetting, global_settings_restored
 from holdfast.usercode.variables import note_module
 
 

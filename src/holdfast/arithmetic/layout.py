@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+Batch = tuple[Tensor, ...]
+"""Tensors whose first dimensions are the same rows, such as inputs and targets."""
 
 Indexes = NDArray[np.int64]
 

@@ -20,7 +20,7 @@ from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.data import Line
 from holdfast.errors import FolderError
-from holdfast.single import processes as ranks
+from holdfast.runtime import processes as ranks
 from holdfast.single.build import build_trainer
 from holdfast.store import lock as claims
 from holdfast.store.folders import RunFolder

@@ -14,8 +14,8 @@ from holdfast.config import rules
 from holdfast.config.check import did_you_mean
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, DeviceError, Problem
-from holdfast.single import processes
-from holdfast.single.targets import Target, check_target, targets_of
+from holdfast.runtime import processes
+from holdfast.runtime.targets import Target, check_target, targets_of
 
 
 class Needs(NamedTuple):

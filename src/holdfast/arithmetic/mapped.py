@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from holdfast.arithmetic.job_values import JobValues, replaced
+from holdfast.arithmetic.layout import Batch
+from holdfast.arithmetic.tracing import TRACED_AFTER, TracedFunction
 from holdfast.model import Module
-from holdfast.stacked.job_values import JobValues, replaced
-from holdfast.stacked.streams import Batch
-from holdfast.stacked.tracing import TRACED_AFTER, TracedFunction
 
 
 class Mapped:

@@ -7,7 +7,7 @@ from threading import Thread
 import pytest
 
 from holdfast.errors import Stopped
-from holdfast.single.signals import deferred, listen
+from holdfast.runtime.signals import deferred, listen
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)])

@@ -7,7 +7,7 @@ import pytest
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.errors import ConfigError, DeviceError
-from holdfast.single.devices import Needs, check
+from holdfast.runtime.devices import Needs, check
 
 
 @pytest.mark.parametrize(

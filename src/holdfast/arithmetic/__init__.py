@@ -1,0 +1,1 @@
+"""The arithmetic of a stack: gradients and updates of many jobs at once."""
