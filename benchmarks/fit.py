@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
+from holdfast.config.job import JobSpec
 from holdfast.data import Line, row_order
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
@@ -31,7 +32,7 @@ RUNS = 15
 def complete() -> None:
     """Fit with Lightning's Trainer, validation, checkpoints, TensorBoard and result.json: `train.py lr=0.01`."""
     with tempfile.TemporaryDirectory() as folder:
-        train_one(CONFIG, RunFolder(Path(folder)), overrides=[], config_hash="")
+        train_one(JobSpec(0, (), CONFIG, ""), RunFolder(Path(folder)))
 
 
 def course_loop() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ import lightning.pytorch as pl
 import pytest
 
 from holdfast.cli.main import main
+from holdfast.config.job import JobSpec
+from holdfast.config.schema import Config
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
 
@@ -47,6 +49,11 @@ def command_line(*words: str) -> tuple[int, str]:
     with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as exit_:
         main(list(words))
     return int(str(exit_.value.code or 0)), said.getvalue()
+
+
+def job_spec(config: Config, overrides: Sequence[str] = ()) -> JobSpec:
+    """A job with this configuration, whose hash is not computed."""
+    return JobSpec(0, tuple(overrides), config, "h")
 
 
 def bare_trainer(*callbacks: pl.Callback) -> pl.Trainer:

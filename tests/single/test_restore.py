@@ -30,7 +30,7 @@ from holdfast.single import recorder
 from holdfast.single.recorder import Recorder
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
-from tests.conftest import command_line
+from tests.conftest import command_line, job_spec
 from tests.stacked.test_loop import assert_folders_alike
 
 
@@ -71,7 +71,7 @@ def trained(config: Config, folder: RunFolder, stop: int | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "on_train_batch_end", interrupt)
         patch.setattr(writer, "SECONDS_BETWEEN_WRITES", 0.0)
-        train_one(config, folder, overrides=[], config_hash="h")
+        train_one(job_spec(config), folder)
 
 
 CASES: dict[str, tuple[list[str], Sequence[int]]] = {
@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
     with pytest.raises(Stopped):
         trained(config, folder, 100)
     with pytest.raises(CheckpointError, match="another configuration"):
-        train_one(config, folder, overrides=[], config_hash="other")
+        train_one(job_spec(config)._replace(config_hash="other"), folder)
 
 
 def test_a_resumed_sweep_runs_the_missing_jobs(holdfast: Callable[..., Any]) -> None:

@@ -32,6 +32,7 @@ from holdfast.stacked.loop import Stack
 from holdfast.stacked.outputs import TrainedStack
 from holdfast.stacked.stack_trainer import train_stack
 from holdfast.store.folders import RunFolder, SweepFolder
+from tests.conftest import job_spec
 
 NETWORKS = ("model=linear", "model=mlp model.hidden=[4]", "model=mlp model.hidden=[3,4] model.activation=relu")
 OPTIMIZERS = (
@@ -60,8 +61,7 @@ def configured(*overrides: str) -> Config:
 def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[TrainedStack, SweepFolder]:
     """Train jobs as one program and write their folders."""
     folder.mkdir()
-    configs = [configured(*overrides) for overrides in jobs]
-    trained = train_stack(configs, [list(overrides) for overrides in jobs], ["h"] * len(jobs))
+    trained = train_stack([job_spec(configured(*overrides), overrides) for overrides in jobs])
     sweep = SweepFolder(folder)
     for number, files in trained.files(range(len(jobs))):
         trained.results[number] = sweep.write_job(number, files, trained.results[number])
@@ -71,7 +71,7 @@ def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[TrainedStack, 
 def alone(overrides: Sequence[str], folder: Path) -> RunFolder:
     """Train one job with a Trainer."""
     folder.mkdir(parents=True)
-    train_one(configured(*overrides), RunFolder(folder), overrides=list(overrides), config_hash="h")
+    train_one(job_spec(configured(*overrides), overrides), RunFolder(folder))
     return RunFolder(folder)
 
 
@@ -242,7 +242,7 @@ def test_one_diverged_job_of_a_thousand_changes_no_other_number() -> None:
             dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate})
             for rate in [*rates[:500], rate_of_500, *rates[501:]]
         ]
-        return train_stack(jobs, [[]] * 1000, ["h"] * 1000)
+        return train_stack(list(map(job_spec, jobs)))
 
     healthy, diverged = with_rate(rates[500]), with_rate(1e6)
     assert [number for number, result in enumerate(diverged.results) if result.status == "diverged"] == [500]
@@ -416,13 +416,13 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
     )
     configs = [users_config(*overrides, f"seed={seed}") for seed in (0, 1)]
     assert [shared.reason for shared in share(configs)] == [None]
-    trained = train_stack(configs, [[], []], ["h", "h"])
+    trained = train_stack(list(map(job_spec, configs)))
     for number, files in trained.files([0, 1]):
         folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
         folders[1].mkdir()
         SweepFolder(tmp_path).write_job(number, files, trained.results[number])
         (tmp_path / str(number)).rename(folders[0])
-        train_one(configs[number], RunFolder(folders[1]), overrides=[], config_hash="h")
+        train_one(job_spec(configs[number]), RunFolder(folders[1]))
         assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)
 
 

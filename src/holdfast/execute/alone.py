@@ -27,13 +27,7 @@ def train_run(job: JobSpec, folder: RunFolder, *, words: Sequence[str], progress
     with processes.starting(folder.path, words):
         from holdfast.single.trainer import train_one  # its imports read the environment
 
-        return train_one(
-            in_folder(job.config, folder.path),
-            folder,
-            overrides=list(job.overrides),
-            config_hash=job.config_hash,
-            progress=progress,
-        )
+        return train_one(job._replace(config=in_folder(job.config, folder.path)), folder, progress=progress)
 
 
 def train_job(job: JobSpec, folder: RunFolder, *, flags: Sequence[str] = ()) -> Result:

@@ -41,7 +41,7 @@ class Here:
     ) -> None:
         self._environment, self._train, self._progress = environment, train, progress
         self._folder_of, self._place = folder_of, place
-        self._checkpoint_forms: dict[str, Any] = {}  # shared by the stacks of a sweep
+        self._dry_runs: dict[str, Any] = {}  # shared by the stacks of a sweep
 
     def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
         """Do all works; yields every unfinished job with its outcome, as the jobs end."""
@@ -84,10 +84,8 @@ class Here:
             self._environment.begin(job)
         on_epoch = () if self._progress is None else (partial(self._on_epoch, self._progress, work),)
         trained = train_stack(
-            [job.config for job in work.jobs],
-            [list(job.overrides) for job in work.jobs],
-            [job.config_hash for job in work.jobs],
-            self._checkpoint_forms,
+            work.jobs,
+            self._dry_runs,
             *on_epoch,
         )
         keep = work.jobs[0].config.sweep.keep

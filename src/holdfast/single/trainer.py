@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.record.checkpoint import load
@@ -33,20 +34,16 @@ from holdfast.store.result import Result, Status
 from holdfast.store.test_ledger import TestLedger
 
 
-def train_one(
-    config: Config, folder: RunFolder, *, overrides: list[str], config_hash: str, progress: bool = False
-) -> Result:
-    """Train one configuration and leave a finished folder behind.
+def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Result:
+    """Train one job and leave a finished folder behind.
 
     A run that was interrupted resumes from its `last.ckpt` as if it had never been interrupted. `result.json` records
     how the run ended; an exception is recorded there and raised again. A run that a signal interrupts has no
     `result.json`: it is not finished.
 
     Args:
-        config: configuration of the run.
+        job: what to train.
         folder: folder of the run, which no other process writes to.
-        overrides: overrides that the run was started with, for the record.
-        config_hash: digest of the resolved configuration, for the record.
         progress: whether to draw a progress bar.
 
     Returns:
@@ -57,11 +54,11 @@ def train_one(
         CheckpointError: `last.ckpt` cannot be read, or is of another configuration.
         HoldfastError: the user's code called `sys.exit`, or something else that the user can mend.
     """
-    if config.test and config.test_again:
-        finished = folder.finished(config_hash)
+    if job.config.test and job.config.test_again:
+        finished = folder.finished(job.config_hash)
         if finished is not None and finished.status == "completed":
-            return _test_again(config, folder, finished)
-    run = _Run(config, folder, overrides, config_hash)
+            return _test_again(job.config, folder, finished)
+    run = _Run(job, folder)
     with isolated():
         try:
             return run.train(progress=progress)
@@ -81,16 +78,17 @@ def train_one(
 class _Run:
     """A run, from what its folder holds before to its result."""
 
-    def __init__(self, config: Config, folder: RunFolder, overrides: list[str], config_hash: str) -> None:
+    def __init__(self, job: JobSpec, folder: RunFolder) -> None:
+        config, overrides = job.config, list(job.overrides)
         self._config, self._folder, self._overrides = config, folder, overrides
-        self._checkpoint = find_checkpoint(folder, config_hash)
+        self._checkpoint = find_checkpoint(folder, job.config_hash)
         self._history, self._rules = History(), StoppingRules.from_config(config)
         self._ledger = TestLedger(folder.test_ledger, again=config.test_again)
         self._opened_before = self._ledger.count()
         self._writer = Writer(
             folder,
             self._rules,
-            config_hash,
+            job.config_hash,
             hparams=hparams(config, overrides),
             tensorboard=config.logger.tensorboard,
             leader=is_leader(),

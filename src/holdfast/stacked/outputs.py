@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.config.job import JobSpec
 from holdfast.record import events
 from holdfast.record.history import StackHistory
 from holdfast.record.stopping import StoppingRules, divergence_message
@@ -27,10 +28,9 @@ class TrainedStack:
     """The jobs of a stack after training. A job is given by its index in the stack.
 
     Args:
+        jobs: the jobs.
         inputs: the inputs of the stack.
         history: what happened.
-        overrides: the command-line overrides of each job.
-        hashes: the digest of each job's configuration.
         dry_runs: a cache of Lightning checkpoints, which the stacks of a sweep share.
 
     Attributes:
@@ -39,14 +39,12 @@ class TrainedStack:
 
     def __init__(
         self,
+        jobs: Sequence[JobSpec],
         inputs: StackInputs,
         history: StackHistory,
-        overrides: Sequence[list[str]],
-        hashes: Sequence[str],
         dry_runs: dict[str, Any],
     ) -> None:
-        self._inputs, self._history, self._dry_runs = inputs, history, dry_runs
-        self._overrides, self._hashes = overrides, hashes
+        self._jobs, self._inputs, self._history, self._dry_runs = jobs, inputs, history, dry_runs
         self._rules = StoppingRules.from_config(inputs.first)
         self.results = self._build_results()
 
@@ -104,8 +102,8 @@ class TrainedStack:
             results.append(
                 Result(
                     status="diverged" if diverged else "completed",
-                    overrides=self._overrides[index],
-                    config_hash=self._hashes[index],
+                    overrides=list(self._jobs[index].overrides),
+                    config_hash=self._jobs[index].config_hash,
                     metric=rules.metric,
                     best=entry(index, best_epochs[index]) if best_epochs[index] >= 0 else None,
                     last=entry(index, last_epoch),
@@ -138,7 +136,7 @@ class TrainedStack:
         head = events.version(began)
         ends = {completed: events.session_end(completed, now) for completed in (True, False)}
         for row, index in enumerate(indexes):
-            session = events.session_start(hparams(self._inputs.configs[index], self._overrides[index]), began)
+            session = events.session_start(hparams(self._jobs[index].config, list(self._jobs[index].overrides)), began)
             records = [head, session, losses[row, : history.counts[index]].tobytes()]
             records += [curve[row, : history.epochs[index]].tobytes() for curve in curves]
             records += [record[row].tobytes() for tag, record in points.items() if tag in best[row]]

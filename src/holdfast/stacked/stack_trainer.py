@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.config.schema import Config
+from holdfast.config.job import JobSpec
 from holdfast.runtime.isolation import isolated
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import OnEpochEnd, Stack
@@ -13,18 +13,12 @@ from holdfast.stacked.outputs import TrainedStack
 
 
 def train_stack(
-    configs: Sequence[Config],
-    overrides: Sequence[list[str]],
-    hashes: Sequence[str],
-    dry_runs: dict[str, Any] | None = None,
-    on_epoch_end: OnEpochEnd | None = None,
+    jobs: Sequence[JobSpec], dry_runs: dict[str, Any] | None = None, on_epoch_end: OnEpochEnd | None = None
 ) -> TrainedStack:
     """Train jobs as one program; each gives the result and the files of a job trained alone.
 
     Args:
-        configs: the configuration of each job; they share a structure, as `holdfast.planning.plan` finds it.
-        overrides: the command-line overrides of each job, for `result.json`.
-        hashes: the digest of each job's configuration, for `result.json`.
+        jobs: jobs that share a structure, as `holdfast.planning.plan` finds it.
         dry_runs: a cache of Lightning checkpoints, which the stacks of a sweep share.
         on_epoch_end: called after every epoch with its number and the best metric so far.
 
@@ -32,6 +26,6 @@ def train_stack(
         UnstackableError: the jobs cannot be trained together.
     """
     with isolated():
-        inputs = StackInputs(configs)
+        inputs = StackInputs([job.config for job in jobs])
         history = Stack(inputs).train(on_epoch_end)
-        return TrainedStack(inputs, history, overrides, hashes, {} if dry_runs is None else dry_runs)
+        return TrainedStack(jobs, inputs, history, {} if dry_runs is None else dry_runs)
