@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
@@ -15,6 +15,7 @@ from holdfast.compose.loader import Loader
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError
 from holdfast.execute.work import Outcome
+from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 
 
@@ -38,18 +39,6 @@ class RunEnvironment:
         self.returned, outcome = _run(self._context, self._config, train, "hydra.run.dir", None)
         return outcome
 
-    def files(self, job: JobSpec) -> dict[str, bytes]:
-        """A run is never part of a stack."""
-        raise NotImplementedError
-
-    def begin(self, job: JobSpec) -> None:
-        """A run is never part of a stack."""
-        raise NotImplementedError
-
-    def end(self, job: JobSpec, result: Result) -> None:
-        """A run is never part of a stack."""
-        raise NotImplementedError
-
 
 class SweepEnvironment:
     """The environment of the jobs of a sweep, as Hydra's basic launcher makes it.
@@ -57,11 +46,12 @@ class SweepEnvironment:
     Args:
         context: our loader and Hydra's callbacks.
         config: the configuration of the sweep, with the folder that the sweep has claimed.
+        folder: this folder.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig) -> None:
+    def __init__(self, context: HydraContext, config: DictConfig, folder: SweepFolder) -> None:
         assert isinstance(context.config_loader, Loader)
-        self._context, self._config = context, config
+        self._context, self._config, self._folder = context, config, folder
         self._files = HydraFiles(context.config_loader, config)
         self._begun: set[int] = set()
 
@@ -72,10 +62,6 @@ class SweepEnvironment:
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         return outcome
 
-    def files(self, job: JobSpec) -> dict[str, bytes]:
-        """The files that Hydra would leave in the folder of a job, by their paths in it."""
-        return self._files.of(job)
-
     def begin(self, job: JobSpec) -> None:
         """Let Hydra's callbacks know, once, that a job of a stack starts."""
         if self._context.callbacks.callbacks and job.number not in self._begun:
@@ -83,6 +69,10 @@ class SweepEnvironment:
             config = self._files.config(job)
             with as_hydra_config(config):
                 self._context.callbacks.on_job_start(config=config, task_function=_no_task)
+
+    def write(self, job: JobSpec, files: Mapping[str, bytes], result: Result) -> Result:
+        """Write the folder of a job of a stack, with the files that Hydra would leave there."""
+        return self._folder.write_job(job.number, {**files, **self._files.of(job)}, result)
 
     def end(self, job: JobSpec, result: Result) -> None:
         """Let Hydra's callbacks know that a job of a stack has ended."""

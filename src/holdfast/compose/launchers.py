@@ -103,7 +103,8 @@ def launch_stacked(
     print(describe(plan, {job.number: job.config for job in jobs}), flush=True)
     folder = SweepFolder(Path(str(config.hydra.sweep.dir)))
     folder.path.mkdir(parents=True, exist_ok=True)
-    executor = Here(SweepEnvironment(context, config), train_job, folder.job, folder.write_job)
+    environment = SweepEnvironment(context, config, folder)
+    executor = Here(environment, train_job, folder.job, stacks=environment)
     outcomes = {job.number: job_return(job, outcome) for job, outcome in executor.run(works_of(plan, jobs))}
     return [outcomes[job.number] for job in jobs]
 

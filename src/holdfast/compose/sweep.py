@@ -68,7 +68,8 @@ def run_multirun(multirun: Multirun) -> int:
         if not spec.stacked:
             return HydraLauncher(multirun.launcher, folder, progress)
         train = partial(train_job, flags=spec.flags)
-        return Here(SweepEnvironment(multirun.context, config), train, folder.job, folder.write_job, progress)
+        environment = SweepEnvironment(multirun.context, config, folder)
+        return Here(environment, train, folder.job, environment, progress)
 
     return run_sweep(spec, make_executor)
 

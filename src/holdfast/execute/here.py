@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import StorageError, in_a_line, is_out_of_memory
-from holdfast.execute.work import Environment, Outcome, Progress, Work
+from holdfast.execute.work import NO_PROGRESS, Environment, Outcome, Progress, StackEnvironment, Work
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
-
-Place = Callable[[int, Mapping[str, bytes], Result], Result]
-"""Writes the folder of a job that was trained in a stack, from its number, its files and its result."""
 
 
 class Here:
@@ -24,11 +21,11 @@ class Here:
     way train alone.
 
     Args:
-        environment: what surrounds the training of each job.
+        environment: what surrounds the training of a job alone.
         train: trains one job alone, in its folder.
         folder_of: the folder of a job, by its number.
-        place: writes the folder of a job of a stack.
-        progress: is told of epochs and of jobs that have ended.
+        stacks: what surrounds the training of a stack; None where no work is a stack.
+        progress: shows epochs and the jobs that have ended.
     """
 
     def __init__(
@@ -36,11 +33,11 @@ class Here:
         environment: Environment,
         train: Callable[[JobSpec, RunFolder], Result],
         folder_of: Callable[[int], RunFolder],
-        place: Place | None = None,
-        progress: Progress | None = None,
+        stacks: StackEnvironment | None = None,
+        progress: Progress = NO_PROGRESS,
     ) -> None:
-        self._environment, self._train, self._progress = environment, train, progress
-        self._folder_of, self._place = folder_of, place
+        self._environment, self._stacks, self._progress = environment, stacks, progress
+        self._train, self._folder_of = train, folder_of
         self._dry_runs: dict[str, Any] = {}  # shared by the stacks of a sweep
 
     def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
@@ -51,8 +48,9 @@ class Here:
             work = waiting.pop()
             if not work.unfinished:
                 continue
+            assert self._stacks is not None, "only a sweep has stacks"
             try:
-                results = self._train_stack(work)
+                results = self._train_stack(work, self._stacks)
             except Exception as error:
                 count = len(work.jobs)
                 if count > 1 and is_out_of_memory(error):
@@ -63,60 +61,36 @@ class Here:
                     alone += work.unfinished
                 continue
             for job in work.unfinished:
-                self._environment.end(job, results[job.number])
-                self._show(job, results[job.number])
+                self._stacks.end(job, results[job.number])
+                self._progress.ended(job.number, results[job.number])
                 yield job, results[job.number]
         for job in sorted(alone, key=lambda job: job.number):
             folder = self._folder_of(job.number)
             outcome = self._environment.train(job, partial(self._train, job, folder))
-            self._show(job, folder.read())
+            self._progress.ended(job.number, folder.read())
             yield job, outcome
 
-    def _show(self, job: JobSpec, result: Result | None) -> None:
-        if self._progress is not None:
-            self._progress.ended(job.number, result)
-
-    def _train_stack(self, work: Work) -> dict[int, Result]:
-        """Train a stack and write the folders that are kept; returns the results of its unfinished jobs by number."""
+    def _train_stack(self, work: Work, environment: StackEnvironment) -> dict[int, Result]:
+        """Train a stack and write the folders that are kept; returns the results of its jobs by number."""
         from holdfast.stacked.stack_trainer import train_stack
 
         for job in work.jobs:
-            self._environment.begin(job)
-        on_epoch = () if self._progress is None else (partial(self._on_epoch, self._progress, work),)
-        trained = train_stack(
-            work.jobs,
-            self._dry_runs,
-            *on_epoch,
-        )
-        keep = work.jobs[0].config.sweep.keep
+            environment.begin(job)
+        config = work.jobs[0].config
+        on_epoch_end = partial(self._progress.epoch, len(work.jobs), config.epochs)
+        trained = train_stack(work.jobs, self._dry_runs, on_epoch_end)
+        keep = config.sweep.keep
         kept = range(len(work.jobs)) if keep == "all" else trained.best_indexes(keep)
         written = [index for index in kept if work.jobs[index].number not in work.finished]
-        results = {job.number: result for job, result in zip(work.jobs, trained.results, strict=True)}
-        return results | self._write(work, trained, written)
-
-    def _write(self, work: Work, trained: Any, indexes: Sequence[int]) -> dict[int, Result]:
-        """Write the folders of some jobs, by their indexes in the stack; returns their results by number.
-
-        Where the disk fails, such as when it is full, the jobs without a folder have failed.
-        """
-        assert self._place is not None, "only a sweep has stacks"
-        results: dict[int, Result] = {}
+        results = dict(enumerate(trained.results))
         try:
-            for index, files in trained.files(indexes):
-                job = work.jobs[index]
-                results[job.number] = self._place(
-                    job.number, files | self._environment.files(job), trained.results[index]
-                )
-        except (OSError, StorageError) as error:
+            for index, files in trained.files(list(written)):
+                results[index] = environment.write(work.jobs[index], files, trained.results[index])
+                written.remove(index)
+        except (OSError, StorageError) as error:  # say a full disk: the jobs without a folder have failed
             reason = f"its files could not be written: {in_a_line(error)}"
-            for index in indexes:
-                failed = replace(trained.results[index], status="failed", error=reason, best=None)
-                results.setdefault(work.jobs[index].number, failed)
-        return results
-
-    @staticmethod
-    def _on_epoch(progress: Progress, work: Work, epoch: int, best: float) -> None:
-        progress.epoch(len(work.jobs), work.jobs[0].config.epochs, epoch, best)
+            results |= {index: replace(results[index], status="failed", error=reason, best=None) for index in written}
+        return {work.jobs[index].number: result for index, result in results.items()}
 
 
 def _halves(work: Work) -> list[Work]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from holdfast.config.job import JobSpec
@@ -45,14 +45,27 @@ class Environment(Protocol):
     def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
         """Call a function that trains one job, inside of everything that surrounds it."""
 
-    def files(self, job: JobSpec) -> dict[str, bytes]:
-        """The files that `train` would leave in the folder of a job, by their paths in it."""
+
+class StackEnvironment(Protocol):
+    """The same for jobs that are trained in a stack, whose files are written when all of them have been trained."""
 
     def begin(self, job: JobSpec) -> None:
-        """Announce that a job of a stack starts; further calls for the same job do nothing."""
+        """Announce that a job starts; further calls for the same job do nothing."""
+
+    def write(self, job: JobSpec, files: Mapping[str, bytes], result: Result) -> Result:
+        """Write the folder of a job.
+
+        Args:
+            job: the job.
+            files: what the training leaves, by path in the folder.
+            result: how the job ended, without digests.
+
+        Returns:
+            The result with the digests of the files.
+        """
 
     def end(self, job: JobSpec, result: Result) -> None:
-        """Announce that a job of a stack has ended."""
+        """Announce that a job has ended."""
 
 
 class Progress(Protocol):
@@ -70,3 +83,17 @@ class Progress(Protocol):
 
     def ended(self, number: int, result: Result | None) -> None:
         """The job with this number has ended, with a result if it left one."""
+
+
+class _NoProgress:
+    """Shows nothing."""
+
+    def epoch(self, jobs: int, epochs: int, epoch: int, best: float) -> None:
+        pass
+
+    def ended(self, number: int, result: Result | None) -> None:
+        pass
+
+
+NO_PROGRESS: Progress = _NoProgress()
+"""For works whose progress nobody looks at."""
