@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ class Notes(Callback):
 
 class Own(pl.Callback):
     pass
+
+class Prints(pl.Callback):
+    '''Prints what it was given.'''
+    def __init__(self, value):
+        self.value = value
+    def on_fit_end(self, trainer, pl_module):
+        pathlib.Path(trainer.default_root_dir, "value.txt").write_text(str(self.value))
 
 class Leaves(pl.Callback):
     '''Leaves a file in the run's folder.'''
@@ -353,3 +361,38 @@ def test_a_sweep_is_not_resumed_with_other_code(
     assert not folder.job(1).result.exists()
     _, again, _ = sweep("swept", *words, "retry_failed=true")
     assert again == 0
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_what_a_value_takes_from_hydra_is_that_of_the_job(
+    launcher: str, sweep: Callable[..., Any], tmp_path: Path
+) -> None:
+    value = "${hydra:job.num} ${hydra:sweep.dir} ${hydra:overrides.task}"
+    text = f"defaults: [default]\nprints:\n  _target_: stacking_modules.Prints\n  value: '{value}'\n"
+    (tmp_path / "own" / "callbacks" / "prints.yaml").write_text(text)
+    words = ["callbacks=prints", "epochs=1", "report=false", "lr=0.01,0.02"]
+    folder, code, _ = sweep("swept", *words, f"hydra/launcher={launcher}")
+    assert code == 0
+    for number, rate in enumerate((0.01, 0.02)):
+        value = (folder.job(number).path / "value.txt").read_text()
+        assert value == f"{number} swept ['callbacks=prints', 'epochs=1', 'report=False', 'lr={rate}']"
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_jobs_may_change_into_their_folders(launcher: str, sweep: Callable[..., Any]) -> None:
+    words = ["lr=0.01,0.1", "epochs=1", "report=false", "hydra.job.chdir=true", f"hydra/launcher={launcher}"]
+    folder, code, _ = sweep("changed", *words)
+    assert code == 0
+    assert [folder.job(number).read().status for number in range(2)] == ["completed"] * 2
+
+
+def test_hydras_own_sweeper_passes_the_flags_on_to_further_processes(
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(
+        "holdfast.execute.alone.processes.starting", lambda folder, words: commands.append([*words]) or nullcontext()
+    )
+    _, code, _ = sweep("theirs", "hydra/sweeper=basic", "callbacks=own", "lr=0.01,0.02", "epochs=1")
+    assert code == 0
+    assert [words[0] for words in commands] == ["--config-dir"] * 2

@@ -397,3 +397,11 @@ def test_a_run_that_gets_another_folder_logs_to_that_one(tmp_path: Path, monkeyp
     folders = sorted(Path("outputs/runs").iterdir())
     assert len(folders) == 2
     assert sorted(path.parent for path in Path().rglob("metrics.csv")) == folders
+
+
+def test_a_run_may_change_into_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main(["epochs=1", "hydra.run.dir=run", "hydra.job.chdir=true"])
+    assert exit_.value.code == 0
+    assert sorted(path.name for path in Path("run").glob("*.json")) == ["result.json", "run.json"]

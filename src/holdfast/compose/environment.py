@@ -11,7 +11,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from holdfast.compose.hydra_files import HydraFiles, as_hydra_config
-from holdfast.compose.loader import Loader
+from holdfast.compose.loader import Loader, checked
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError
 from holdfast.execute.work import Outcome
@@ -34,9 +34,9 @@ class RunEnvironment:
         self._context, self._config = context, config
         self.returned = JobReturn()
 
-    def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
+    def train(self, job: JobSpec, train: Callable[[JobSpec], Result]) -> Outcome:
         """Call a function that trains the run, in its folder and with its log."""
-        self.returned, outcome = _run(self._context, self._config, train, "hydra.run.dir", None)
+        self.returned, outcome = _run(self._context, self._config, job, train, ("hydra.run.dir", None))
         return outcome
 
 
@@ -55,10 +55,10 @@ class SweepEnvironment:
         self._files = HydraFiles(context.config_loader, config)
         self._begun: set[int] = set()
 
-    def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
+    def train(self, job: JobSpec, train: Callable[[JobSpec], Result]) -> Outcome:
         """Call a function that trains one job, in its folder and with its log."""
-        config = self._files.config(job)
-        _, outcome = _run(self._context, config, train, "hydra.sweep.dir", "hydra.sweep.subdir")
+        keys = ("hydra.sweep.dir", "hydra.sweep.subdir")
+        _, outcome = _run(self._context, self._files.config(job), job, train, keys)
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         return outcome
 
@@ -101,14 +101,20 @@ def best_metric(result: Result) -> float | None:
 
 
 def _run(
-    context: HydraContext, config: DictConfig, train: Callable[[], Result], dir_key: str, subdir_key: str | None
+    context: HydraContext,
+    config: DictConfig,
+    job: JobSpec,
+    train: Callable[[JobSpec], Result],
+    dir_keys: tuple[str, str | None],
 ) -> tuple[JobReturn, Outcome]:
     results = []
 
     def task(_: DictConfig) -> float | None:
-        results.append(train())
+        # only here is known what a value takes from Hydra: the folder, the number of the job, `hydra.job.env_set`
+        results.append(train(job._replace(config=checked(config).config)))
         return best_metric(results[0])
 
+    dir_key, subdir_key = dir_keys
     returned = run_job(
         hydra_context=context, task_function=task, config=config, job_dir_key=dir_key, job_subdir_key=subdir_key
     )

@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -62,7 +64,7 @@ class HydraLauncher:
         for jobs in _without_gaps([job for work in works for job in work.unfinished]):
             with _watched(jobs, self._folder, self._progress):
                 returned = self._launch(jobs)
-            for job, job_returned in zip(jobs, returned, strict=True):
+            for job, job_returned in zip_longest(jobs, returned[: len(jobs)]):
                 yield job, self._outcome(job, job_returned)
 
     def _launch(self, jobs: Sequence[JobSpec]) -> Sequence[JobReturn]:
@@ -73,11 +75,11 @@ class HydraLauncher:
             broken.return_value = HoldfastError(f"the launcher broke: {in_a_line(error)}")
             return [broken] * len(jobs)
 
-    def _outcome(self, job: JobSpec, returned: JobReturn) -> Outcome:
+    def _outcome(self, job: JobSpec, returned: JobReturn | None) -> Outcome:
         result = self._folder.job(job.number).read()
         if result is not None and result.config_hash == job.config_hash:
             return result
-        if returned.status == JobStatus.FAILED:
+        if returned is not None and returned.status == JobStatus.FAILED:
             error: Exception = returned._return_value
             return error
         return HoldfastError("it left no result of its configuration")
@@ -98,13 +100,13 @@ def launch_stacked(
     import_training()
     loader = context.config_loader
     assert isinstance(loader, Loader)
-    jobs = [loader.job_spec(config, number, list(each)) for number, each in enumerate(overrides, start=first)]
+    jobs = [loader.job_spec(config, number, user_overrides(each)) for number, each in enumerate(overrides, start=first)]
     plan = plan_jobs(jobs, alone_because(config))
     print(describe(plan, {job.number: job.config for job in jobs}), flush=True)
     folder = SweepFolder(Path(str(config.hydra.sweep.dir)))
     folder.path.mkdir(parents=True, exist_ok=True)
     environment = SweepEnvironment(context, config, folder)
-    executor = Here(environment, train_job, folder.job, stacks=environment)
+    executor = Here(environment, partial(train_job, flags=loader.flags), folder.job, stacks=environment)
     outcomes = {job.number: job_return(job, outcome) for job, outcome in executor.run(works_of(plan, jobs))}
     return [outcomes[job.number] for job in jobs]
 

@@ -65,10 +65,13 @@ class Here:
                 self._progress.ended(job.number, results[job.number])
                 yield job, results[job.number]
         for job in sorted(alone, key=lambda job: job.number):
-            folder = self._folder_of(job.number)
-            outcome = self._environment.train(job, partial(self._train, job, folder))
-            self._progress.ended(job.number, folder.read())
-            yield job, outcome
+            yield job, self._train_alone(job)
+
+    def _train_alone(self, job: JobSpec) -> Outcome:
+        folder = RunFolder(self._folder_of(job.number).path.absolute())  # the job may change the working folder
+        outcome = self._environment.train(job, lambda filled: self._train(filled, folder))
+        self._progress.ended(job.number, folder.read())
+        return outcome
 
     def _train_stack(self, work: Work, environment: StackEnvironment) -> dict[int, Result]:
         """Train a stack and write the folders that are kept; returns the results of its jobs by number."""

@@ -42,8 +42,11 @@ class Executor(Protocol):
 class Environment(Protocol):
     """What surrounds the training of a job: the record of its configuration, its log, Hydra's callbacks."""
 
-    def train(self, job: JobSpec, train: Callable[[], Result]) -> Outcome:
-        """Call a function that trains one job, inside of everything that surrounds it."""
+    def train(self, job: JobSpec, train: Callable[[JobSpec], Result]) -> Outcome:
+        """Call a function that trains one job, inside of everything that surrounds it.
+
+        The function is given the job with what is known only there, such as its folder, filled into its configuration.
+        """
 
 
 class StackEnvironment(Protocol):
