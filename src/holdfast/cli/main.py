@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError
-from holdfast.runtime import processes
 from holdfast.runtime.signals import deferred, listen
 
 if TYPE_CHECKING:
@@ -31,13 +30,16 @@ def main(words: Sequence[str] | None = None) -> None:
     listen()
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
-    words = processes.inherited_command(sys.argv[1:]) if words is None else words
-    if "--help" in words or "-h" in words:
+    typed = sys.argv[1:] if words is None else words
+    if "--help" in typed or "-h" in typed:
         from holdfast.cli.help import help_text
 
         print(help_text(CONF))
         sys.exit(0)
+    from holdfast.runtime import processes
     from holdfast.store.folders import is_run_or_sweep
+
+    words = processes.inherited_command(typed) if words is None else words
 
     if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
         sys.path.append(os.getcwd())  # the user's own modules are found, but none in the place of a library's

@@ -15,7 +15,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
-from holdfast.compose.launchers import task
 from holdfast.compose.loader import CONFIG_NAME, Loader, search_path
 from holdfast.compose.recompose import Recomposer
 from holdfast.compose.resumed import RUN, SWEEP, config_flags, resumed
@@ -72,6 +71,8 @@ def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
     """A multirun, as `Hydra.multirun` does it, with the exit code of the sweep."""
     words = [*map(spell_out, overrides), "hydra.mode=MULTIRUN"]
     config = loader.load_configuration(name, words, RunMode.MULTIRUN)
+    from holdfast.compose.launchers import task  # not needed where the overrides are refused
+
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=name)
     sweeper = Plugins.instance().instantiate_sweeper(

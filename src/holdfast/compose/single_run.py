@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
-from holdfast.compose.environment import RunEnvironment
 from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.check import key_of
@@ -22,10 +21,6 @@ from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError, in_a_line
-from holdfast.execute.alone import train_run
-from holdfast.execute.here import Here
-from holdfast.execute.work import Outcome, Work
-from holdfast.report import console
 from holdfast.runtime import processes
 from holdfast.search.grid import unlisted
 from holdfast.single.startup import prepare
@@ -155,6 +150,11 @@ def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:
 
 def _train(run: _Run) -> int:
     """Train a run, with Hydra's callbacks around it; returns the exit code."""
+    from holdfast.compose.environment import RunEnvironment  # not needed where the overrides are refused
+    from holdfast.execute.alone import train_run
+    from holdfast.execute.here import Here
+    from holdfast.execute.work import Work
+
     callbacks = Callbacks(run.config)
     callbacks.on_run_start(config=run.config, config_name=run.name)
     environment = RunEnvironment(HydraContext(config_loader=run.loader, callbacks=callbacks), run.config)
@@ -171,6 +171,8 @@ def _train(run: _Run) -> int:
 
 def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
     """Draw the report where it is asked for, and print the summary."""
+    from holdfast.report import console
+
     if config.report is True:
         try:
             from holdfast.report.create import report_run
@@ -185,7 +187,7 @@ def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
     log.info("%s", console.summary(result, folder))
 
 
-def _exit_code(outcome: Outcome) -> int:
+def _exit_code(outcome: Result | Exception) -> int:
     """The exit code of a run, after its error is printed."""
     if isinstance(outcome, Result):
         return 0

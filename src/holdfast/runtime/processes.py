@@ -105,7 +105,7 @@ def starting(folder: Path, words: Sequence[str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def inherited_command(words: list[str]) -> list[str]:
+def inherited_command(words: Sequence[str]) -> list[str]:
     """The command line of this process: that of its run where Lightning has started it as one of several.
 
     Args:
@@ -114,8 +114,8 @@ def inherited_command(words: list[str]) -> list[str]:
     """
     rank = os.environ.get("LOCAL_RANK")
     added = [f"hydra.job.name=train_ddp_process_{rank}", "hydra.output_subdir=null"]
-    if words[-2:] != added or not {FOLDER_VARIABLE, COMMAND_VARIABLE} <= os.environ.keys():
-        return words
+    if [*words[-2:]] != added or not {FOLDER_VARIABLE, COMMAND_VARIABLE} <= os.environ.keys():
+        return [*words]
     command, folder = json.loads(os.environ[COMMAND_VARIABLE]), Path(os.environ[FOLDER_VARIABLE])
     return [*command, f"hydra.run.dir={quoted(folder)}", *added]
 
