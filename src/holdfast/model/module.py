@@ -42,6 +42,14 @@ class Module(pl.LightningModule):
         super().__init__()
         self._sums: list[Tensor] = []
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this attribute forty times an iteration, and each time nn.Module would search its parameters
+        # and buffers for the name: a seventh of an iteration of a small model
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def loss(self, batch: Any) -> Tensor:
         """Return the mean loss over the rows of a batch, a scalar."""
         raise NotImplementedError
