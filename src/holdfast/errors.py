@@ -50,7 +50,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int, command: str | None = None) -> None:
         self.number, self.exit_code = number, 128 + number
-        remedy = f"; to go on: {command}" if command else ""
+        remedy = f"; to resume: {command}" if command else ""
         super().__init__(f"stopped by {signal.Signals(number).name}; nothing was concluded{remedy}")
 
     @classmethod

@@ -109,7 +109,7 @@ def test_a_signal_ends_a_run_without_a_result(number: int, code: int, tmp_path: 
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    assert err.endswith("nothing was concluded; to go on: python train.py resume=run\n")
+    assert err.endswith("nothing was concluded; to resume: python train.py resume=run\n")
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "result.json").exists()
 

@@ -50,7 +50,7 @@ def test_a_signal_at_any_moment(kind: str, number: int, code: int, tmp_path: Pat
         if number != signal.SIGKILL:
             assert "nothing was concluded" in err
             begun = list(folder.glob("there/run.json")) + list(folder.glob("there/sweep.json"))
-            assert (f"to go on: {command}" in err) == bool(begun), (moment, err)
+            assert (f"to resume: {command}" in err) == bool(begun), (moment, err)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(at, MOMENTS))

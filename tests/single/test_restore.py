@@ -398,7 +398,7 @@ def test_the_printed_command_resumes_the_run(holdfast: Callable[..., Any], tmp_p
         patch.setattr(sys, "argv", ["train.py", *overrides])
         code, printed = command_line(*overrides)
     assert code == 130
-    resume_command = printed.partition("to go on: ")[2].strip()
+    resume_command = printed.partition("to resume: ")[2].strip()
     program, script, *typed = shlex.split(resume_command)
     assert (program, script, typed[:4]) == ("python", "train.py", flags)
     assert command_line(*typed)[0] == 0

@@ -18,6 +18,7 @@ Indexes = NDArray[np.int64]
 class Layout:
     """The jobs of a stack in rows, one row for each stream, so that a batch is read once for a whole row.
 
+    Where short rows would more than double the number of cells, each job has a row of its own, and `streams` repeats.
     Tensors of a stack end in the dimensions `(streams, width)`; flattened, these are `(columns,)`.
 
     Attributes:

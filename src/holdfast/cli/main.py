@@ -42,10 +42,10 @@ def main(words: Sequence[str] | None = None) -> None:
     words = processes.inherited_command(typed) if words is None else words
 
     if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
-        sys.path.append(os.getcwd())  # the user's own modules are found, but none in the place of a library's
+        sys.path.append(os.getcwd())  # the user's modules can be imported, but do not shadow libraries
     try:
         if words[:1] == ["report"]:
-            with processes.alone():
+            with processes.single_process():
                 sys.exit(report(words[1:]))
         with deferred():
             from holdfast.compose import app

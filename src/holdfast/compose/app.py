@@ -32,7 +32,7 @@ def run(words: Sequence[str], conf: Path) -> int:
         conf: the folder of the primary configuration.
 
     Returns:
-        The exit code: 0 when the work was done, 1 when a run failed.
+        The exit code: 0 when a run completed or diverged, or a sweep has a winner and no failed job.
 
     Raises:
         ConfigError: the overrides cannot work; nothing was written.
@@ -62,7 +62,7 @@ def run(words: Sequence[str], conf: Path) -> int:
             overrides = begun.overrides if begun else arguments.overrides
             if kind is RUN:
                 return run_single(loader, name, overrides, begun=begun.path if begun else None)
-            with processes.alone():
+            with processes.single_process():
                 return _sweep(loader, name, overrides)
         return 0
 
@@ -88,7 +88,9 @@ def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
 
 def _refuse_flags(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.experimental_rerun is not None:
-        raise ConfigError([Problem("--experimental-rerun", "would run a pickle; type the run's words again instead")])
+        raise ConfigError(
+            [Problem("--experimental-rerun", "would run a pickle; type the overrides of the run again instead")]
+        )
     modes = [arguments.run, arguments.multirun, arguments.cfg, arguments.info, arguments.shell_completion]
     if sum(map(bool, modes)) > 1:
         raise ConfigError([Problem(" ".join(words), "give one of --run, --multirun, --cfg, --info and -sc")])

@@ -38,7 +38,7 @@ class Base:
         self.groups = frozenset(config.hydra.runtime.choices)
         self._containers: tuple[PlainDict, PlainDict] | None = None
         self._followers: dict[str, list[str]] = {}  # keys whose value is that of another key, by this key
-        self._interpolations = ""  # all others, in which a key may stand that cannot be edited
+        self._interpolations = ""  # the text of all others: a key that occurs in it cannot be edited
         self._editable: dict[str, bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:

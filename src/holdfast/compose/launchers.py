@@ -72,7 +72,7 @@ class HydraLauncher:
             return self._launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=jobs[0].number)
         except Exception as error:  # a worker was killed, or the like: some jobs may have finished
             broken = JobReturn(status=JobStatus.FAILED)
-            broken.return_value = HoldfastError(f"the launcher broke: {in_a_line(error)}")
+            broken.return_value = HoldfastError(f"the launcher failed: {in_a_line(error)}")
             return [broken] * len(jobs)
 
     def _outcome(self, job: JobSpec, returned: JobReturn | None) -> Outcome:
@@ -82,7 +82,7 @@ class HydraLauncher:
         if returned is not None and returned.status == JobStatus.FAILED:
             error: Exception = returned._return_value
             return error
-        return HoldfastError("it left no result of its configuration")
+        return HoldfastError("the job wrote no result of this configuration")
 
 
 def launch_stacked(
@@ -115,7 +115,7 @@ def alone_because(config: DictConfig) -> str | None:
     """Why every job of a sweep has to be trained alone; None where it need not."""
     job = config.hydra.job
     key = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
-    return None if key is None else f"{key} is for a job by itself"
+    return None if key is None else f"{key} changes the process, so that jobs cannot share a stack"
 
 
 def _without_gaps(jobs: Sequence[JobSpec]) -> list[list[JobSpec]]:

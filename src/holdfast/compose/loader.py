@@ -69,7 +69,7 @@ class Loader(ConfigLoaderImpl):
 
     Args:
         search_path: where config groups are looked for.
-        flags: those of the command line that say so, such as `--config-dir`, with their values.
+        flags: the flags of the command line that set the search path, such as `--config-dir`, with their values.
 
     Attributes:
         flags: as given.
@@ -103,7 +103,7 @@ class Loader(ConfigLoaderImpl):
         Raises:
             ConfigError: with all problems.
         """
-        # without a name it is Hydra's own help that composes; completion takes place before an override is complete
+        # no name: called for Hydra's help; lenient: the override that is being completed may be invalid
         if config_name is None or self.lenient:
             return self._assemble(config_name, overrides, run_mode, [])
         return self.compose(config_name, overrides, run_mode)[0]
@@ -197,7 +197,7 @@ class Loader(ConfigLoaderImpl):
     def _sort(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, problems: list[Problem]
     ) -> tuple[list[Override], list[str], list[Override]]:
-        """All overrides, those that choose config groups or are Hydra's, and those that set values."""
+        """Parse overrides: all of them, those that choose config groups or are Hydra's, and those that set values."""
         parsed = parsing.parse(overrides, problems)
         hydras = [parsing.text(item) for item in parsed if item.is_hydra_override() and not item.is_sweep_override()]
         groups, values, keys = hydras.copy(), [], set()

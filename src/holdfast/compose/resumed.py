@@ -40,7 +40,7 @@ class Resumed(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """The words that differ between resuming a run and resuming a sweep.
+    """How messages and keys differ between resuming a run and resuming a sweep.
 
     Attributes:
         name: what is resumed.
@@ -68,7 +68,7 @@ def config_flags(arguments: Namespace) -> list[str]:
 
 
 def flags_in(words: Sequence[str]) -> list[str]:
-    """The same of a command line that may be that of another program, such as a launcher's worker."""
+    """The same flags, of a command line that may belong to another program, such as the worker of a launcher."""
     arguments, _ = get_args_parser().parse_known_args(list(words))
     return config_flags(arguments)
 
@@ -162,7 +162,7 @@ def _check_values(
         Problem(as_override(key, value), f"this {kind.name} was started with {as_override(key, before)}; {ANEW}")
         for key, before, value in differences(config, now)
     ]
-    lesson = "what an interpolation in conf/ gives is no longer what it gave; start anew, without resume"
+    lesson = "an interpolation in conf/ has another value than when this started; start anew, without resume"
     raise ConfigError(problems or [Problem("resume", lesson)])
 
 

@@ -20,7 +20,7 @@ from holdfast.config.check import key_of
 from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
-from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError, in_a_line
+from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.runtime import processes
 from holdfast.search.grid import unlisted
 from holdfast.single.startup import prepare
@@ -37,12 +37,12 @@ class _Run(NamedTuple):
     """A single run.
 
     Attributes:
-        loader: composed it.
-        name: of the primary configuration.
-        config: its whole configuration, Hydra's part included.
-        job: the same, checked and hashed.
-        origin: its configuration as it is written in YAML, before interpolations are resolved.
-        begun: the folder of a run that is resumed.
+        loader: the loader that composed the configuration.
+        name: name of the primary configuration, such as `config`.
+        config: the whole configuration, Hydra's part included.
+        job: the configuration, checked and hashed.
+        origin: the configuration as it is written in YAML, before interpolations are resolved.
+        begun: the folder of a run that is resumed; None for a new run.
     """
 
     loader: Loader
@@ -73,7 +73,7 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, begun: Pa
         begun: the folder of a run that is resumed; None for a new run.
 
     Returns:
-        The exit code: 0 when the run completed or diverged, 1 when it failed.
+        The exit code: 0 when the run completed or diverged, otherwise that of its error.
 
     Raises:
         ConfigError: the overrides cannot work; nothing was written.
@@ -90,10 +90,10 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, begun: Pa
         if launch.name and begun is None and not run.has_chosen_folder:
             lesson = f"all processes of {launch.name} train one run: add hydra.run.dir=outputs/runs/NAME, its folder"
             raise ConfigError([Problem(f"devices={job.config.devices}", lesson)])
-        return _lead(run, launch) if launch.rank == 0 else _follow(run, launch)
+        return _run_leader(run, launch) if launch.rank == 0 else _run_follower(run, launch)
 
 
-def _lead(run: _Run, launch: processes.Launch) -> int:
+def _run_leader(run: _Run, launch: processes.Launch) -> int:
     """Train a run as its first, or only, process: the one that holds the folder."""
     if run.begun is None:
         prepare(run.job.config)
@@ -117,7 +117,7 @@ def _lead(run: _Run, launch: processes.Launch) -> int:
             raise Stopped.of(stop, resume_command(folder.path, run.loader.flags, sweep=False)) from None
 
 
-def _follow(run: _Run, launch: processes.Launch) -> int:
+def _run_follower(run: _Run, launch: processes.Launch) -> int:
     """Train a run as one of its further processes, in the folder that the first one holds."""
     if not launch.name:  # the first process has started this one, after everything was ready
         prepare(run.job.config)
@@ -166,7 +166,7 @@ def _train(run: _Run) -> int:
     if isinstance(outcome, Result) and processes.is_leader():
         _conclude(run.folder, outcome, run.job.config)
     callbacks.on_run_end(config=run.config, config_name=run.name, job_return=environment.returned)
-    return _exit_code(outcome)
+    return _log_error(outcome)
 
 
 def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
@@ -179,7 +179,7 @@ def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
 
             report_run(folder, result, config)
         except Exception as error:  # a run whose report cannot be drawn is finished all the same
-            print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {folder.path} tries again")
+            print(console.report_failed(error, folder.path))
     elif config.logger.tensorboard:
         from holdfast.report.tensorboard import write_config
 
@@ -187,8 +187,8 @@ def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
     log.info("%s", console.summary(result, folder))
 
 
-def _exit_code(outcome: Result | Exception) -> int:
-    """The exit code of a run, after its error is printed."""
+def _log_error(outcome: Result | Exception) -> int:
+    """Log the error of a run, if it has one; returns the exit code."""
     if isinstance(outcome, Result):
         return 0
     error = StorageError.of(outcome) or outcome

@@ -18,7 +18,6 @@ from holdfast.compose.loader import Composed, Loader
 from holdfast.compose.overrides import product
 from holdfast.compose.resumed import sweep_controls, user_overrides
 from holdfast.config.check import key_of
-from holdfast.config.job import JobSpec
 from holdfast.errors import ConfigError, Problem
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here
@@ -88,9 +87,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
     composed = _compose(loader, config, product(overrides_of(multirun.params, overrides), loader))
     return SweepSpec(
-        jobs=tuple(
-            JobSpec(number, tuple(each), job.config, job.config_hash) for number, (each, job) in enumerate(composed)
-        ),
+        jobs=tuple(loader.job_spec(config, number, each) for number, (each, _) in enumerate(composed)),
         overrides=overrides,
         origin=dict(composed[0][1].origin),
         launcher=str(config.hydra.runtime.choices["hydra/launcher"]),
@@ -119,12 +116,12 @@ def _compose(loader: Loader, config: DictConfig, jobs: Sequence[list[str]]) -> l
                 break
             continue
         if job.config.test:
-            lesson = "the winner of a sweep is tested anyway, it alone: leave test out"
+            lesson = "a sweep tests its winner, and only its winner: leave test out"
             problems[Problem("test=true", lesson)] = None
         composed.append((overrides, job))
     for key in ("metric", "mode", "report", "sweep") if composed else ():
         if any(getattr(job.config, key) != getattr(composed[0][1].config, key) for _, job in composed):
-            problems[Problem(key, "the jobs of a sweep are compared, and kept, by one rule: give one value")] = None
+            problems[Problem(key, "must have the same value in every job, since jobs are ranked and kept by it")] = None
     if problems:
         raise ConfigError(list(problems))
     return composed

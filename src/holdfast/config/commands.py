@@ -25,7 +25,7 @@ def resume_command(path: Path, flags: Sequence[str] = (), *, sweep: bool) -> str
 
 
 def quoted(path: Path) -> str:
-    r"""A path as Hydra's grammar reads any text.
+    r"""A path, quoted for the grammar of Hydra's overrides.
 
     >>> quoted(Path("it's"))
     "'it\\'s'"

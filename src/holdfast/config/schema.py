@@ -101,7 +101,7 @@ class Config:
     mode: Literal["min", "max"] = setting("whether a lower or a higher metric is better")
     test: bool = setting("open the test rows once, after the fit, with the best weights")
     report: bool | Literal["auto"] = setting("draw figures and a page; auto draws for a sweep, not for a single run")
-    resume: str | None = setting("folder of a run, or with -m of a sweep, to go on with")
+    resume: str | None = setting("folder of a run, or with -m of a sweep, to resume")
     retry_failed: bool = setting("with resume: run failed jobs again")
     test_again: bool = setting("with resume: open test rows that were opened before; it is counted")
     data: dict[str, Any] = setting("the rows")

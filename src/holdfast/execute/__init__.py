@@ -1,1 +1,1 @@
-"""Where works are done."""
+"""Executors: they train the planned jobs."""

@@ -1,4 +1,4 @@
-"""Works done in this process, one after another."""
+"""The executor that trains jobs in this process, one stack or job after another."""
 
 from __future__ import annotations
 

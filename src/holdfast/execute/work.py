@@ -18,8 +18,8 @@ class Work(NamedTuple):
     Attributes:
         kind: `stack` for jobs trained as one batched program, `alone` for one job trained by Lightning's Trainer.
         jobs: in the order of their numbers.
-        finished: numbers of the jobs of a stack whose files are complete. They are trained again, since a job comes
-            out the same to the last bit only beside the same others, but their folders stay as they are.
+        finished: numbers of the jobs whose files are complete. In a stack they are trained again, because results are
+            equal to the last bit only in the same stack; their folders are not written again.
     """
 
     kind: Literal["stack", "alone"]
@@ -50,7 +50,7 @@ class Environment(Protocol):
 
 
 class StackEnvironment(Protocol):
-    """The same for jobs that are trained in a stack, whose files are written when all of them have been trained."""
+    """What surrounds jobs in a stack: Hydra's callbacks, and the files, which are written after all were trained."""
 
     def begin(self, job: JobSpec) -> None:
         """Announce that a job starts; further calls for the same job do nothing."""
@@ -60,7 +60,7 @@ class StackEnvironment(Protocol):
 
         Args:
             job: the job.
-            files: what the training leaves, by path in the folder.
+            files: what the training leaves, by path in the folder, without `result.json`, which is written here.
             result: how the job ended, without digests.
 
         Returns:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from holdfast.errors import in_a_line
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.sweeps.finish import Finished, row
@@ -87,6 +88,11 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
             lines.append(f"{job.name} failed: {job.result.error}")
     lines += _location(folder.path, sorted(path.name for path in folder.path.glob("[!.]*") if path.is_file()))
     return "\n".join(lines)
+
+
+def report_failed(error: Exception, path: Path) -> str:
+    """What is printed where the report of a finished run or sweep could not be drawn."""
+    return f"the report could not be drawn: {in_a_line(error)}; holdfast report {path} tries again"
 
 
 def _effects(selection: dict[str, Any]) -> list[str]:

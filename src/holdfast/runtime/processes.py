@@ -82,7 +82,7 @@ def entered(config: Config, folder: Path) -> Iterator[Launch]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Be a launch of one process, such as a sweep, whatever the environment variables say."""
     with _entered(Launch()):
         yield
@@ -118,13 +118,6 @@ def inherited_command(words: Sequence[str]) -> list[str]:
         return [*words]
     command, folder = json.loads(os.environ[COMMAND_VARIABLE]), Path(os.environ[FOLDER_VARIABLE])
     return [*command, f"hydra.run.dir={quoted(folder)}", *added]
-
-
-def count(config: Config) -> int | None:
-    """How many devices of one machine a configuration asks for; None where that is up to the machine."""
-    if config.devices == "auto":
-        return None
-    return len(config.devices) if isinstance(config.devices, list) else config.devices
 
 
 @contextmanager

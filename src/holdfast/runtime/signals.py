@@ -1,4 +1,4 @@
-"""Signals that end the program: heard everywhere, but for where an exception would be lost."""
+"""Signals that end the program, deferred where the exception that they raise would be lost."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from holdfast.errors import Stopped
 
 def listen() -> None:
     """Let SIGTERM end the program as SIGINT does, by an exception."""
-    with suppress(ValueError):  # not in the main thread: whoever started that one is told
+    with suppress(ValueError):  # only the main thread can set a handler
         signal.signal(signal.SIGTERM, _stop)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hear signals, but at the end: modules written in C lose or garble an exception that is raised while they load."""
-    came: list[int] = []
-    before: dict[int, Any] = {}
+    """Defer signals to the end of the block: C extensions can lose an exception that is raised while they load."""
+    received: list[int] = []
+    handlers: dict[int, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(signal.getsignal(number)):  # who was told to ignore a signal goes on to do so
-                before[number] = signal.signal(number, lambda heard, _: came.append(heard))
-    except ValueError:  # not in the main thread, which is the one that hears
+            if callable(signal.getsignal(number)):  # a signal that is ignored stays ignored
+                handlers[number] = signal.signal(number, lambda signum, _: received.append(signum))
+    except ValueError:  # only the main thread receives signals
         pass
     try:
         yield
     finally:
-        for heard, handler in before.items():
-            signal.signal(heard, handler)
-    if came:
-        before[came[0]](came[0], None)
+        for deferred_number, handler in handlers.items():
+            signal.signal(deferred_number, handler)
+    if received:
+        handlers[received[0]](received[0], None)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -59,7 +59,7 @@ def overrides_of(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list
 
 
 def unlisted(params: Mapping[str, Any] | None, typed: Sequence[str]) -> list[str]:
-    """The keys of `hydra.sweeper.params` that were not typed; they make a sweep of the command.
+    """The keys of `hydra.sweeper.params` without a typed override; if there are any, the command needs `-m`.
 
     >>> unlisted({"lr": "0.1,0.2", "seed": 1}, ["lr=5"])
     ['seed']

@@ -102,7 +102,7 @@ class Stack:
 
     def _train_epoch(self, epoch: int) -> None:
         """All iterations of an epoch; a job that diverges keeps the tensors of the check at which it had diverged."""
-        rate, order = self._rate(epoch), self._order(epoch)
+        rate, order = self._negative_rates(epoch), self._order(epoch)
         done, paths = 0, self._history.paths
         is_running = np.ones(len(self._layout.live), dtype=bool)
         diverged: list[tuple[Indexes, dict[str, Tensor]]] = []  # columns, and a copy of their tensors
@@ -135,7 +135,7 @@ class Stack:
             self._history.paths.step(self._parameters)
         return outcome
 
-    def _rate(self, epoch: int) -> Tensor:
+    def _negative_rates(self, epoch: int) -> Tensor:
         """The negative learning rates of an epoch, shape `(streams, width)`."""
         dtype = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
         rates = self._inputs.learning_rates[epoch][self._layout.jobs]

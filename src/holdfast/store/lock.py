@@ -44,7 +44,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
             except FileExistsError:
                 if chosen and (not path.is_dir() or any(item.name != RunFolder.LOCK for item in path.iterdir())):
                     begun = RunFolder(path).begun.exists() and key == "hydra.run.dir"
-                    remedy = f"To go on with the run in it: python train.py resume={path}\n" if begun else ""
+                    remedy = f"To resume the run in it: python train.py resume={path}\n" if begun else ""
                     raise FolderError(
                         f"{key}={path} already holds files; nothing was run and nothing was overwritten.\n"
                         f"{remedy}Choose another folder, or leave {key} out to get a new one."

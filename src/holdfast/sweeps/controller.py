@@ -69,7 +69,7 @@ def run_sweep(spec: SweepSpec, make_executor: MakeExecutor) -> int:
         make_executor: makes what trains the jobs, once the folder is claimed and `sweep.json` is written.
 
     Returns:
-        The exit code: 0 if every job finished and one of them won, otherwise 1.
+        The exit code: 0 if no job failed and every winner was tested, otherwise 1.
 
     Raises:
         Stopped: a signal ended the sweep; the message says how it is resumed.
@@ -233,8 +233,7 @@ class _Sweep:
 
             report_sweep(self._folder, self._ended_jobs(), self._config_of)
         except Exception as error:
-            path = self._folder.path
-            print(f"the report could not be drawn: {in_a_line(error)}; holdfast report {path} tries again")
+            print(console.report_failed(error, self._folder.path))
 
 
 def _warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:

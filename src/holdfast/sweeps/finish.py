@@ -66,32 +66,44 @@ def finish(
             }
         )
     sync(folder.path)
+    selections = _test_winners(folder, rankings, config_of, again=again)
+    _write_selection(folder, rankings, selections)
+    return Finished(rankings, selections)
+
+
+def _test_winners(
+    folder: SweepFolder, rankings: Sequence[Ranking], config_of: Callable[[int], Config], *, again: bool
+) -> list[dict[str, Any]]:
+    """Evaluate the winner of each data set on the test rows; returns their entries in `selection.json`."""
     ledger = TestLedger(folder.test_ledger, again=again)
     selections = []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
             continue
-        if not folder.job(winner.number).best.exists():
+        run = folder.job(winner.number)
+        if not run.best.exists():
             raise HoldfastError(
                 f"{winner.name} won, but its files could not be kept; no test rows were opened for it.\n"
                 f"To train it again: python train.py -m resume={folder.path}"
             )
         entry = {**_selected(ranking, winner), "test": None}
         try:
-            run = folder.job(winner.number)
             entry["test"] = _test(ledger, winner, run, config_of(winner.number))
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
         selections.append({**entry, "test_opened": ledger.count(ranking.data)})
+    return selections
+
+
+def _write_selection(folder: SweepFolder, rankings: Sequence[Ranking], selections: list[dict[str, Any]]) -> None:
     if len(rankings) == 1 and selections:
         folder.copy_winner(folder.job(selections[0]["winner"]))
         selections[0]["sha256"] = folder.digests()
         write_json(folder.selection, selections[0])
-    else:
-        varied = f"the sweep varies the data: {len(rankings)} data sets, never compared"
-        why = varied if selections else "no job completed"
-        write_json(folder.selection, {"winner": None, "why": why, "data_sets": selections})
-    return Finished(rankings, selections)
+        return
+    varied = f"the sweep varies the data: {len(rankings)} data sets, never compared"
+    why = varied if selections else "no job completed"
+    write_json(folder.selection, {"winner": None, "why": why, "data_sets": selections})
 
 
 def _test(ledger: TestLedger, winner: Job, run: RunFolder, config: Config) -> dict[str, float] | None:

@@ -118,7 +118,7 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys that differ between the jobs, in the order in which they were typed."""
+    """The keys that differ between the jobs, in the order in which they were typed; of a single job all keys."""
     values: dict[str, set[str]] = {}
     for job in jobs:
         for key, value in job.given.items():

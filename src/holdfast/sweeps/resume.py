@@ -51,11 +51,11 @@ def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[
             )
         if entry["config_hash"] != job.config_hash:
             raise FolderError(
-                f"{folder.path}: what conf/ gives for job {job.number} is no longer what it gave. {_REMEDY}"
+                f"{folder.path}: conf/ gives job {job.number} another configuration than the recorded one. {_REMEDY}"
             )
         if entry["data"] != rows and not entry["data"].startswith(UNKNOWN_ROWS):
             raise FolderError(
-                f"{folder.path}: the validation rows of job {job.number} are no longer the same. {_REMEDY}"
+                f"{folder.path}: the validation rows of job {job.number} differ from the recorded ones. {_REMEDY}"
             )
 
 
@@ -73,9 +73,9 @@ def check_code(folder: SweepFolder, recorded: Mapping[str, Any], code: Mapping[s
     for name, sha256 in code.items():
         if recorded.get("code", {}).get(name, sha256) != sha256:
             raise FolderError(
-                f"{folder.path}: the module {name} is no longer the one that this sweep was begun with, and jobs "
-                f"trained by two versions of it cannot be compared. {_REMEDY}\n"
-                "To train only what failed with the new one, and compare all the same: retry_failed=true"
+                f"{folder.path}: the module {name} has changed since this sweep was started, and jobs trained by two "
+                f"versions of a module cannot be compared. {_REMEDY}\n"
+                "To keep the finished jobs all the same, and train the others with the new version: retry_failed=true"
             )
 
 
