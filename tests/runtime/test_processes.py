@@ -223,7 +223,7 @@ def test_variables_count_only_where_they_fit_the_devices(
         else:
             assert "TORCHELASTIC_RUN_ID" not in left or launch.starter == "torchrun"
             assert "SLURM_NTASKS" not in left or launch.starter == "SLURM"
-        with ranks.alone():
+        with ranks.single_process():
             assert ranks.current().rank == 0
         assert ranks.current() == launch
     assert ranks.current().starter is None
