@@ -92,7 +92,7 @@ def check_hooks(module: Module) -> None:
     for path, layer in module.named_modules():
         # hooks that are called while weights are loaded do not affect training
         for key, hooks in vars(layer).items():
-            if hooks and key.endswith("_hooks") and not key.startswith("_load_state_dict"):
+            if key.endswith("_hooks") and not key.startswith("_load_state_dict") and hooks:
                 raise UnstackableError(f"{path or name} has hooks ({key.strip('_')})")
     for path, value in module.named_parameters():
         if value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None):
