@@ -109,7 +109,7 @@ def test_shipped_modules_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_message_names_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack that trains differently, here by a learning rate, is refused."""
-    step = trial.Stack._rate
-    monkeypatch.setattr(trial.Stack, "_rate", lambda self, epoch: step(self, epoch) * (1 + 1e-6 * epoch))
+    step = trial.Stack._negative_rates
+    monkeypatch.setattr(trial.Stack, "_negative_rates", lambda self, epoch: step(self, epoch) * (1 + 1e-6 * epoch))
     with pytest.raises(UnstackableError, match="loss_step of Fine differs between a stack and a Trainer: "):
         try_together(jobs("Fine", "lr=0.01", "lr=0.02"))
