@@ -1,9 +1,9 @@
-"""The exceptions for mistakes of the user, each with the exit code of the program.
+"""The exceptions that are shown as a message, each with the exit code of the program.
 
 HoldfastError           shown as one message, without a traceback                    exit 1
 ├── ConfigError         invalid overrides or YAML; nothing was written               exit 2
 │   └── DeviceError     an accelerator or a number of devices this machine lacks     exit 2
-├── FolderError         the folder of a run is in use, or cannot be made             exit 2
+├── FolderError         a folder is in use, cannot be made, or does not hold a run   exit 2
 ├── DataError           rows that a model cannot be trained on                       exit 1
 ├── StorageError        a file cannot be written                                     exit 1
 ├── CheckpointError     a checkpoint is missing, damaged, unsafe or of another model exit 1
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 
 class HoldfastError(Exception):
-    """A mistake of the user; the message says what was given, why it cannot work and what to type instead."""
+    """What the user can mend; the message says what was given, why it cannot work and what to type instead."""
 
     exit_code = 1
 
@@ -134,7 +134,7 @@ class DeviceError(ConfigError):
 
 
 class FolderError(HoldfastError):
-    """The folder of a run is in use, or cannot be made."""
+    """The folder of a run or a sweep is in use, cannot be made, or does not hold what is looked for."""
 
     exit_code = 2
 

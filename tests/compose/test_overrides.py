@@ -51,7 +51,7 @@ def test_a_run_has_the_outliers_that_were_typed(
 ) -> None:
     ran = holdfast(*(mine if users else ()), f"data.outliers={word}", "epochs=1", "batch_size=full", "lr=1e-9")
     assert ran.code == 0, ran.err
-    assert trained(json.loads(ran.folder.begun.read_text())["config"], outliers)
+    assert trained(json.loads(ran.folder.started.read_text())["config"], outliers)
     rows = Line(outliers=outliers).draw("train")
     # the targets that were trained on
     variance = float((rows.y.double() - rows.y.double().mean()).square().mean())

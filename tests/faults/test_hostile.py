@@ -124,7 +124,7 @@ def test_nothing_recorded_in_a_folder_is_executed(number: int, holdfast: Run, tm
     evil = HOSTILE[number]
     ran = holdfast("lr=0.01", "epochs=2", "report=false")
     before = sorted(path.name for path in tmp_path.iterdir())
-    for file in (ran.folder.begun, ran.folder.result):
+    for file in (ran.folder.started, ran.folder.result):
         told = json.loads(file.read_text())
         file.write_text(json.dumps({**told, "overrides": ["epochs=2", *evil]}))
     for name in ("overrides.yaml", "config.yaml", "hydra.yaml"):

@@ -236,13 +236,13 @@ def test_processes_wait_for_the_first_process_of_the_same_launch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LONGEST_WAIT", 0.2)
-    RunFolder(tmp_path).begun.write_text("{}")  # of an earlier run
+    RunFolder(tmp_path).started.write_text("{}")  # of an earlier run
     with pytest.raises(FolderError, match="first process of SLURM job 2 has begun no run"):
         await_leader(tmp_path, "SLURM job 2")
     with locked(tmp_path, "SLURM job 1"), pytest.raises(FolderError):
         await_leader(tmp_path, "SLURM job 2")
     with locked(tmp_path, "SLURM job 2"):
         await_leader(tmp_path, "SLURM job 2")
-        RunFolder(tmp_path).begun.unlink()
+        RunFolder(tmp_path).started.unlink()
         with pytest.raises(FolderError):
             await_leader(tmp_path, "SLURM job 2")

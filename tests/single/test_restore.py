@@ -365,18 +365,18 @@ def test_a_test_ledger_that_cannot_be_read_does_not_count_as_empty(holdfast: Cal
 def test_a_changed_config_or_override_is_refused_with_both_values(holdfast: Callable[..., Any]) -> None:
     ran = holdfast("lr=0.02", "epochs=2")
     folder = ran.folder
-    begun = json.loads(folder.begun.read_text())
+    begun = json.loads(folder.started.read_text())
     assert "is finished (completed); nothing was done" in command_line(f"resume={folder.path}")[1]
     code, printed = command_line(f"resume={folder.path}", "epochs=20", "data.noise=0.5")
     assert code == 2
     assert "epochs=20" in printed
     assert "was started with epochs=2" in printed
     begun["config"]["data"]["noise"], begun["config_hash"] = 0.7, "other"  # as if conf/ was changed since
-    folder.begun.write_text(json.dumps(begun))
+    folder.started.write_text(json.dumps(begun))
     code, printed = command_line(f"resume={folder.path}")
     assert (code, "data.noise=0.1" in printed, "was started with data.noise=0.7" in printed) == (2, True, True)
     begun["versions"]["torch"] = "1.0"
-    folder.begun.write_text(json.dumps(begun))
+    folder.started.write_text(json.dumps(begun))
     assert "torch was 1.0 and is" in command_line(f"resume={folder.path}")[1]
     assert command_line("resume=nowhere")[0] == 2
     assert command_line("-m", f"resume={folder.path}")[1].endswith("is a single run: leave -m out.\n")

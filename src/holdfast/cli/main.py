@@ -30,27 +30,8 @@ def main(words: Sequence[str] | None = None) -> None:
     listen()
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
-    typed = sys.argv[1:] if words is None else words
-    if "--help" in typed or "-h" in typed:
-        from holdfast.cli.help import help_text
-
-        print(help_text(CONF))
-        sys.exit(0)
-    from holdfast.runtime import processes
-    from holdfast.store.folders import is_run_or_sweep
-
-    words = processes.inherited_command(typed) if words is None else words
-
-    if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
-        sys.path.append(os.getcwd())  # the user's modules can be imported, but do not shadow libraries
     try:
-        if words[:1] == ["report"]:
-            with processes.single_process():
-                sys.exit(report(words[1:]))
-        with deferred():
-            from holdfast.compose import app
-
-        sys.exit(app.run(words, CONF))
+        sys.exit(_run(words))
     except HoldfastError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -63,6 +44,29 @@ def main(words: Sequence[str] | None = None) -> None:
         stopped = stop if isinstance(stop, Stopped) else Stopped.of(stop)
         print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
+
+
+def _run(words: Sequence[str] | None) -> int:
+    """Do what a command line asks for; returns the exit code."""
+    typed = sys.argv[1:] if words is None else words
+    if "--help" in typed or "-h" in typed:
+        from holdfast.cli.help import help_text
+
+        print(help_text(CONF))
+        return 0
+    from holdfast.runtime import processes
+    from holdfast.store.folders import is_run_or_sweep
+
+    overrides = processes.inherited_command(typed) if words is None else words
+    if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
+        sys.path.append(os.getcwd())  # the user's modules can be imported, but do not shadow libraries
+    if overrides[:1] == ["report"]:
+        with processes.single_process():
+            return report(overrides[1:])
+    with deferred():
+        from holdfast.compose import app
+
+    return app.run(overrides, CONF)
 
 
 def report(words: Sequence[str]) -> int:

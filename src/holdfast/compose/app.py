@@ -58,10 +58,10 @@ def run(words: Sequence[str], conf: Path) -> int:
             hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
         else:
             kind = SWEEP if arguments.multirun else RUN
-            begun = resumed(arguments.overrides, lambda: Recomposer(conf, loader.flags), kind)
-            overrides = begun.overrides if begun else arguments.overrides
+            resuming = resumed(arguments.overrides, lambda: Recomposer(conf, loader.flags), kind)
+            overrides = resuming.overrides if resuming else arguments.overrides
             if kind is RUN:
-                return run_single(loader, name, overrides, begun=begun.path if begun else None)
+                return run_single(loader, name, overrides, resumed=resuming.path if resuming else None)
             with processes.single_process():
                 return _sweep(loader, name, overrides)
         return 0

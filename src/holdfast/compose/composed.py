@@ -98,16 +98,25 @@ class Base:
 
 
 @contextmanager
-def as_hydra_config_without_folder(config: DictConfig) -> Iterator[None]:
-    """Let `${hydra:...}` refer to a configuration, with `FOLDER` as the folder, which is claimed only later."""
-    previous = HydraConfig.instance().cfg
-    with read_write(config.hydra.runtime):
-        config.hydra.runtime.output_dir = FOLDER
+def as_hydra_config(config: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` refer to a configuration."""
+    before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
     try:
         yield
     finally:
-        HydraConfig.instance().cfg = previous
+        HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def as_hydra_config_without_folder(config: DictConfig) -> Iterator[None]:
+    """The same, with `FOLDER` as the folder, which is claimed only later."""
+    with read_write(config.hydra.runtime):
+        config.hydra.runtime.output_dir = FOLDER
+    try:
+        with as_hydra_config(config):
+            yield
+    finally:
         with read_write(config.hydra.runtime):
             config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir or ".").absolute())
         OmegaConf.set_readonly(config.hydra, False)  # launchers still number their jobs in it

@@ -10,7 +10,8 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from holdfast.compose.hydra_files import HydraFiles, as_hydra_config
+from holdfast.compose.composed import as_hydra_config
+from holdfast.compose.hydra_files import HydraFiles
 from holdfast.compose.loader import Loader, checked
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError
@@ -53,7 +54,7 @@ class SweepEnvironment:
         assert isinstance(context.config_loader, Loader)
         self._context, self._config, self._folder = context, config, folder
         self._files = HydraFiles(context.config_loader, config)
-        self._begun: set[int] = set()
+        self._announced: set[int] = set()
 
     def train(self, job: JobSpec, train: Callable[[JobSpec], Result]) -> Outcome:
         """Call a function that trains one job, in its folder and with its log."""
@@ -64,8 +65,8 @@ class SweepEnvironment:
 
     def begin(self, job: JobSpec) -> None:
         """Let Hydra's callbacks know, once, that a job of a stack starts."""
-        if self._context.callbacks.callbacks and job.number not in self._begun:
-            self._begun.add(job.number)
+        if self._context.callbacks.callbacks and job.number not in self._announced:
+            self._announced.add(job.number)
             config = self._files.config(job)
             with as_hydra_config(config):
                 self._context.callbacks.on_job_start(config=config, task_function=_no_task)

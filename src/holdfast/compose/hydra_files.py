@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import get_overrides_dirname
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf._utils import get_omega_conf_dumper
 
+from holdfast.compose.composed import as_hydra_config
 from holdfast.compose.loader import Loader
 from holdfast.compose.overrides import parse
 from holdfast.config.job import JobSpec
@@ -127,17 +126,6 @@ class HydraFiles:
             for name, value in (("config", values), ("hydra", {"hydra": hydra}), ("overrides", overrides)):
                 files[f"{subdir}/{name}.yaml"] = _dump(value)
         return files
-
-
-@contextmanager
-def as_hydra_config(config: DictConfig) -> Iterator[None]:
-    """Let `HydraConfig` be that of one job."""
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(config)
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def _set(node: dict[str, Any], path: str, value: Any) -> None:

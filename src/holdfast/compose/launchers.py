@@ -59,8 +59,6 @@ class HydraLauncher:
 
     def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
         """Launch all jobs; yields each with its outcome, after the launcher has returned."""
-        for number in sorted(number for work in works for number in work.finished):
-            self._progress.ended(number, self._folder.job(number).read())
         for jobs in _without_gaps([job for work in works for job in work.unfinished]):
             with _watched(jobs, self._folder, self._progress):
                 returned = self._launch(jobs)

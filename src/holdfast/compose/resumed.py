@@ -19,6 +19,7 @@ from holdfast.config.commands import quoted
 from holdfast.config.job import CONTROLS, differences
 from holdfast.errors import ConfigError, FolderError, Problem
 from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.started import read_run, read_sweep
 from holdfast.store.versions import changed
 
 ABOUT_RESUMING = CONTROLS - {"report"}
@@ -45,16 +46,14 @@ class Kind(NamedTuple):
     Attributes:
         name: what is resumed.
         dir_key: the key that names its folder.
-        hint: what is wrong where the folder holds the other kind.
     """
 
     name: str
     dir_key: str
-    hint: str
 
 
-RUN = Kind("run", "hydra.run.dir", "is a sweep: add -m")
-SWEEP = Kind("sweep", "hydra.sweep.dir", "is a single run: leave -m out")
+RUN = Kind("run", "hydra.run.dir")
+SWEEP = Kind("sweep", "hydra.sweep.dir")
 
 
 def config_flags(arguments: Namespace) -> list[str]:
@@ -109,7 +108,7 @@ def resumed(typed: Sequence[str], make_recomposer: Callable[[], Recomposer], kin
     path = _folder(typed)
     if path is None:
         return None
-    recorded = _recorded(path, kind)
+    recorded = read_sweep(SweepFolder(path)) if kind is SWEEP else read_run(RunFolder(path))
     first = recorded["jobs"][0] if kind is SWEEP else recorded
     refuse(first["overrides"])
     refuse(recorded["overrides"])
@@ -164,24 +163,3 @@ def _check_values(
     ]
     lesson = "an interpolation in conf/ has another value than when this started; start anew, without resume"
     raise ConfigError(problems or [Problem("resume", lesson)])
-
-
-def _recorded(path: Path, kind: Kind) -> dict[str, Any]:
-    """What a folder recorded before anything was trained: `run.json` or `sweep.json`."""
-    files = {"run": RunFolder(path).begun, "sweep": SweepFolder(path).sweep}
-    file = files.pop(kind.name)
-    (other,) = files.values()
-    if other.exists() and not file.exists():
-        raise FolderError(f"resume={path} {kind.hint}.")
-    try:
-        recorded: dict[str, Any] = json.loads(file.read_bytes())
-        first = recorded["jobs"][0] if kind is SWEEP else recorded
-        launcher = [recorded["plan"]["launcher"]] if kind is SWEEP else []
-        texts = [*recorded["overrides"], *first["overrides"], first["config_hash"], *launcher]
-        if not all(isinstance(item, str) for item in texts) or not isinstance(recorded["config"], dict):
-            raise TypeError("it holds something else")
-    except FileNotFoundError:
-        raise FolderError(f"resume={path} holds no {kind.name} that was begun: there is no {file.name}.") from None
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise FolderError(f"{file} cannot be read: {error}. Start anew, without resume.") from None
-    return recorded

@@ -33,7 +33,7 @@ from holdfast.store.versions import versions
 log = logging.getLogger(__name__)
 
 
-class _Run(NamedTuple):
+class _SingleRun(NamedTuple):
     """A single run.
 
     Attributes:
@@ -42,7 +42,7 @@ class _Run(NamedTuple):
         config: the whole configuration, Hydra's part included.
         job: the configuration, checked and hashed.
         origin: the configuration as it is written in YAML, before interpolations are resolved.
-        begun: the folder of a run that is resumed; None for a new run.
+        resumed: the folder of a run that is resumed; None for a new run.
     """
 
     loader: Loader
@@ -50,7 +50,7 @@ class _Run(NamedTuple):
     config: DictConfig
     job: JobSpec
     origin: Mapping[str, Any]
-    begun: Path | None
+    resumed: Path | None
 
     @property
     def folder(self) -> RunFolder:
@@ -63,14 +63,14 @@ class _Run(NamedTuple):
         return "hydra.run.dir" in map(key_of, self.config.hydra.overrides.hydra)
 
 
-def run_single(loader: Loader, name: str, overrides: Sequence[str], *, begun: Path | None) -> int:
+def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: Path | None) -> int:
     """Train one run in a folder that is its own.
 
     Args:
         loader: composes the configuration.
         name: of the primary configuration.
         overrides: those of the command line.
-        begun: the folder of a run that is resumed; None for a new run.
+        resumed: the folder of a run that is resumed; None for a new run.
 
     Returns:
         The exit code: 0 when the run completed or diverged, otherwise that of its error.
@@ -85,24 +85,24 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, begun: Pa
         raise ConfigError([Problem(" ".join(overrides), lesson)])
     recorded = tuple(user_overrides(config.hydra.overrides.task))
     job = JobSpec(0, recorded, composed.config, composed.config_hash)
-    run = _Run(loader, name, config, job, composed.origin, begun)
+    run = _SingleRun(loader, name, config, job, composed.origin, resumed)
     with processes.entered(job.config, run.folder.path) as launch:
-        if launch.name and begun is None and not run.has_chosen_folder:
+        if launch.name and resumed is None and not run.has_chosen_folder:
             lesson = f"all processes of {launch.name} train one run: add hydra.run.dir=outputs/runs/NAME, its folder"
             raise ConfigError([Problem(f"devices={job.config.devices}", lesson)])
         return _run_leader(run, launch) if launch.rank == 0 else _run_follower(run, launch)
 
 
-def _run_leader(run: _Run, launch: processes.Launch) -> int:
+def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
     """Train a run as its first, or only, process: the one that holds the folder."""
-    if run.begun is None:
+    if run.resumed is None:
         prepare(run.job.config)
         path = claim(run.folder.path, chosen=run.has_chosen_folder)
         with read_write(run.config.hydra.run):
             run.config.hydra.run.dir = str(path)
     folder = run.folder
     with locked(folder.path, launch.name):
-        if run.begun is not None:
+        if run.resumed is not None:
             if (finished := _finished(folder, run.job)) is not None:
                 code, text = finished
                 print(text)
@@ -110,19 +110,19 @@ def _run_leader(run: _Run, launch: processes.Launch) -> int:
             prepare(run.job.config)
         else:
             record = {"overrides": list(run.job.overrides), "config_hash": run.job.config_hash, "config": run.origin}
-            write_json(folder.begun, {**record, "versions": versions()})
+            write_json(folder.started, {**record, "versions": versions()})
         try:
             return _train(run)
         except KeyboardInterrupt as stop:
             raise Stopped.of(stop, resume_command(folder.path, run.loader.flags, sweep=False)) from None
 
 
-def _run_follower(run: _Run, launch: processes.Launch) -> int:
+def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
     """Train a run as one of its further processes, in the folder that the first one holds."""
     if not launch.name:  # the first process has started this one, after everything was ready
         prepare(run.job.config)
         return _train(run)
-    if run.begun is not None:
+    if run.resumed is not None:
         result = run.folder.finished(run.job.config_hash)
         if result is not None and result.status == "completed":
             return 0  # test rows that are opened again are opened by the first process alone
@@ -148,7 +148,7 @@ def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:
     return 1, f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again."
 
 
-def _train(run: _Run) -> int:
+def _train(run: _SingleRun) -> int:
     """Train a run, with Hydra's callbacks around it; returns the exit code."""
     from holdfast.compose.environment import RunEnvironment  # not needed where the overrides are refused
     from holdfast.execute.alone import train_run

@@ -14,6 +14,7 @@ from holdfast.report.style import png
 from holdfast.store.files import replacing
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
+from holdfast.store.started import read_sweep
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job, Ranking, rank
@@ -50,7 +51,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
         jobs: all jobs with their results.
         config_of: returns the configuration of a job, given its number.
     """
-    sweep = resume.read(folder)
+    sweep = read_sweep(folder)
     rankings = rank(jobs, sweep["mode"])
     sections = list(_sections(folder, rankings, config_of))
     winner = next((section.winner for section in sections if section.winner), None)

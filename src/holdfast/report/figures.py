@@ -15,7 +15,7 @@ from holdfast.errors import in_a_line
 from holdfast.report import plots, read, regression
 from holdfast.report.comparison import MAX_PANELS, Comparison, number
 from holdfast.report.read import Numbers
-from holdfast.report.regression import LeastSquares, RegressionRows
+from holdfast.report.regression import ExactSolution, RegressionRows
 from holdfast.report.style import Curve
 from holdfast.store.folders import RunFolder
 from holdfast.sweeps.rank import Job, Ranking
@@ -67,7 +67,7 @@ class ReportFigures:
             except Exception as error:
                 self.missing.append(f"{draw.__name__.lstrip('_')}: {in_a_line(error)}")
 
-    def least_squares(self) -> LeastSquares | None:
+    def least_squares(self) -> ExactSolution | None:
         """Solve least squares on the training rows; None if the rows are unknown or not for regression."""
         try:
             return self._rows.least_squares() if self._rows else None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined, Template
 
 from holdfast.config.check import key_of
-from holdfast.report.regression import LeastSquares
+from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
 from holdfast.sweeps.finish import row
 from holdfast.sweeps.rank import Job, Ranking, swept_keys
@@ -45,7 +45,7 @@ class Section:
 
     ranking: Ranking
     selection: Mapping[str, Any] | None
-    least_squares: LeastSquares | None = None
+    least_squares: ExactSolution | None = None
     images: Sequence[Image] = ()
     missing: Sequence[str] = ()
 
@@ -149,7 +149,7 @@ def command(overrides: Sequence[str]) -> str:
     return shlex.join(["python", "train.py", "-m", *overrides])
 
 
-def _least_squares_remark(exact: LeastSquares, best: Mapping[str, Any]) -> str:
+def _least_squares_remark(exact: ExactSolution, best: Mapping[str, Any]) -> str:
     parts = [
         f"{name} {loss:.6g} (the winner: {best[name]:.6g}, {best[name] - loss:+.3g})"
         for name, loss in (("val/loss", exact.val), ("train/loss", exact.train))

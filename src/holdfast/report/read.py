@@ -11,7 +11,7 @@ from holdfast.errors import FolderError
 from holdfast.record import events
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
-from holdfast.sweeps import resume
+from holdfast.store.started import read_sweep
 from holdfast.sweeps.rank import Job
 
 Numbers = NDArray[np.float64]
@@ -23,7 +23,7 @@ def jobs_of(folder: SweepFolder) -> list[Job]:
     Raises:
         FolderError: `sweep.json` is missing or cannot be read.
     """
-    sweep = resume.read(folder)
+    sweep = read_sweep(folder)
     try:
         dropped, jobs = folder.read_dropped(), []
         for number, entry in enumerate(sweep["jobs"]):

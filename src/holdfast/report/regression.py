@@ -25,7 +25,7 @@ from holdfast.store.folders import RunFolder
 
 
 @dataclass(frozen=True)
-class LeastSquares:
+class ExactSolution:
     """The exact solution of linear regression on the training rows, `f(x) = x w + b`.
 
     Attributes:
@@ -59,7 +59,7 @@ class RegressionRows:
         notes = ((name, sample.note) for name, sample in map(samples.__getitem__, splits))
         return "".join(f" {name} rows: {note}." for name, note in notes if note)
 
-    def least_squares(self) -> LeastSquares:
+    def least_squares(self) -> ExactSolution:
         """Solve linear regression on the training rows, in float64.
 
         >>> x = torch.tensor([[0.0], [1.0], [2.0]])
@@ -76,7 +76,7 @@ class RegressionRows:
             float((rows.x.double() @ weight[:, None] + bias - rows.y.double()).square().mean())
             for rows in (self.train, self.val)
         )
-        return LeastSquares(weight.numpy(), float(bias), train, val, self.note("train", "val"))
+        return ExactSolution(weight.numpy(), float(bias), train, val, self.note("train", "val"))
 
 
 def read_rows(config: Config) -> RegressionRows | None:

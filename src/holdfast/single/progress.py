@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from tqdm import tqdm
 
 
-class Progress(pl.Callback):
+class FitProgress(pl.Callback):
     """A progress bar over all iterations of a fit, drawn at most ten times a second.
 
     Args:

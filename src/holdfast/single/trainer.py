@@ -25,7 +25,7 @@ from holdfast.runtime.processes import is_leader
 from holdfast.runtime.targets import instantiate
 from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
 from holdfast.single.event_logger import EventLogger
-from holdfast.single.progress import Progress
+from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
 from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
 from holdfast.store.files import digest, remove_partial
@@ -58,7 +58,7 @@ def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Res
         finished = folder.finished(job.config_hash)
         if finished is not None and finished.status == "completed":
             return _test_again(job.config, folder, finished)
-    run = _Run(job, folder)
+    run = _Fit(job, folder)
     with isolated():
         try:
             return run.train(progress=progress)
@@ -75,7 +75,7 @@ def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Res
             raise (Stopped(signal.SIGTERM) if isinstance(stop, SIGTERMException) else Stopped.of(stop)) from None
 
 
-class _Run:
+class _Fit:
     """A run, from what its folder holds before to its result."""
 
     def __init__(self, job: JobSpec, folder: RunFolder) -> None:
@@ -135,7 +135,7 @@ class _Run:
         return self._opened_before + self._recorder.test_opened
 
     def _build_trainer(self, data: pl.LightningDataModule, *, progress: bool) -> pl.Trainer:
-        bar = [Progress(self._config.epochs)] if progress and is_leader() else []
+        bar = [FitProgress(self._config.epochs)] if progress and is_leader() else []
         callbacks = map(instantiate, self._config.callbacks.extras.values())
         loggers = map(instantiate, self._config.logger.extras.values())
         trainer = build_trainer(

@@ -38,7 +38,7 @@ class RunFolder:
         self.weights = path / self.WEIGHTS
         self.parameter_path = path / self.PARAMETER_PATH
         self.result = path / self.RESULT
-        self.begun = path / "run.json"
+        self.started = path / "run.json"
         self.test_ledger = path / "test.json"
         self.config = path / ".hydra" / "config.yaml"
         self.log = path / "train.log"
@@ -102,7 +102,7 @@ class RunFolder:
         remove_partial(self.path)
         self.clear()
         hydras = [self.config.with_name(f"{name}.yaml") for name in ("config", "hydra", "overrides")]
-        for file in (self.begun, self.log, *hydras, *(self.figures / name for name in self.FIGURES)):
+        for file in (self.started, self.log, *hydras, *(self.figures / name for name in self.FIGURES)):
             if not file.parent.is_symlink():  # a link: its files are elsewhere
                 file.unlink(missing_ok=True)
         for folder in (self.config.parent, self.figures, self.experiment, self.path):
@@ -251,7 +251,7 @@ class SweepFolder:
 def is_run_or_sweep(path: Path) -> bool:
     """Whether a folder holds a run or a sweep. Code in such a folder is never executed."""
     run, sweep = RunFolder(path), SweepFolder(path)
-    return any(file.exists() for file in (run.begun, run.result, sweep.sweep, sweep.selection))
+    return any(file.exists() for file in (run.started, run.result, sweep.sweep, sweep.selection))
 
 
 def _matches(path: Path, sha256: str) -> bool:

@@ -43,7 +43,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
                 return candidate
             except FileExistsError:
                 if chosen and (not path.is_dir() or any(item.name != RunFolder.LOCK for item in path.iterdir())):
-                    begun = RunFolder(path).begun.exists() and key == "hydra.run.dir"
+                    begun = RunFolder(path).started.exists() and key == "hydra.run.dir"
                     remedy = f"To resume the run in it: python train.py resume={path}\n" if begun else ""
                     raise FolderError(
                         f"{key}={path} already holds files; nothing was run and nothing was overwritten.\n"
@@ -102,7 +102,7 @@ def await_leader(path: Path, launch: str) -> None:
         FolderError: this did not happen within `LONGEST_WAIT`.
     """
     deadline = time.monotonic() + LONGEST_WAIT
-    while not (RunFolder(path).begun.exists() and _holder(path).endswith(_suffix(launch))):
+    while not (RunFolder(path).started.exists() and _holder(path).endswith(_suffix(launch))):
         if time.monotonic() > deadline:
             raise FolderError(
                 f"{path}: the first process of {launch} has begun no run there within {LONGEST_WAIT:.0f} s; "

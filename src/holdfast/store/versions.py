@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from holdfast import __version__
 
@@ -38,39 +35,6 @@ def changed(before: Mapping[str, str]) -> list[str]:
     return [
         f"{name} was {before[name]} and is {now[name]}" for name in now if before.get(name) not in (None, now[name])
     ]
-
-
-def code_of(targets: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of each file of the user's that defines a configured class, in hex, by the name of its module.
-
-    Modules of installed packages, and modules that are not imported, are left out.
-
-    Args:
-        targets: values of `_target_`, such as `torch.optim.SGD`.
-
-    >>> code_of(["torch.optim.SGD", "holdfast.data.Line"])
-    {}
-    """
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(map(_module_of, targets))}
-    return {
-        name: hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        for name, file in files.items()
-        if file
-        and name.partition(".")[0] != "holdfast"
-        and not {"site-packages", "dist-packages"} & {*Path(file).parts}
-    }
-
-
-def _module_of(target: str) -> str:
-    """The longest prefix of a `_target_` that is an imported module; empty where none is.
-
-    >>> _module_of("torch.optim.SGD")
-    'torch.optim'
-    """
-    name = target.rpartition(".")[0]
-    while name and name not in sys.modules:
-        name = name.rpartition(".")[0]
-    return name
 
 
 def _version_of(name: str) -> str:

@@ -19,10 +19,12 @@ from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, locked
 from holdfast.store.result import Result
-from holdfast.store.versions import code_of, versions
+from holdfast.store.started import read_sweep
+from holdfast.store.versions import versions
 from holdfast.sweeps import resume
 from holdfast.sweeps.rank import Job, job_name, rank
 from holdfast.sweeps.works import plan_again, plan_jobs, works_of
+from holdfast.usercode.packages import code_of
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,12 @@ def run_sweep(spec: SweepSpec, make_executor: MakeExecutor) -> int:
     """
     import_training()
     _warn_of_missing_devices(spec.jobs)
-    from holdfast.single.row_digests import data_digests
+    from holdfast.sweeps.row_digests import data_digests
 
     data = data_digests([job.config.data for job in spec.jobs])
-    begun = spec.chosen and SweepFolder(spec.path).sweep.exists()
-    recorded = resume.read(SweepFolder(spec.path)) if begun else None
-    path = spec.path if begun else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
+    resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
+    recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
+    path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
     with locked(path):
         try:
             return _Sweep(spec, SweepFolder(path), data).run(recorded, make_executor)
@@ -110,7 +112,7 @@ class _Sweep:
             write_json(self._folder.sweep, self._record(plans))
         else:
             self._resume(recorded)
-            if (code := self._exit_code_if_finished()) is not None:
+            if (code := self._end_if_finished()) is not None:
                 return code
             plans = self._plans(
                 lambda jobs: plan_again(jobs, recorded["plan"], self._results, self._spec.alone_because)
@@ -167,8 +169,8 @@ class _Sweep:
             if number not in self._results and folder.result.exists():
                 folder.remove()  # it failed, or its files are no longer those that it left
 
-    def _exit_code_if_finished(self) -> int | None:
-        """The exit code of a sweep that has nothing left to do, after its leaderboard is printed; otherwise None."""
+    def _end_if_finished(self) -> int | None:
+        """Print the leaderboard of a sweep that has nothing left to do, and return its exit code; otherwise None."""
         from holdfast.sweeps.finish import Finished
 
         selections = resume.selections(self._folder)
@@ -187,6 +189,8 @@ class _Sweep:
         """Train the jobs that are not finished, and keep their results."""
         done = frozenset(self._results)
         with console.SweepProgress([list(job.overrides) for job in self._spec.jobs], self._configs[0].mode) as progress:
+            for number in sorted(done):
+                progress.ended(number, self._results[number])
             executor = make_executor(self._folder, progress)
             for index, jobs in enumerate(self._batches()):
                 works = [Work("alone", (job,), done & {job.number}) for job in jobs]

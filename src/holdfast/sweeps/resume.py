@@ -13,21 +13,6 @@ from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 
 
-def read(folder: SweepFolder) -> dict[str, Any]:
-    """The content of `sweep.json`.
-
-    Raises:
-        FolderError: it cannot be read.
-    """
-    try:
-        recorded: dict[str, Any] = json.loads(folder.sweep.read_bytes())
-        if recorded["mode"] not in ("min", "max") or not isinstance(recorded["jobs"], list):
-            raise ValueError("it holds something else")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise FolderError(f"{folder.sweep} cannot be read: {error}. Choose another folder.") from None
-    return recorded
-
-
 def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[JobSpec], data: Sequence[str]) -> None:
     """Check that a folder holds the sweep of these jobs.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 _HOLDFASTS = frozenset({"holdfast", "hydra_plugins"})
 _users: set[str] = set()  # packages that configurations name, wherever they are installed
@@ -37,3 +40,31 @@ def is_users(module: str) -> bool:
     file = getattr(sys.modules.get(package), "__file__", None) or ""
     installed = any(part in ("site-packages", "dist-packages") for part in file.replace("\\", "/").split("/"))
     return package in _users or not installed
+
+
+def code_of(targets: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of each file of the user's that defines a configured class, in hex, by the name of its module.
+
+    Modules that are not imported are left out.
+
+    Args:
+        targets: values of `_target_`, such as `torch.optim.SGD`.
+
+    >>> code_of(["torch.optim.SGD", "holdfast.data.Line"])
+    {}
+    """
+    names = filter(is_users, sorted(set(map(_module_of, targets)) - {""}))
+    files = {name: getattr(sys.modules[name], "__file__", None) for name in names}
+    return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+
+def _module_of(target: str) -> str:
+    """The longest prefix of a `_target_` that is an imported module; empty where none is.
+
+    >>> _module_of("torch.optim.SGD")
+    'torch.optim'
+    """
+    name = target.rpartition(".")[0]
+    while name and name not in sys.modules:
+        name = name.rpartition(".")[0]
+    return name

@@ -1,0 +1,130 @@
+"""The executor in this process: which jobs are trained together, again, or alone, when something fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.cli.main import CONF
+from holdfast.compose.recompose import compose
+from holdfast.config.job import JobSpec
+from holdfast.errors import HoldfastError
+from holdfast.execute.here import Here
+from holdfast.execute.work import Outcome, Work
+from holdfast.stacked import stack_trainer
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result
+
+CONFIG = compose([], CONF)
+JOBS = tuple(JobSpec(number, (f"lr={number + 1}",), CONFIG, "hash") for number in range(8))
+
+
+def result(job: JobSpec) -> Result:
+    return Result("completed", list(job.overrides), job.config_hash, "val/loss", best={"val/loss": job.number})
+
+
+class Surroundings:
+    """Stands for Hydra's part; notes what is announced and written."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, int]] = []
+
+    def train(self, job: JobSpec, train: Callable[[JobSpec], Result]) -> Outcome:
+        try:
+            return train(job)
+        except HoldfastError as error:
+            return error
+
+    def begin(self, job: JobSpec) -> None:
+        self.notes.append(("begin", job.number))
+
+    def write(self, job: JobSpec, files: Any, result: Result) -> Result:
+        if files == "full disk":
+            raise OSError(28, "No space left on device")
+        self.notes.append(("write", job.number))
+        return replace(result, sha256={"best.ckpt": "0"})
+
+    def end(self, job: JobSpec, result: Result) -> None:
+        self.notes.append(("end", job.number))
+
+
+class Trained:
+    """A stack that was trained; `disk_full_at` is the index of the job whose files do not fit on the disk."""
+
+    def __init__(self, jobs: Sequence[JobSpec], disk_full_at: int | None = None) -> None:
+        self.results, self._full = [result(job) for job in jobs], disk_full_at
+
+    def best_indexes(self, count: int) -> list[int]:
+        return list(range(count))
+
+    def files(self, indexes: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        for index in indexes:
+            yield index, "full disk" if index == self._full else {}
+
+
+@pytest.fixture
+def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Do works whose stacks are trained by a function; returns the outcomes by number, as they end."""
+
+    def do(works: Sequence[Work], train_stack: Callable[..., Trained], around: Surroundings) -> dict[int, Outcome]:
+        monkeypatch.setattr(stack_trainer, "train_stack", lambda jobs, *_: train_stack(jobs))
+        alone = lambda job, folder: replace(result(job), seconds=-1.0)  # noqa: E731
+        here = Here(around, alone, lambda number: RunFolder(tmp_path / str(number)), around)
+        return {job.number: outcome for job, outcome in here.run(works)}
+
+    return do
+
+
+def test_stacks_come_first_and_finished_jobs_are_trained_but_not_written_again(do: Any) -> None:
+    around, widths = Surroundings(), []
+    works = [Work("alone", JOBS[:1]), Work("stack", JOBS[1:5], frozenset({2}))]
+    outcomes = do(works, lambda jobs: widths.append(len(jobs)) or Trained(jobs), around)
+    assert list(outcomes) == [1, 3, 4, 0]
+    assert widths == [4]
+    assert [number for note, number in around.notes if note == "write"] == [1, 3, 4]
+    assert outcomes[0].seconds == -1.0
+
+
+def test_a_stack_that_does_not_fit_into_memory_is_halved_until_it_does(do: Any, capsys: Any) -> None:
+    widths = []
+
+    def train(jobs: Sequence[JobSpec]) -> Trained:
+        widths.append(len(jobs))
+        if len(jobs) > 2:
+            raise MemoryError
+        return Trained(jobs)
+
+    outcomes = do([Work("stack", JOBS, frozenset({0, 1}))], train, Surroundings())
+    assert widths == [8, 4, 2, 4, 2, 2]  # the first two jobs are finished: nobody needs their stack
+    assert sorted(outcomes) == [2, 3, 4, 5, 6, 7]
+    assert capsys.readouterr().out.count("trained in two halves") == 3
+
+
+def test_a_stack_of_one_that_does_not_fit_is_run_alone(do: Any) -> None:
+    def train(jobs: Sequence[JobSpec]) -> Trained:
+        raise MemoryError
+
+    outcomes = do([Work("stack", JOBS[:3])], train, Surroundings())
+    assert [outcome.seconds for outcome in outcomes.values()] == [-1.0] * 3
+
+
+def test_jobs_of_a_stack_that_fails_run_alone_in_the_order_of_their_numbers(do: Any, capsys: Any) -> None:
+    def train(jobs: Sequence[JobSpec]) -> Trained:
+        raise ValueError("a shape\ndoes not fit")
+
+    outcomes = do([Work("alone", JOBS[5:6]), Work("stack", JOBS[2:4])], train, Surroundings())
+    assert list(outcomes) == [2, 3, 5]
+    assert "2 jobs could not be trained together, and are run alone: ValueError: a shape does not fit" in (
+        capsys.readouterr().out
+    )
+
+
+def test_jobs_whose_files_do_not_fit_on_the_disk_have_failed_and_the_others_count(do: Any) -> None:
+    outcomes = do([Work("stack", JOBS[:4])], lambda jobs: Trained(jobs, disk_full_at=2), Surroundings())
+    assert [outcome.status for outcome in outcomes.values()] == ["completed", "completed", "failed", "failed"]
+    assert "No space left" in outcomes[2].error
+    assert outcomes[3].best is None
