@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from holdfast.config.check import as_override
+from holdfast.config.check import FREE, as_override
 from holdfast.config.conversion import describe
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
@@ -41,7 +41,9 @@ def help_text(conf: Path) -> str:
         if not (is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict):
             lines.append(_line(as_override(field.name, values[field.name]), hints[field.name], field.metadata, 0))
     for field in fields(Config):
-        if is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict:
+        if field.name == FREE:
+            lines += ["", _line(f"{FREE}.NAME=VALUE", Any, field.metadata, 0)]
+        elif is_dataclass(hints[field.name]) or get_origin(hints[field.name]) is dict:
             lines += _group(conf, field.name, hints[field.name])
     experiments = "|".join(_names(conf, "experiment"))
     lines += ["", f"experiment={experiments}  whole settings, one file each in conf/experiment"]
@@ -67,8 +69,9 @@ def _keys(cls: Any, values: dict[str, Any], path: str) -> Iterator[str]:
     for field in fields(cls):
         if is_dataclass(hints[field.name]):
             yield from _keys(hints[field.name], values[field.name], f"{path}{field.name}.")
-        elif field.name in values and field.metadata:
-            yield _line(as_override(f"{path}{field.name}", values[field.name]), hints[field.name], field.metadata, 2)
+        elif field.metadata and (field.name in values or field.default is not MISSING):
+            shown = as_override(f"{path}{field.name}", values.get(field.name, field.default))
+            yield _line(shown, hints[field.name], field.metadata, 2)
 
 
 def _line(shown: str, hint: Any, metadata: Any, indent: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.cli.pipes import survive_closed_pipes
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError
 from holdfast.runtime.signals import deferred, listen
 
@@ -28,6 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
         words: what follows the program's name; None takes it from `sys.argv`.
     """
     listen()
+    survive_closed_pipes()
     # collecting garbage while some thousand modules load costs more than all of this module's work
     gc.disable()
     try:
@@ -49,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _run(words: Sequence[str] | None) -> int:
     """Do what a command line asks for; returns the exit code."""
     typed = sys.argv[1:] if words is None else words
-    if "--help" in typed or "-h" in typed:
+    if ("--help" in typed or "-h" in typed) and typed[:1] != ["report"]:
         from holdfast.cli.help import help_text
 
         print(help_text(CONF))

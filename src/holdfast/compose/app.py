@@ -14,6 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
 
 from holdfast.compose.loader import CONFIG_NAME, Loader, search_path
 from holdfast.compose.recompose import Recomposer
@@ -73,6 +74,7 @@ def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
     config = loader.load_configuration(name, words, RunMode.MULTIRUN)
     from holdfast.compose.launchers import task  # not needed where the overrides are refused
 
+    _refuse_sweeper(config)
     callbacks = Callbacks(config)
     callbacks.on_multirun_start(config=config, config_name=name)
     sweeper = Plugins.instance().instantiate_sweeper(
@@ -83,7 +85,19 @@ def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
     # Hydra may have loaded its plugins anew, so that a class imported earlier would be another one
     from hydra_plugins.holdfast.sweeper import HoldfastSweeper
 
-    return sweeper.exit_code if isinstance(sweeper, HoldfastSweeper) else 0
+    if isinstance(sweeper, HoldfastSweeper):
+        return sweeper.exit_code
+    print(f"{config.hydra.sweep.dir}: trained by another sweeper; only hydra/sweeper=holdfast chooses a winner")
+    return 0
+
+
+def _refuse_sweeper(config: DictConfig) -> None:
+    """Refuse the stacked launcher under another sweeper, which hands it jobs that were not planned."""
+    choices = config.hydra.runtime.choices
+    sweeper, launcher = choices["hydra/sweeper"], choices["hydra/launcher"]
+    if launcher == "stacked" and sweeper != "holdfast":
+        lesson = "stacks are planned by hydra/sweeper=holdfast: leave it out, or add hydra/launcher=basic"
+        raise ConfigError([Problem(f"hydra/sweeper={sweeper}", lesson)])
 
 
 def _refuse_flags(arguments: Namespace, words: Sequence[str]) -> None:

@@ -6,28 +6,22 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from holdfast.compose.environment import SweepEnvironment, best_metric, job_return
-from holdfast.compose.loader import Loader, checked
+from holdfast.compose.environment import best_metric
+from holdfast.compose.loader import checked
 from holdfast.compose.resumed import flags_in, user_overrides
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.execute.alone import train_job
-from holdfast.execute.here import Here
 from holdfast.execute.work import Outcome, Progress, Work
-from holdfast.planning.plan import describe
-from holdfast.single.startup import import_training
 from holdfast.store.folders import RunFolder, SweepFolder
-from holdfast.sweeps.works import plan_jobs, works_of
 
 SECONDS_BETWEEN_LOOKS = 0.1
 """How often the folders of jobs are looked at, while a launcher runs them and reports nothing."""
@@ -81,39 +75,6 @@ class HydraLauncher:
             error: Exception = returned._return_value
             return error
         return HoldfastError("the job wrote no result of this configuration")
-
-
-def launch_stacked(
-    context: HydraContext, config: DictConfig, overrides: Sequence[Sequence[str]], first: int
-) -> list[JobReturn]:
-    """Train jobs for a sweeper that is not ours, such as one that searches, and return them in Hydra's form.
-
-    Args:
-        context: our loader and Hydra's callbacks.
-        config: the configuration of the sweep.
-        overrides: those of each job.
-        first: number of the first job.
-    """
-    setup_globals()
-    import_training()
-    loader = context.config_loader
-    assert isinstance(loader, Loader)
-    jobs = [loader.job_spec(config, number, user_overrides(each)) for number, each in enumerate(overrides, start=first)]
-    plan = plan_jobs(jobs, alone_because(config))
-    print(describe(plan, {job.number: job.config for job in jobs}), flush=True)
-    folder = SweepFolder(Path(str(config.hydra.sweep.dir)))
-    folder.path.mkdir(parents=True, exist_ok=True)
-    environment = SweepEnvironment(context, config, folder)
-    executor = Here(environment, partial(train_job, flags=loader.flags), folder.job, stacks=environment)
-    outcomes = {job.number: job_return(job, outcome) for job, outcome in executor.run(works_of(plan, jobs))}
-    return [outcomes[job.number] for job in jobs]
-
-
-def alone_because(config: DictConfig) -> str | None:
-    """Why every job of a sweep has to be trained alone; None where it need not."""
-    job = config.hydra.job
-    key = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
-    return None if key is None else f"{key} changes the process, so that jobs cannot share a stack"
 
 
 def _without_gaps(jobs: Sequence[JobSpec]) -> list[list[JobSpec]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -241,12 +242,23 @@ class Loader(ConfigLoaderImpl):
                 self._bases[key] = Base(super().load_configuration(config_name, groups, RunMode.RUN))
         except (HydraException, YAMLError) as error:
             cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-            refused = next((item for item in groups if item.lstrip("+~").partition("=")[0] in str(error)), None)
+            refused = self._refused(config_name, groups, str(error))
             problems.append(Problem(refused or "configuration", str(cause) or str(error)))
             if refused is None:
                 raise ConfigError(problems) from error
             return self._base(config_name, [item for item in groups if item != refused], problems)
         return self._bases[key]
+
+    def _refused(self, config_name: str | None, groups: list[str], message: str) -> str | None:
+        """The choice that Hydra's message is about: the one that it names, or without which it composes."""
+        for item in groups:
+            if item.lstrip("+~").replace("=", "/") in message:
+                return item
+        for item in groups:
+            with suppress(HydraException, YAMLError):
+                super().load_configuration(config_name, [other for other in groups if other != item], RunMode.RUN)
+                return item
+        return None
 
 
 def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:

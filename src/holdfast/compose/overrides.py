@@ -14,7 +14,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from holdfast.config.check import did_you_mean, is_in_option, is_mapping, keys_under
+from holdfast.config.check import is_in_option, is_mapping, keys_under, may_be_added, no_such_key
 from holdfast.errors import ConfigError, Problem
 
 
@@ -64,10 +64,13 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
     if item.is_delete() and key in keys_under(parent, config):
         problems.append(Problem(text(item), f"cannot be left out: give {item.key_or_group} a value"))
         return
+    added = not item.is_delete() and may_be_added(item.key_or_group, config)
     try:
         if is_mapping(item.key_or_group, config) or _replaces_mapping(item, config):
             # Hydra would merge, so that data.outliers={} could never empty the mapping
-            OmegaConf.update(config, item.key_or_group, item.value(), merge=False)
+            OmegaConf.update(config, item.key_or_group, item.value(), merge=False, force_add=added)
+        elif added:
+            OmegaConf.update(config, item.key_or_group, item.value(), merge=True, force_add=True)
         else:
             ConfigLoaderImpl._apply_overrides_to_config([item], config)
     except (HydraException, OmegaConfBaseException) as error:
@@ -78,7 +81,7 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         elif key in names or item.is_delete():
             lesson = str(error.__cause__ or error).splitlines()[0]
         else:
-            lesson = f"no such key; {did_you_mean(key, names, f'{parent}.' if parent else '')}"
+            lesson = no_such_key(key, names, f"{parent}." if parent else "")
         problems.append(Problem(text(item), lesson))
 
 

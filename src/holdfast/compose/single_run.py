@@ -154,7 +154,10 @@ def _train(run: _SingleRun) -> int:
     from holdfast.execute.alone import train_run
     from holdfast.execute.here import Here
     from holdfast.execute.work import Work
+    from holdfast.single.build import without_effect
 
+    if processes.is_leader() and (line := without_effect(run.job.config, run.job.overrides)):
+        print(line)
     callbacks = Callbacks(run.config)
     callbacks.on_run_start(config=run.config, config_name=run.name)
     environment = RunEnvironment(HydraContext(config_loader=run.loader, callbacks=callbacks), run.config)
@@ -195,5 +198,10 @@ def _log_error(outcome: Result | Exception) -> int:
     if isinstance(error, HoldfastError):
         log.error("%s", error)
         return error.exit_code
-    log.error("%s", f"The run failed: {type(error).__name__}: {error}", exc_info=error)
+    from holdfast.usercode.packages import lines_of_users
+
+    lines = lines_of_users(error)
+    text = f"The run failed: {type(error).__name__}: {error}\n{lines}".rstrip()
+    # the console shows the user's lines, where there are some; the log has the whole traceback
+    log.error("%s", text, exc_info=error, extra={"brief": bool(lines)})
     return 1

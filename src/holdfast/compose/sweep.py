@@ -13,7 +13,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from holdfast.compose.environment import SweepEnvironment
-from holdfast.compose.launchers import HydraLauncher, alone_because
+from holdfast.compose.launchers import HydraLauncher
 from holdfast.compose.loader import Composed, Loader
 from holdfast.compose.overrides import product
 from holdfast.compose.resumed import sweep_controls, user_overrides
@@ -99,6 +99,13 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         flags=loader.flags,
         **controls,
     )
+
+
+def alone_because(config: DictConfig) -> str | None:
+    """Why every job of a sweep has to be trained alone; None where it need not."""
+    job = config.hydra.job
+    key = "hydra.job.chdir" if job.chdir else "hydra.job.env_set" if job.env_set else None
+    return None if key is None else f"{key} changes the process, so that jobs cannot share a stack"
 
 
 def _compose(loader: Loader, config: DictConfig, jobs: Sequence[list[str]]) -> list[tuple[list[str], Composed]]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from holdfast.config.conversion import convert
 from holdfast.config.options import OPTIONS
 from holdfast.config.rules import conflicts
-from holdfast.config.schema import Config
+from holdfast.config.schema import SET_BY_HOLDFAST, Config
 from holdfast.errors import ConfigError, Problem
 
 _EXTRAS = "extras"
 """The field of a group for further entries of the user, each with a `_target_`."""
+
+FREE = "vars"
+"""The group whose keys the user chooses."""
 
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
@@ -54,7 +57,12 @@ def validate(
             unchecked[key] = text
     checked = _check_fields(Config, {key: values[key] for key in unchecked}, "", lessons, typed)
     if lessons:
-        lessons = {key: lesson for key, lesson in lessons.items() if not _follows(_select(origin, key), lessons)}
+        raw = {key: _select(origin, key) for key in lessons}
+        lessons = {
+            key: lesson + _hint_at_decode(raw[key], _select(values, key))
+            for key, lesson in lessons.items()
+            if not _follows(raw[key], lessons)
+        }
     else:
         lessons = conflicts(typed | checked)
     if lessons:
@@ -85,6 +93,10 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
+MOST_LISTED = 25
+"""Valid names that are listed where none is near to a misspelt one."""
+
+
 def did_you_mean(given: str, names: Iterable[str], path: str = "") -> str:
     """The valid name nearest to a misspelt one, as the end of a sentence, or all valid names where none is near.
 
@@ -102,7 +114,9 @@ def did_you_mean(given: str, names: Iterable[str], path: str = "") -> str:
     near = difflib.get_close_matches(given, valid, n=1)
     if not near and not path:
         near = [key for key in _keys_of_options() if key.rpartition(".")[2] == given][:1]
-    return f"did you mean {path}{near[0]}?" if near else f"there is {', '.join(valid)}"
+    if near:
+        return f"did you mean {path}{near[0]}?"
+    return f"there is {', '.join(valid)}" if len(valid) <= MOST_LISTED else "python train.py --help lists the keys"
 
 
 @cache
@@ -114,6 +128,17 @@ def _keys_of_options() -> tuple[str, ...]:
         for target, cls in OPTIONS.items()
         for field in fields(cls)
     )
+
+
+def no_such_key(given: str, names: Iterable[str], path: str = "") -> str:
+    """What is wrong with a key that the schema does not have; arguments as for `did_you_mean`.
+
+    >>> no_such_key("max_epochs", ["max_steps"], "trainer.")
+    'is a key of its own: epochs=20'
+    """
+    if path == "trainer." and given in SET_BY_HOLDFAST:
+        return SET_BY_HOLDFAST[given]
+    return f"no such key; {did_you_mean(given, names, path)}"
 
 
 def keys_under(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,6 +170,16 @@ def is_mapping(path: str, values: Mapping[str, Any]) -> bool:
     return dict in {get_origin(part) for part in (hint, *get_args(hint))}
 
 
+def may_be_added(path: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key that no YAML file gives may be set: one that the schema has, or one of the user's own.
+
+    >>> may_be_added("trainer.fast_dev_run", {}), may_be_added("vars.data_dir", {}), may_be_added("trainer.fats", {})
+    (True, True, False)
+    """
+    above, _, key = path.rpartition(".")
+    return path.startswith(f"{FREE}.") or (bool(above) and key in keys_under(above, values))
+
+
 def is_in_option(path: str) -> bool:
     """Whether a path lies inside a group whose options are classes: an option of the user's may have any keys.
 
@@ -152,7 +187,7 @@ def is_in_option(path: str) -> bool:
     (True, False, False)
     """
     group, _, rest = path.partition(".")
-    return bool(rest) and get_origin(_hints(Config).get(group)) is dict
+    return bool(rest) and group != FREE and get_origin(_hints(Config).get(group)) is dict
 
 
 @cache
@@ -174,19 +209,20 @@ def _check_fields(
     """Convert every value under a path; keys that are `present` elsewhere are not missing here."""
     metadata = {field.name: field.metadata for field in fields(cls)}
     hints = {key: hint for key, hint in _hints(cls).items() if key != _EXTRAS}
+    optional = {field.name for field in fields(cls) if field.default is not MISSING}
     checked: dict[str, Any] = {_EXTRAS: {}} if _EXTRAS in metadata else {}
     for key, value in values.items():
         full = f"{path}{key}"
-        if key == "_target_":
+        if key == "_target_" and cls in OPTIONS.values():
             checked[key] = value
         elif key in hints:
             checked[key] = _check_value(hints[key], metadata[key], value, full, lessons)
         elif _EXTRAS in metadata and isinstance(value, Mapping) and "_target_" in value:
             checked[_EXTRAS][key] = value
         else:
-            lessons[full] = f"no such key; {did_you_mean(str(key), hints, path)}"
+            lessons[full] = no_such_key(str(key), hints, path)
     # a file of the user's may leave keys of an option to the defaults of its class
-    for key in () if "_target_" in values else hints.keys() - values.keys() - set(present):
+    for key in () if "_target_" in values else hints.keys() - optional - values.keys() - set(present):
         lessons[f"{path}{key}"] = f"is missing ({metadata[key]['meaning']})"
     return checked
 
@@ -195,7 +231,9 @@ def _check_value(hint: Any, metadata: Mapping[str, Any], value: Any, path: str, 
     """Convert one value, or all values of a group."""
     if is_dataclass(hint):
         return _check_group(hint, value, path, lessons)
-    if get_origin(hint) is dict:  # only top-level fields have this type: the groups whose options are classes
+    if path == FREE:
+        return _check_free(value, lessons)
+    if get_origin(hint) is dict and "." not in path:  # the groups whose options are classes
         return _check_option(path, value, lessons)
     try:
         return convert(value, hint, metadata)
@@ -227,12 +265,26 @@ def _check_option(group: str, value: Any, lessons: Lessons) -> Any:
     return _check_fields(cls, value, f"{group}.", lessons) if cls else value
 
 
+def _check_free(value: Any, lessons: Lessons) -> Any:
+    """Keys of the user's own may hold anything."""
+    if not isinstance(value, Mapping):
+        lessons[FREE] = f"is a group of keys of your own: {FREE}.name=value"
+    return value
+
+
 def _select(values: Mapping[str, Any], path: str) -> Any:
     """The value at a path; None where there is none."""
     node: Any = values
     for key in path.split("."):
         node = node.get(key) if isinstance(node, Mapping) else None
     return node
+
+
+def _hint_at_decode(raw: Any, value: Any) -> str:
+    """What to type where the text of an environment variable stands for another type."""
+    if not (isinstance(raw, str) and isinstance(value, str) and raw.startswith("${oc.env:")):
+        return ""
+    return f"; {value!r} is a string, as all environment variables are: type '${{oc.decode:{raw}}}'"
 
 
 def _follows(raw: Any, lessons: Lessons) -> bool:

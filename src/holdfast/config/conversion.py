@@ -58,7 +58,7 @@ def _convert(value: Any, hint: Any) -> Any:
             return {_convert(key, inner[0]): _convert(item, inner[1]) for key, item in value.items()}
     elif hint is float and type(value) in (int, float):  # bool is a subclass of int
         return float(value)
-    elif type(value) is hint:
+    elif hint is Any or type(value) is hint:
         return value
     raise ValueError
 
@@ -91,9 +91,16 @@ def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
     if origin is list:
         return f"a list of {describe(inner[0], _UNBOUNDED)}s, as [1,2]".replace("a list of a ", "a list of ")
     if origin is dict:
-        return "a mapping, as {0:20.0}"
-    names = {bool: "true or false", str: "text", type(None): "null", int: "a whole number", float: "a number"}
-    return f"{names[hint]}{_range(bounds) if hint in (int, float) else ''}"
+        return "a mapping, as {0:20.0}" if inner[0] is not str else "a mapping"
+    names = {
+        Any: "anything",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+        int: "a whole number",
+        float: "a number",
+    }
+    return f"{names.get(hint, 'anything')}{_range(bounds) if hint in (int, float) else ''}"
 
 
 def _range(bounds: Mapping[str, Any]) -> str:

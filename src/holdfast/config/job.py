@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,8 +61,8 @@ def _replaced(value: Any, path: str) -> Any:
 def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     """SHA-256 of a resolved configuration without `CONTROLS`, in hex.
 
-    A value that depends on Hydra itself, such as the folder of the run, is hashed as written, not as resolved: the
-    same configuration in another folder is the same configuration.
+    The file of `init_weights` counts by its content. A value that depends on Hydra itself, such as the folder of the
+    run, is hashed as written, not as resolved: the same configuration in another folder is the same configuration.
 
     Args:
         values: the configuration as plain containers, interpolations resolved.
@@ -70,8 +71,21 @@ def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
     False
     """
-    kept = {key: value for key, value in values.items() if key not in CONTROLS}
+    kept = {key: value for key, value in values.items() if key not in CONTROLS and value != _ADDED.get(key, _NONE)}
+    if isinstance(path := kept.get("init_weights"), str):
+        kept["init_weights"] = _digest(path, Path(path).stat().st_mtime_ns)
     return hashlib.sha256(json.dumps(_stable(kept, origin), sort_keys=True).encode()).hexdigest()
+
+
+_NONE = object()
+_ADDED: dict[str, Any] = {"vars": {}, "init_weights": None, "init_weights_strict": True}
+"""Keys that version 0.1.0 did not have; with these values they leave the digest of a configuration as it was."""
+
+
+@cache
+def _digest(path: str, changed: int) -> str:
+    """The SHA-256 of a file, in hex, read again where the time of its last change differs."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _stable(value: Any, raw: Any) -> Any:

@@ -7,7 +7,7 @@ may take any keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from holdfast.config import rules
@@ -26,6 +26,7 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     check: Check | None = None,
+    default: Any = MISSING,
 ) -> Any:
     """A field of the schema.
 
@@ -35,8 +36,10 @@ def setting(
         least: the smallest value allowed.
         most: the largest value allowed.
         check: returns what is wrong with a value, or None.
+        default: the value where no YAML file gives one; without a default, the key has to be given.
     """
-    return field(metadata={"meaning": meaning, "above": above, "least": least, "most": most, "check": check})
+    metadata = {"meaning": meaning, "above": above, "least": least, "most": most, "check": check}
+    return field(default=default, metadata=metadata)
 
 
 def option(target: str) -> Callable[[type[T]], type[T]]:
@@ -132,42 +135,48 @@ class MLPModel:
 # ----------------------------------------------------------------------------------------------- optimizer
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Optimizer:
     """Keys of every optimizer."""
 
     lr: float = setting("learning rate; follows the top-level lr", above=0)
     weight_decay: float = setting("L2 penalty on the parameters", least=0)
+    maximize: bool = setting("raise the loss instead of lowering it", default=False)
+    foreach: bool | None = setting("update all parameters in one operation; null lets torch decide", default=None)
+    differentiable: bool = setting("let gradients flow through the update", default=False)
 
 
 @option("torch.optim.SGD")
-@dataclass
+@dataclass(kw_only=True)
 class SGD(_Optimizer):
     """Stochastic gradient descent."""
 
     momentum: float = setting("share of the last step kept in the next", least=0)
     dampening: float = setting("share of the gradient held back from the momentum", least=0)
     nesterov: bool = setting("look ahead along the momentum; needs momentum and no dampening")
+    fused: bool | None = setting("update in one kernel; null lets torch decide", default=None)
 
 
 @option("torch.optim.Adam")
-@dataclass
+@dataclass(kw_only=True)
 class Adam(_Optimizer):
     """Adam."""
 
     betas: list[float] = setting("decay of the two running means", check=rules.betas)
     eps: float = setting("added to the denominator", above=0)
     amsgrad: bool = setting("use the AMSGrad variant")
+    fused: bool | None = setting("update in one kernel; null lets torch decide", default=None)
+    capturable: bool = setting("let the update be part of a CUDA graph", default=False)
 
 
 @option("torch.optim.AdamW")
-@dataclass
+@dataclass(kw_only=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay."""
 
 
 @option("torch.optim.RMSprop")
-@dataclass
+@dataclass(kw_only=True)
 class RMSprop(_Optimizer):
     """RMSprop."""
 
@@ -175,6 +184,7 @@ class RMSprop(_Optimizer):
     eps: float = setting("added to the denominator", above=0)
     momentum: float = setting("share of the last step kept in the next", least=0)
     centered: bool = setting("divide by the variance instead of the mean square")
+    capturable: bool = setting("let the update be part of a CUDA graph", default=False)
 
 
 # ----------------------------------------------------------------------------------------------- scheduler

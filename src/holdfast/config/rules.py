@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 
@@ -47,15 +48,20 @@ def devices(value: Any) -> str | None:
     return None if fits else "must name different devices, from 0 on"
 
 
-def strategy(value: str) -> str | None:
+def strategy(value: str | dict[str, Any]) -> str | None:
     """No strategy that forks or spawns processes: their results are lost when they end.
 
     >>> strategy("ddp_fork_find_unused_parameters_true")
     'trains in processes whose results are lost; use trainer.strategy=ddp_find_unused_parameters_true'
     """
-    if not (how := re.search(r"_(spawn|fork|notebook)(?=_|$)", value)):
+    if isinstance(value, dict) or not (how := re.search(r"_(spawn|fork|notebook)(?=_|$)", value)):
         return None
     return f"trains in processes whose results are lost; use trainer.strategy={value.replace(how[0], '')}"
+
+
+def file(value: str) -> str | None:
+    """A file that exists."""
+    return None if Path(value).is_file() else "is not a file: give the path of a checkpoint or of a model.pth"
 
 
 def steps(value: int) -> str | None:
@@ -71,6 +77,12 @@ def share(value: float) -> str | None:
 def duration(value: str) -> str | None:
     """Days, hours, minutes and seconds, as DD:HH:MM:SS."""
     return None if re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", value) else "must be DD:HH:MM:SS, as 00:01:30:00"
+
+
+LARGEST_FLOAT32 = 3.4028234663852886e38
+
+MOST_ROWS = 1_000_000_000
+"""Rows of a line; more would not fit into memory."""
 
 
 def count(start: float, stop: float, step: float) -> int:
@@ -91,11 +103,32 @@ def conflicts(config: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         What is wrong, by key.
     """
-    lessons: dict[str, str] = {}
+    lessons = _learning_rate(config) | _columns(config)
     for group in ("optimizer", "data"):
         rule = _CONFLICTS.get(config[group]["_target_"])
         lessons |= rule(config[group]) if rule else {}
     return lessons
+
+
+def _learning_rate(config: Mapping[str, Any]) -> dict[str, str]:
+    rate, precision = config["optimizer"].get("lr"), config["precision"]
+    if not isinstance(rate, (int, float)) or rate <= LARGEST_FLOAT32 or precision == "64-true":
+        return {}
+    key = "lr" if rate == config["lr"] else "optimizer.lr"
+    return {key: f"is beyond {LARGEST_FLOAT32:.3g}, the largest number of precision={precision}: give a smaller one"}
+
+
+def _columns(config: Mapping[str, Any]) -> dict[str, str]:
+    """A model that ships with Holdfast fits the rows that ship with it."""
+    data, model = config["data"], config["model"]
+    if not (data["_target_"].startswith("holdfast.data.") and model["_target_"].startswith("holdfast.model.")):
+        return {}
+    columns = data.get("features", 1)
+    if model.get("features", columns) == columns:
+        return {}
+    return {
+        "model.features": f"does not fit the rows, whose x has {columns} columns: leave it out, and it follows them"
+    }
 
 
 def _sgd(optimizer: Mapping[str, Any]) -> dict[str, str]:
@@ -107,6 +140,8 @@ def _sgd(optimizer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _line(data: Mapping[str, Any]) -> dict[str, str]:
+    if (data["stop"] - data["start"]) / data["step"] > MOST_ROWS:
+        return {"data.step": f"makes more than {MOST_ROWS:,} rows: give a larger one"}
     rows = count(data["start"], data["stop"], data["step"])
     if rows < 1:
         return {"data.stop": f"must be above data.start={data['start']:g} by at least data.step={data['step']:g}"}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from holdfast.config import rules
 from holdfast.config.options import setting
+from holdfast.config.trainer_arguments import TrainerArguments
 
 # ------------------------------------------------------------------------------- callbacks, trainer, logger
 
@@ -39,28 +40,54 @@ class Callbacks:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class Trainer:
-    """Arguments of `lightning.pytorch.Trainer`, and `full_train_loss`, which Holdfast adds."""
+SET_BY_HOLDFAST = {
+    "accelerator": "is a key of its own: accelerator=gpu",
+    "devices": "is a key of its own: devices=2",
+    "precision": "is a key of its own: precision=bf16-mixed",
+    "max_epochs": "is a key of its own: epochs=20",
+    "logger": "is a group of its own: logger=csv, or an entry with a _target_ in a file of yours",
+    "callbacks": "is a group of its own: an entry with a _target_ in a file of yours",
+    "enable_checkpointing": "is always on: best.ckpt and last.ckpt are what a run leaves",
+    "default_root_dir": "is the folder of the run: hydra.run.dir=FOLDER",
+    "_target_": "is not needed: Holdfast makes the Trainer from the keys of this group",
+    "barebones": "would switch off what records the run: leave it out",
+}
+"""Arguments of Lightning's Trainer that Holdfast sets itself: what to type instead."""
 
-    full_train_loss: bool = setting("measure train/loss over all training rows each epoch")
-    strategy: str = setting("how several devices work together", check=rules.strategy)
-    num_nodes: int = setting("machines", least=1)
-    max_steps: int = setting("end after this many iterations; -1 for no limit", check=rules.steps)
-    max_time: str | None = setting("end after this time, as DD:HH:MM:SS", check=rules.duration)
-    accumulate_grad_batches: int = setting("batches per update of the parameters", least=1)
-    gradient_clip_val: float | None = setting("largest gradient, by gradient_clip_algorithm", above=0)
-    gradient_clip_algorithm: Literal["norm", "value"] = setting("what gradient_clip_val bounds")
+
+@dataclass(kw_only=True)
+class Trainer(TrainerArguments):
+    """Arguments of `lightning.pytorch.Trainer`, some with a narrower type, and `full_train_loss`, which Holdfast adds.
+
+    Arguments that no YAML file gives have Lightning's defaults.
+    """
+
+    full_train_loss: bool = setting("measure train/loss over all training rows each epoch", default=True)
+    strategy: str | dict[str, Any] = setting("how several devices work together", check=rules.strategy, default="auto")
+    num_nodes: int = setting("machines", least=1, default=1)
+    max_steps: int = setting("end after this many iterations; -1 for no limit", check=rules.steps, default=-1)
+    max_time: str | None = setting("end after this time, as DD:HH:MM:SS", check=rules.duration, default=None)
+    accumulate_grad_batches: int = setting("batches per update of the parameters", least=1, default=1)
+    gradient_clip_val: float | None = setting("largest gradient, by gradient_clip_algorithm", above=0, default=None)
+    gradient_clip_algorithm: Literal["norm", "value"] = setting("what gradient_clip_val bounds", default="norm")
     limit_train_batches: int | float | None = setting(
-        "batches per epoch, as a number or a share", above=0, check=rules.share
+        "batches per epoch, as a number or a share", above=0, check=rules.share, default=None
     )
     limit_val_batches: int | float | None = setting(
-        "validation batches, as a number or a share", above=0, check=rules.share
+        "validation batches, as a number or a share", above=0, check=rules.share, default=None
     )
-    deterministic: bool = setting("refuse operations that are not deterministic")
-    benchmark: bool | None = setting("let cuDNN look for the fastest algorithms")
-    detect_anomaly: bool = setting("stop at the first NaN in a backward pass; slow")
-    sync_batchnorm: bool = setting("share batch-norm statistics between devices")
+    deterministic: bool | Literal["warn"] | None = setting(
+        "refuse operations that are not deterministic, or warn", default=False
+    )
+    benchmark: bool | None = setting("let cuDNN look for the fastest algorithms", default=None)
+    detect_anomaly: bool = setting("stop at the first NaN in a backward pass; slow", default=False)
+    sync_batchnorm: bool = setting("share batch-norm statistics between devices", default=False)
+    check_val_every_n_epoch: int | None = setting("epochs between two validations", least=1, default=1)
+    min_epochs: int | None = setting("epochs before early stopping may end the run", least=1, default=None)
+    min_steps: int | None = setting("iterations before early stopping may end the run", least=1, default=None)
+    log_every_n_steps: int | None = setting(
+        "iterations between two points in loggers of the user's", least=1, default=None
+    )
 
 
 @dataclass
@@ -101,6 +128,8 @@ class Config:
     mode: Literal["min", "max"] = setting("whether a lower or a higher metric is better")
     test: bool = setting("open the test rows once, after the fit, with the best weights")
     report: bool | Literal["auto"] = setting("draw figures and a page; auto draws for a sweep, not for a single run")
+    init_weights: str | None = setting("file of a checkpoint or a state_dict to start from", check=rules.file)
+    init_weights_strict: bool = setting("refuse init_weights that do not fit the model in every parameter")
     resume: str | None = setting("folder of a run, or with -m of a sweep, to resume")
     retry_failed: bool = setting("with resume: run failed jobs again")
     test_again: bool = setting("with resume: open test rows that were opened before; it is counted")
@@ -112,3 +141,4 @@ class Config:
     trainer: Trainer = setting("")
     logger: Logger = setting("")
     sweep: Sweep = setting("")
+    vars: dict[str, object] = setting("keys of your own, for values that several groups share")

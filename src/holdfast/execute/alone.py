@@ -10,6 +10,7 @@ from holdfast.errors import HoldfastError, in_a_line
 from holdfast.runtime import processes
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
+from holdfast.usercode.packages import place_of_users
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def train_job(job: JobSpec, folder: RunFolder, *, flags: Sequence[str] = ()) -> 
             return train_run(job, folder, words=[*flags, *job.overrides])
     except Exception as error:
         log.exception("This job failed.")
-        raise HoldfastError(in_a_line(error)) from None
+        raise HoldfastError(in_a_line(error) + place_of_users(error)) from None
 
 
 def _silence() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -34,6 +34,9 @@ class Module(pl.LightningModule):
     the parameters: an initial value, or a coefficient that `loss` reads. Holdfast tries whether each job trains in the
     stack as it would alone; if not, each value gets its own stack."""
 
+    lr: float = 0.01
+    """Learning rate of SGD, where `optimize_with` sets no optimizer."""
+
     _optimizer: OptimizerFactory | None = None
     _scheduler: SchedulerFactory | None = None
     _monitor: str = "val/loss"
@@ -64,6 +67,10 @@ class Module(pl.LightningModule):
         rows, loss = sums
         return {"loss": loss / rows}
 
+    def bare(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries of a `state_dict` of this module under the names that they have in `model.pth`."""
+        return dict(state)
+
     def optimize_with(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None, monitor: str) -> None:
         """Set the optimizer and the scheduler.
 
@@ -75,8 +82,9 @@ class Module(pl.LightningModule):
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and the scheduler of `optimize_with`."""
-        assert self._optimizer is not None, "optimize_with() comes before fit()"
+        """Make the optimizer and the scheduler of `optimize_with`; without these, SGD at `lr`."""
+        if self._optimizer is None:
+            return torch.optim.SGD(self.parameters(), self.lr)
         optimizer = self._optimizer(self.parameters())
         if self._scheduler is None:
             return optimizer
@@ -209,6 +217,12 @@ class Regression(Module):
         rows = torch.as_tensor(y.numel(), dtype=dtype, device=y.device)
         return torch.stack([rows, error.square().sum(), error.abs().sum(), y.sum(), y.square().sum()])
 
+    def bare(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries by the names that they have in the network; all names stay if one lies elsewhere."""
+        if not all(name.startswith("network.") for name in state):
+            return dict(state)
+        return {name.removeprefix("network."): value for name, value in state.items()}
+
     @staticmethod
     def metrics(sums: Sequence[Any]) -> dict[str, Any]:
         """Return MSE, MAE and R2 as `loss`, `mae` and `r2`; R2 is NaN if all y are equal."""
@@ -228,21 +242,39 @@ def _check_shapes(prediction: Tensor, y: Tensor) -> None:
 
 
 class Linear(Regression):
-    """`f(x) = x w + b`, trained by mean squared error; arguments as `holdfast.model.networks.linear`.
+    """`f(x) = x w + b`, trained by mean squared error.
 
-    >>> Linear(weight=2.0, bias=1.0)(torch.tensor([[3.0]])).tolist()
+    Args:
+        features, weight, bias: as for `holdfast.model.networks.linear`.
+        lr: learning rate of SGD, where `optimize_with` sets no optimizer.
+
+    >>> model = Linear(weight=2.0, bias=1.0)
+    >>> model(torch.tensor([[3.0]])).tolist()
     [[7.0]]
+    >>> list(model.bare(model.state_dict()))
+    ['linear.weight', 'linear.bias']
     """
 
     stackable = frozenset({"weight", "bias"})
 
-    def __init__(self, features: int = 1, weight: float | None = None, bias: float | None = None) -> None:
+    def __init__(
+        self, features: int = 1, weight: float | None = None, bias: float | None = None, lr: float = 0.01
+    ) -> None:
         super().__init__(networks.linear(features, weight, bias))
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["lr"])  # a configuration has another
+        self.lr = lr
+
+    def bare(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entries by the names that they have in a module whose `linear` is the layer."""
+        return {f"linear.{name}": value for name, value in super().bare(state).items()}
 
 
 class MLP(Regression):
-    """A multi-layer perceptron, trained by mean squared error; arguments as `holdfast.model.networks.mlp`.
+    """A multi-layer perceptron, trained by mean squared error.
+
+    Args:
+        features, hidden, activation, dropout: as for `holdfast.model.networks.mlp`.
+        lr: learning rate of SGD, where `optimize_with` sets no optimizer.
 
     >>> sum(parameter.numel() for parameter in MLP(features=2, hidden=[8]).parameters())
     33
@@ -254,7 +286,9 @@ class MLP(Regression):
         hidden: Sequence[int] = (16,),
         activation: Literal["tanh", "relu"] = "tanh",
         dropout: float = 0.0,
+        lr: float = 0.01,
     ) -> None:
         hidden = list(hidden)
         super().__init__(networks.mlp(features, hidden, activation, dropout))
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["lr"])
+        self.lr = lr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from inspect import getattr_static
 from typing import Any
 
@@ -10,23 +11,20 @@ from torch import nn
 from holdfast.arithmetic.optimizers import OPTIMIZERS
 from holdfast.config.job import FOLDER
 from holdfast.config.schema import Config
+from holdfast.config.trainer_arguments import TrainerArguments
 from holdfast.model import Module
 from holdfast.runtime.isolation import GLOBAL_HOOKS
 from holdfast.stacked.schedule import SCHEDULERS
 from holdfast.usercode.watch import UnstackableError
 
-_NEUTRAL: dict[str, Any] = {
-    "strategy": "auto",
-    "num_nodes": 1,
-    "max_steps": -1,
-    "max_time": None,
-    "accumulate_grad_batches": 1,
-    "limit_train_batches": None,
-    "limit_val_batches": None,
-    "detect_anomaly": False,
-    "sync_batchnorm": False,
-}
-"""Keys of the group `trainer` that a stack does not implement, with the values that have no effect."""
+_IMPLEMENTED = frozenset({"gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark"})
+"""Keys of the group `trainer` that a stack implements."""
+
+_NEUTRAL: dict[str, Any] = {field.name: field.default for field in fields(TrainerArguments)}
+"""The other keys of the group `trainer` have to have these values, which are Lightning's defaults."""
+
+_CHOOSES_CODE = frozenset({"maximize", "foreach", "fused", "capturable", "differentiable"})
+"""Keys of the group `optimizer` that choose another implementation of torch's."""
 
 _OVERRIDABLE = frozenset({"loss", "statistics", "metrics", "forward", "draw", "digest", "stackable", "_abc_impl"})
 """Attributes that a subclass of `Module` or `DataModule` may override; the others are called by a Trainer only."""
@@ -47,9 +45,12 @@ def check_settings(config: Config) -> None:
     for group in ("data", "model", "optimizer", "scheduler"):
         if FOLDER in repr(getattr(config, group)):
             raise UnstackableError(f"{group} names the folder of its run")
-    for key, neutral in _NEUTRAL.items():
-        if getattr(config.trainer, key) != neutral:
+    for key in sorted(_NEUTRAL.keys() - _IMPLEMENTED):
+        if getattr(config.trainer, key) != _NEUTRAL[key]:
             raise UnstackableError(f"trainer.{key} is the Trainer's")
+    for key in sorted(_CHOOSES_CODE & config.optimizer.keys()):
+        if config.optimizer[key]:
+            raise UnstackableError(f"optimizer.{key} chooses code of torch's that trains one job")
     if config.precision == "16-mixed":
         raise UnstackableError("precision=16-mixed scales the gradient of each job separately")
     if config.optimizer["_target_"] not in OPTIMIZERS:

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.config.options import ORDER
 from holdfast.config.schema import Config
 
-_PER_JOB = frozenset({"lr", "seed", "sweep"})
+_PER_JOB = frozenset({"lr", "seed", "sweep", "vars", "init_weights", "init_weights_strict"})
 """Keys in which the jobs of a stack may differ."""
 
 _DESCRIBED = ("batch_size", "model", "optimizer", "scheduler", "data", "accelerator", "precision", "epochs")

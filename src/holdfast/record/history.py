@@ -22,16 +22,23 @@ class Epoch:
         metrics: by name, such as `val/loss`, `train/loss`, `train/lr`.
         iterations: updates of the parameters up to the end of this epoch, over all epochs.
         ended: end of the epoch, in seconds since 1970.
+        inside: metrics of the best of several validations, where it is not the one at the end of the epoch.
     """
 
     metrics: dict[str, float]
     iterations: int
     ended: float
+    inside: dict[str, float] | None = None
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The metrics by which the epoch may be the best."""
+        return self.metrics if self.inside is None else self.inside
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A Lightning checkpoint of one epoch; its tensors are copies."""
+    """A Lightning checkpoint, of the end of an epoch or of a validation inside of it; its tensors are copies."""
 
     epoch: int
     checkpoint: dict[str, Any]
@@ -81,10 +88,17 @@ class History:
         """The complete epochs, in order."""
         return self.recorded[: self.reached.epochs]
 
-    def end_epoch(self, epoch: Epoch, standing: Standing, last: Snapshot) -> None:
-        """Add an epoch; a single assignment completes it, since a signal may end the run between any two statements."""
+    def end_epoch(self, epoch: Epoch, standing: Standing, candidate: Snapshot, last: Snapshot) -> None:
+        """Add an epoch; a single assignment completes it, since a signal may end the run between any two statements.
+
+        Args:
+            epoch: what was measured.
+            standing: the state of the stopping rules.
+            candidate: the weights of `epoch.best`.
+            last: the weights of the end of the epoch.
+        """
         self.recorded.append(epoch)
-        best = last if standing.best_epoch == last.epoch else self.reached.best
+        best = candidate if standing.best_epoch == last.epoch else self.reached.best
         self.reached = Reached(last.epoch + 1, len(self.losses), len(self.parameter_path), standing, best, last)
 
 

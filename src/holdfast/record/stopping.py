@@ -48,6 +48,22 @@ class StoppingRules:
         """
         return np.abs(loss) <= self.threshold  # False for NaN too
 
+    def better(self, metrics: Mapping[str, Any], best: Any, best_loss: Any) -> Any:
+        """Whether metrics are better than the best so far, elementwise; of equal ones the lower `val/loss` is better.
+
+        Args:
+            metrics: by name.
+            best, best_loss: `metric` and `val/loss` of the best so far; NaN while there is none.
+
+        >>> StoppingRules("val/acc", "max").better({"val/acc": 0.9, "val/loss": 1.0}, best=0.9, best_loss=2.0)
+        np.True_
+        """
+        value, loss = metrics.get(self.metric, math.nan), metrics.get("val/loss", math.nan)
+        sign = 1 if self.mode == "min" else -1
+        # "not worse" instead of "better": a comparison with the initial NaN is False, and the first value has to win
+        wins = ~(np.asarray(sign * value) >= sign * np.asarray(best))
+        return np.isfinite(value) & (wins | ((value == best) & np.less(loss, best_loss)))
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -56,6 +72,7 @@ class Standing:
     Attributes:
         best_epoch: the best epoch so far; -1 while no epoch was finite.
         best: the metric of the best epoch.
+        best_loss: its `val/loss`, which decides between epochs with the same metric.
         reference: the metric that the next improvement is measured from.
         waited: epochs since the last improvement.
         end: why a run is over, "diverged" or "stopped"; "" while it runs.
@@ -63,6 +80,7 @@ class Standing:
 
     best_epoch: Any = -1
     best: Any = math.nan
+    best_loss: Any = math.nan
     reference: Any = math.nan
     waited: Any = 0
     end: Any = ""
@@ -77,25 +95,36 @@ class Standing:
         return cls(
             best_epoch=np.full(runs, -1),
             best=np.full(runs, math.nan),
+            best_loss=np.full(runs, math.nan),
             reference=np.full(runs, math.nan),
             waited=np.zeros(runs, dtype=np.int64),
             end=np.full(runs, "", dtype="<U8"),
         )
 
 
-def judge(standing: Standing, epoch: int, metrics: Mapping[str, Any], largest: Any, rules: StoppingRules) -> Standing:
+def judge(
+    standing: Standing,
+    epoch: int,
+    metrics: Mapping[str, Any],
+    largest: Any,
+    rules: StoppingRules,
+    *,
+    may_stop: bool = True,
+) -> Standing:
     """Update the standing of runs with the metrics of one more epoch; runs that are over do not change.
 
     An epoch in which a loss is not finite, or passes the threshold, ends a run as diverged and is never the best.
-    A metric that is not finite is never the best. Of equal epochs the first is the best.
+    A metric that is not finite is never the best. Of epochs with the same metric the one with the lowest `val/loss` is
+    the best, of equal ones the first. An epoch in which the metric was not measured changes neither the best epoch nor
+    the count of epochs without improvement.
 
     Args:
         standing: the standing before this epoch.
         epoch: the number of this epoch, from 0.
-        metrics: the metrics of this epoch, numbers or arrays of shape `(runs,)`; must hold `rules.metric`, unless all
-            runs diverged.
+        metrics: the metrics of this epoch, numbers or arrays of shape `(runs,)`.
         largest: the largest absolute training loss of this epoch; NaN if one was not finite.
         rules: the stopping rules.
+        may_stop: whether a run may end for want of improvement.
 
     >>> judge(Standing(), 0, {"val/loss": 0.5}, largest=1.0, rules=StoppingRules()).best_epoch
     array(0)
@@ -109,14 +138,15 @@ def judge(standing: Standing, epoch: int, metrics: Mapping[str, Any], largest: A
     value = metrics.get(rules.metric, math.nan)
     sign = 1 if rules.mode == "min" else -1
     eligible = running & ~diverged & np.isfinite(value)
-    # "not worse" instead of "better": a comparison with the initial NaN is False, and the first value has to win
-    better = eligible & ~(sign * value >= sign * standing.best)
+    better = eligible & rules.better(metrics, standing.best, standing.best_loss)
+    counted = running & ~diverged & (rules.metric in metrics)
     improved = eligible & ~(sign * value >= sign * standing.reference - rules.min_delta)
-    waited = np.where(improved, 0, standing.waited + (running & ~diverged))
-    stopped = running & ~diverged & (rules.patience is not None and waited >= rules.patience)
+    waited = np.where(improved, 0, standing.waited + counted)
+    stopped = may_stop & running & ~diverged & (rules.patience is not None and waited >= rules.patience)
     return Standing(
         best_epoch=np.where(better, epoch, standing.best_epoch),
         best=np.where(better, value, standing.best),
+        best_loss=np.where(better, metrics.get("val/loss", math.nan), standing.best_loss),
         reference=np.where(improved, value, standing.reference),
         waited=waited,
         end=np.where(running & diverged, "diverged", np.where(stopped, "stopped", standing.end)),

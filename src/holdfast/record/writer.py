@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Writer:
 
     Attributes:
         leader: whether this process writes; one process of a run does.
+        bare: makes the content of `model.pth` from a `state_dict` of the module.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Writer:
     ) -> None:
         self._folder, self._rules, self._hparams = folder, rules, hparams
         self._config_hash, self._tensorboard, self.leader = config_hash, tensorboard, leader
+        self.bare: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
         self._events: events.EventFile | None = None
         self._steps = self._epochs = 0  # numbers of iterations and epochs in the event file
         self._position = EventPosition()
@@ -160,12 +162,12 @@ class Writer:
         self.flush(history, final=True)
         best, epochs = history.reached.best, history.epochs
         if best is not None and self.leader:
-            save(best.checkpoint["state_dict"], self._folder.weights)
+            save(self.bare(best.checkpoint["state_dict"]), self._folder.weights)
         if history.parameter_path and self.leader:
             with replacing(self._folder.parameter_path) as stream:
                 stream.write(to_npy(torch.stack([point.cpu() for point in history.parameter_path])))
         entries = [epoch_entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(epochs)]
-        best_entry = entries[best.epoch] if best else None
+        best_entry = epoch_entry(best.epoch, epochs[best.epoch].best, self._rules.metric) if best else None
         self._append(*self._final_records(best_entry or {}, test or {}, len(epochs), status))
         result = Result(
             status=status,

@@ -36,6 +36,16 @@ GROUP_SHOWN = 5
 _NOT_SHOWN = ("status", "iterations", "seconds")  # columns of the leaderboard that the table has no room for
 
 
+class BriefFormatter(logging.Formatter):
+    """Leaves out the traceback of records that say all that concerns the user; the log has it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        if not getattr(record, "brief", False):
+            return super().format(record)
+        return record.getMessage()
+
+
 class BelowError(logging.Filter):
     """Keeps errors off standard output; they go to standard error."""
 
@@ -116,7 +126,7 @@ class SweepProgress:
     """Prints a line for every job that ends, if there are few, and on a terminal draws one bar for the sweep.
 
     Args:
-        jobs: the overrides of every job.
+        jobs: the swept overrides of every job.
         mode: whether a lower ("min") or a higher ("max") metric is better.
     """
 

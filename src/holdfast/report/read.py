@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from holdfast.record import events
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
-from holdfast.sweeps.rank import Job
+from holdfast.sweeps.rank import Job, swept_overrides
 
 Numbers = NDArray[np.float64]
 
@@ -33,7 +34,8 @@ def jobs_of(folder: SweepFolder) -> list[Job]:
                 error = "it left no result: it was not finished"
                 result = Result("failed", overrides, entry["config_hash"], str(sweep["metric"]), error=error)
             jobs.append(Job(number, overrides, str(entry["data"]), result))
-        return jobs
+        swept = swept_overrides([job.overrides for job in jobs])
+        return [replace(job, swept=each) for job, each in zip(jobs, swept, strict=True)]
     except (TypeError, KeyError) as error:
         raise FolderError(f"{folder.sweep} cannot be read: {error!r} is not what a sweep writes there.") from error
 

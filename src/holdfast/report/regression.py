@@ -95,8 +95,8 @@ def read_rows(config: Config) -> RegressionRows | None:
 def load_best(config: Config, folder: RunFolder) -> nn.Module:
     """Build the model of a run with its best weights, in evaluation mode."""
     with isolated():
-        module = build_module(config)
-        module.load_state_dict(load(folder.weights, folder.recorded_digest(folder.weights)))
+        module = build_module(config, initial=False)
+        module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
         return module.eval()
 
 
@@ -121,7 +121,7 @@ def cost_surface(
         The names of the parameters, and the loss, shape `(second, first)`; None if the model has not two parameters.
     """
     with isolated(), torch.no_grad():
-        module = build_module(config).double()
+        module = build_module(config, initial=False).double()
         trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
         names = [name.rpartition(".")[2] for name, value in trained.items() for _ in range(value.numel())]
         if not isinstance(module, Module) or len(names) != 2:

@@ -40,7 +40,8 @@ class Needs(NamedTuple):
         """The needs of a configuration."""
         devices = tuple(config.devices) if isinstance(config.devices, list) else config.devices
         trainer = config.trainer
-        return cls(config.accelerator, devices, trainer.num_nodes, trainer.strategy, tuple(targets_of(config)))
+        strategy = trainer.strategy if isinstance(trainer.strategy, str) else "auto"
+        return cls(config.accelerator, devices, trainer.num_nodes, strategy, tuple(targets_of(config)))
 
 
 def check(config: Config) -> None:

@@ -30,14 +30,21 @@ class Target(NamedTuple):
 
 
 def targets_of(config: Config) -> Iterator[Target]:
-    """The targets of all groups, and of the user's callbacks and loggers."""
+    """The targets of all groups, and of the user's callbacks, loggers and arguments of the Trainer."""
     groups = {name: getattr(config, name) for name in ("data", "model", "optimizer", "scheduler")}
     for name in ("callbacks", "logger"):
         groups |= {f"{name}.{key}": node for key, node in getattr(config, name).extras.items()}
+    for name, node in trainer_objects(config).items():
+        groups |= {f"trainer.{name}": item for item in (node if isinstance(node, list) else [node])}
     for name, node in groups.items():
-        if node["_target_"] is not None:
+        if node.get("_target_") is not None:
             keys = tuple(key for key in map(str, node) if not (key.startswith("_") and key.endswith("_")))
             yield Target(name, str(node["_target_"]), keys)
+
+
+def trainer_objects(config: Config) -> dict[str, Any]:
+    """The arguments of the Trainer that are objects, by name: mappings with a `_target_`, or lists of them."""
+    return {name: value for name, value in vars(config.trainer).items() if _has_target(value)}
 
 
 def check_target(target: Target) -> list[Problem]:

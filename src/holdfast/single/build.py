@@ -10,12 +10,15 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from holdfast.config.check import key_of
 from holdfast.config.schema import Config
+from holdfast.config.trainer_arguments import TrainerArguments
 from holdfast.data import DataModule
 from holdfast.data.seeding import derive, reseed, seeded
 from holdfast.model import Module
 from holdfast.runtime import processes
-from holdfast.runtime.targets import instantiate
+from holdfast.runtime.targets import import_target, instantiate, trainer_objects
+from holdfast.single.init_weights import initialize
 
 TRAINER_ARGUMENTS: dict[str, Any] = {
     "enable_progress_bar": False,
@@ -30,20 +33,48 @@ ROWS_SEED = derive(0, "rows")
 HOLDFAST_KEYS = frozenset({"full_train_loss"})
 """Keys of the trainer group that are not arguments of Lightning's Trainer."""
 
-
-def build(config: Config) -> tuple[pl.LightningModule, pl.LightningDataModule]:
-    """Build the module and the data module of a configuration."""
-    return build_module(config), build_data(config.data)
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainerArguments)}
 
 
-def build_module(config: Config) -> pl.LightningModule:
-    """Build the module of a configuration; its initial weights are a function of `config.seed`."""
+def build(config: Config, *, initial: bool = True) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+    """Build the module and the data module of a configuration; arguments as for `build_module`."""
+    return build_module(config, initial=initial), build_data(config.data)
+
+
+def build_module(config: Config, *, initial: bool = True) -> pl.LightningModule:
+    """Build the module of a configuration.
+
+    Args:
+        config: configuration of the run.
+        initial: whether its initial weights are needed: a function of `config.seed`, or those of `init_weights`.
+    """
     reseed(derive(config.seed, "weights"))
     module: pl.LightningModule = instantiate(config.model)
     if isinstance(module, Module):
         scheduler = partial(instantiate, config.scheduler) if config.scheduler["_target_"] else None
         module.optimize_with(partial(instantiate, config.optimizer), scheduler, config.metric)
+    if initial and config.init_weights is not None:
+        initialize(module, config.init_weights, strict=config.init_weights_strict)
     return module
+
+
+def without_effect(config: Config, overrides: Sequence[str]) -> str | None:
+    """A line that says so where an optimizer or a scheduler is chosen for a module that makes its own; else None.
+
+    Args:
+        config: configuration of the run.
+        overrides: those of the command line.
+    """
+    chosen = [item for item in overrides if key_of(item).partition(".")[0] in ("optimizer", "scheduler")]
+    if not chosen:
+        return None
+    try:
+        cls = import_target(config.model["_target_"])
+    except Exception:  # the run itself will report it
+        return None
+    if not isinstance(cls, type) or getattr(cls, "configure_optimizers", None) is Module.configure_optimizers:
+        return None
+    return f"{' '.join(chosen)}: no effect, since {cls.__name__} makes its own optimizer in configure_optimizers"
 
 
 def build_data(group: Mapping[str, Any]) -> pl.LightningDataModule:
@@ -82,15 +113,25 @@ def build_trainer(
     """
     # a process that was not started together with others must not look for them
     environment = [] if processes.current().name else [LightningEnvironment()]
-    keys = dataclasses.asdict(config.trainer).items()
+    given = {
+        key: value
+        for key, value in vars(config.trainer).items()
+        if key not in HOLDFAST_KEYS and value != _DEFAULTS.get(key, _DEFAULTS)
+    }
+    given |= {key: _instantiated(value) for key, value in trainer_objects(config).items()}
+    more = given.pop("plugins", [])
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         precision=config.precision,
         max_epochs=config.epochs,
-        use_distributed_sampler=not isinstance(data, DataModule),  # Holdfast's divides the rows itself
-        plugins=[*environment, *plugins],
-        **{key: value for key, value in keys if key not in HOLDFAST_KEYS},
-        **TRAINER_ARGUMENTS,
+        plugins=[*environment, *plugins, *(more if isinstance(more, list) else [more])],
+        # Holdfast's data modules divide the rows themselves
+        **{"use_distributed_sampler": not isinstance(data, DataModule), **TRAINER_ARGUMENTS, **given},
         **arguments,
     )
+
+
+def _instantiated(value: Any) -> Any:
+    """An argument of the Trainer that is an object, or a list of objects."""
+    return list(map(instantiate, value)) if isinstance(value, list) else instantiate(value)

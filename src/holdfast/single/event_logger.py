@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import Logger
 
 from holdfast.record.writer import Writer
@@ -48,6 +50,18 @@ class EventLogger(Logger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the writer has the whole configuration already."""
+
+
+def users_loggers(trainer: pl.Trainer) -> list[Logger]:
+    """The loggers that the user configured, which are given the same metrics as the event file."""
+    return [logger for logger in trainer.loggers if not isinstance(logger, EventLogger)]
+
+
+def close_runs(trainer: pl.Trainer) -> None:
+    """End what a logger leaves open: a run of Weights & Biases, into which the next job would write."""
+    for logger in users_loggers(trainer):
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 class _DeferredSummaryWriter:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from holdfast.config.check import did_you_mean
@@ -21,7 +23,7 @@ from holdfast.record.checkpoint import CheckpointIO
 from holdfast.record.history import Epoch, History, Snapshot
 from holdfast.record.parameter_path import flat, stride
 from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge, largest_loss
-from holdfast.single.event_logger import EventLogger
+from holdfast.single.event_logger import users_loggers
 from holdfast.single.train_metrics import measure_train
 
 
@@ -48,9 +50,14 @@ class Recorder(Checkpoint):
         self._path_parameters: Sequence[Tensor] = ()  # those whose path is recorded
         self._path_stride = 1  # in iterations
         self._seeded_epoch = -1
+        self._users_loggers: list[Logger] = []
+        self._log_every = 1
         self._pending: list[Tensor] = []  # losses that were not read from the accelerator yet
         self._epoch_start = 0  # in iterations
         self._loss_factor = 1
+        self._validated = -1  # number of updates at the last validation
+        self._validation_metrics: frozenset[str] = frozenset()  # names
+        self._inside: _Inside | None = None
         self._learning_rate = float("nan")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -67,6 +74,8 @@ class Recorder(Checkpoint):
         """Start the clock and the parameter path."""
         self.history.clock.append((len(self.history.losses), time.time()))
         self._start_path(trainer, pl_module)
+        self._users_loggers = users_loggers(trainer)
+        self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # Lightning divides the losses of accumulated batches by their number
         self._loss_factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
 
@@ -78,7 +87,7 @@ class Recorder(Checkpoint):
         """Make everything random in this epoch a function of seed and epoch alone."""
         if trainer.current_epoch != self._seeded_epoch:
             self._reseed(trainer.current_epoch)
-        self._epoch_start = len(self.history.losses)
+        self._epoch_start, self._inside = len(self.history.losses), None
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -90,46 +99,92 @@ class Recorder(Checkpoint):
         if loss is not None:
             loss = loss.mean() if loss.ndim else loss  # Lightning also trains on a loss of shape (1,)
             self._pending.append(loss * self._loss_factor if self._loss_factor > 1 else loss)
+            if self._users_loggers and (_step(trainer) + 1) % self._log_every == 0:
+                self._log_loss(trainer)
         if self._path_parameters and (len(self.history.losses) + len(self._pending)) % self._path_stride == 0:
             self.history.parameter_path.append(flat(self._path_parameters))
         if trainer.global_step == trainer.max_steps:
             trainer.should_stop = True  # Lightning validates before it stops, as in every last epoch
         if len(self._pending) >= CHECK_EVERY:
-            self._read_losses(_users_loggers(trainer))
+            self._read_losses()
             if not self._rules.within(_reduced(trainer, largest_loss(self.history.losses[-CHECK_EVERY:]), "max")):
-                trainer.should_stop = True  # ends the epoch here; it is judged as any other
+                _stop(trainer)  # ends the epoch here; it is judged as any other
             self._update(self.history)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what was measured, and with which weights; inside an epoch, keep the best weights."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        assert trainer._results is not None
+        self._validated = trainer.global_step
+        self._validation_metrics = frozenset(trainer._results.metrics(on_step=False)["callback"])
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        metrics, standing = self._metrics(trainer, pl_module, []), self.history.reached.standing
+        better = self._rules.better(metrics, standing.best, standing.best_loss)
+        if self._inside is not None:
+            better &= self._rules.better(metrics, *self._inside.rank(self._rules))
+        if trainer.strategy.broadcast(bool(better)):
+            snapshot = Snapshot(trainer.current_epoch, self.checkpoint_io.snapshot(trainer))
+            self._inside = _Inside(trainer.global_step, metrics, snapshot)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch, and take a snapshot of it."""
-        loggers = _users_loggers(trainer)
-        self._read_losses(loggers)
+        self._read_losses()
         epoch, losses = trainer.current_epoch, self.history.losses[self._epoch_start :]
         metrics = self._metrics(trainer, pl_module, losses)
         largest = _reduced(trainer, largest_loss(losses), "max")
-        if self._rules.metric not in metrics and self._rules.within(largest):
+        inside = self._best_inside(trainer, metrics)
+        judged = {**metrics, **inside.metrics} if inside else metrics
+        to_come = trainer.enable_validation and self._validated != trainer.global_step
+        if self._rules.metric not in judged and not to_come and self._rules.within(largest):
             raise _missing_metric(self._rules.metric, metrics, pl_module)
-        standing = judge(self.history.reached.standing, epoch, metrics, largest, self._rules)
+        may_stop = epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+        standing = judge(self.history.reached.standing, epoch, judged, largest, self._rules, may_stop=may_stop)
         # what a user's module logs may differ between processes, but all have to end in the same epoch
         standing = trainer.strategy.broadcast(standing)
-        for logger in loggers:
-            logger.log_metrics({"epoch": epoch, **metrics}, step=trainer.global_step)
+        for logger in self._users_loggers:
+            logger.log_metrics({"epoch": epoch, **metrics}, step=_step(trainer) - 1)
             logger.save()  # a run that is resumed from this epoch needs it on disk
         snapshot = Snapshot(epoch, self.checkpoint_io.snapshot(trainer))
-        self.history.end_epoch(Epoch(metrics, trainer.global_step, time.time()), standing, snapshot)
+        recorded = Epoch(metrics, trainer.global_step, time.time(), inside.metrics if inside else None)
+        self.history.end_epoch(recorded, standing, inside.snapshot if inside else snapshot, snapshot)
         if standing.end:
-            trainer.should_stop = True
+            _stop(trainer)
         self._update(self.history)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a run whose metric was never measured."""
+        epochs, metric = self.history.epochs, self._rules.metric
+        if epochs and not self.history.reached.standing.end and not any(metric in epoch.best for epoch in epochs):
+            raise HoldfastError(
+                f"metric={metric} was never measured: no validation took place in {len(epochs)} epochs; see "
+                "trainer.check_val_every_n_epoch and trainer.val_check_interval"
+            )
+
+    def _best_inside(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> _Inside | None:
+        """The best validation inside the epoch that ends, if it is better than what its end measured."""
+        inside = self._inside
+        if inside is None or inside.step == trainer.global_step or not self._rules.within(metrics.get("val/loss", 0.0)):
+            return None
+        return None if self._rules.better(metrics, *inside.rank(self._rules)) else inside
+
     def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule, losses: list[float]) -> dict[str, float]:
-        """The metrics of the epoch that ends, by name."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        """The metrics of the present weights, by name; those of an earlier validation are left out."""
+        stale = self._validation_metrics if self._validated != trainer.global_step else frozenset()
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
         if losses:
             metrics["train/loss_epoch"] = _reduced(trainer, sum(losses) / len(losses), "mean")
         if self._config.trainer.full_train_loss:
             metrics.update(measure_train(trainer, module))
         metrics["train/lr"] = self._learning_rate
         return metrics
+
+    def _log_loss(self, trainer: pl.Trainer) -> None:
+        """Give the user's loggers the loss of the last batch, at the steps at which Lightning logs."""
+        if not trainer.fit_loop._should_accumulate():
+            for logger in self._users_loggers:
+                logger.log_metrics({"train/loss_step": float(self._pending[-1])}, step=_step(trainer))
 
     def _reseed(self, epoch: int) -> None:
         reseed(derive(self._config.seed, "epoch", epoch))
@@ -146,16 +201,36 @@ class Recorder(Checkpoint):
             if not self.history.parameter_path:  # a resumed run has points already
                 self.history.parameter_path.append(flat(parameters))
 
-    def _read_losses(self, loggers: list[Logger]) -> None:
+    def _read_losses(self) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""
         if self._pending:
-            losses = torch.stack(self._pending).tolist()
-            for logger in loggers:
-                for step, loss in enumerate(losses, start=len(self.history.losses)):
-                    logger.log_metrics({"train/loss_step": loss}, step=step)
-            self.history.losses += losses
+            self.history.losses += torch.stack(self._pending).tolist()
             self.history.clock.append((len(self.history.losses), time.time()))
             self._pending.clear()
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """A validation inside an epoch: the number of updates before it, what it measured, and a checkpoint."""
+
+    step: int
+    metrics: dict[str, float]
+    snapshot: Snapshot
+
+    def rank(self, rules: StoppingRules) -> tuple[float, float]:
+        """What `StoppingRules.better` compares others with."""
+        return self.metrics.get(rules.metric, math.nan), self.metrics.get("val/loss", math.nan)
+
+
+def _stop(trainer: pl.Trainer) -> None:
+    """Let a Trainer stop after this batch or epoch, whatever its `min_epochs` and `min_steps`."""
+    trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
+    trainer.should_stop = True
+
+
+def _step(trainer: pl.Trainer) -> int:
+    """The step at which Lightning logs at this moment: batches that updated the parameters, over all epochs."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def _reduced(trainer: pl.Trainer, value: float, operation: str) -> float:
@@ -167,11 +242,8 @@ def _reduced(trainer: pl.Trainer, value: float, operation: str) -> float:
     return float(trainer.strategy.reduce(number, reduce_op=operation))
 
 
-def _users_loggers(trainer: pl.Trainer) -> list[Logger]:
-    """The loggers that the user configured, which are given the same losses and metrics as the event file."""
-    return [logger for logger in trainer.loggers if not isinstance(logger, EventLogger)]
-
-
 def _missing_metric(metric: str, metrics: Mapping[str, float], module: pl.LightningModule) -> HoldfastError:
-    logged = [name for name in metrics if name != "train/lr"]
-    return HoldfastError(f"metric={metric} is not logged by {type(module).__name__}: {did_you_mean(metric, logged)}")
+    # never a metric of the training or the test rows: a choice by it would not be an honest one
+    logged = [name for name in metrics if not name.startswith(("train", "test"))]
+    lesson = did_you_mean(metric, logged) if logged else f'log it in validation_step: self.log("{metric}", ...)'
+    return HoldfastError(f"metric={metric} is not logged by {type(module).__name__}: {lesson}")

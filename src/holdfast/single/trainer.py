@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, Stopped, in_a_line
+from holdfast.model import Module
 from holdfast.record.checkpoint import load
 from holdfast.record.history import History
 from holdfast.record.stopping import StoppingRules, divergence_message
@@ -24,7 +25,7 @@ from holdfast.runtime.isolation import isolated
 from holdfast.runtime.processes import is_leader
 from holdfast.runtime.targets import instantiate
 from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
-from holdfast.single.event_logger import EventLogger
+from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
 from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
 from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
@@ -32,6 +33,7 @@ from holdfast.store.files import digest, remove_partial
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status
 from holdfast.store.test_ledger import TestLedger
+from holdfast.usercode.packages import place_of_users
 
 
 def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Result:
@@ -63,7 +65,7 @@ def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Res
         try:
             return run.train(progress=progress)
         except Exception as error:
-            run.fail(in_a_line(error))
+            run.fail(in_a_line(error) + place_of_users(error))
             raise
         except (KeyboardInterrupt, SystemExit) as stop:
             if _is_users_exit(stop):
@@ -106,6 +108,8 @@ class _Fit:
         """Train, and test the best weights if the configuration says so."""
         check(self._config)
         module, data = build(self._config)
+        if isinstance(module, Module):
+            self._writer.bare = module.bare
         if self._config.test and not is_overridden("test_step", module):
             raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
         trainer = self._build_trainer(data, progress=progress)
@@ -155,9 +159,18 @@ class _Fit:
             prepare_to_resume(trainer, self._history.reached)
         if self._history.reached.standing.end:  # the run was interrupted after training, before its result was written
             return
+        if self._config.trainer.enable_autolog_hparams:
+            # Lightning logs those of the module and the data itself, and some loggers refuse a second value
+            logged = {*module.hparams_initial, *data.hparams_initial}
+            values = {key: value for key, value in dataclasses.asdict(self._config).items() if key not in logged}
+            for logger in users_loggers(trainer):
+                logger.log_hyperparams(values)
         seed_rows()
         checkpoint = self._folder.last if self._checkpoint else None
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            close_runs(trainer)
 
     def _finish(self, status: Status, **details: Any) -> Result:
         return self._writer.finish(self._history, status, overrides=self._overrides, **details)
@@ -175,7 +188,7 @@ def test_best(config: Config, folder: RunFolder, on_open: Callable[[], None]) ->
         The test metrics by name; None for a user's module without test rows or test step.
     """
     with isolated():
-        module, data = build(config)
+        module, data = build(config, initial=False)
         if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
         module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
@@ -200,7 +213,7 @@ def _test_again(config: Config, folder: RunFolder, finished: Result) -> Result:
     ledger = TestLedger(folder.test_ledger, again=True)
     opened_before = ledger.count()
     metrics = test_best(config, folder, lambda: _write_opening(ledger, folder, leader=is_leader()))
-    return folder.commit(replace(finished, test=metrics, test_opened=opened_before + 1))
+    return folder.commit(dataclasses.replace(finished, test=metrics, test_opened=opened_before + 1))
 
 
 def _write_opening(ledger: TestLedger, folder: RunFolder, *, leader: bool) -> None:

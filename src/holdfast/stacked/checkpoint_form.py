@@ -49,7 +49,8 @@ class StackCheckpoints:
 
     def weights(self, saved: SavedEpochs, jobs: Sequence[int]) -> list[bytes]:
         """The parameters of some jobs, as `model.pth`."""
-        return archives(self._state_dict, Placeholders(), {}, self._tensors(saved, jobs))
+        bare = self._inputs.module.bare
+        return archives(lambda slots: bare(self._state_dict(slots)), Placeholders(), {}, self._tensors(saved, jobs))
 
     def checkpoints(self, saved: SavedEpochs, jobs: Sequence[int]) -> list[bytes]:
         """The checkpoints of some jobs, each of its saved epoch."""

@@ -64,11 +64,11 @@ class StackInputs:
 
     def _build_modules(self) -> tuple[Module, Tensor, list[JobValues]]:
         """Build each different module once."""
-        indexes: dict[tuple[str, int], int] = {}
+        indexes: dict[tuple[str, int, str | None], int] = {}
         vectors, hparams_of, states = [], [], list[State]()
         first: Module | None = None
         for config in self.configs:
-            key = (repr(config.model), config.seed)
+            key = (repr(config.model), config.seed, config.init_weights)
             if key not in indexes:
                 indexes[key] = len(indexes)
                 # globals that building one module changes must not reach the next

@@ -22,7 +22,7 @@ from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.store.versions import versions
 from holdfast.sweeps import resume
-from holdfast.sweeps.rank import Job, job_name, rank
+from holdfast.sweeps.rank import Job, job_name, rank, swept_overrides
 from holdfast.sweeps.works import plan_again, plan_jobs, works_of
 from holdfast.usercode.packages import code_of
 
@@ -78,8 +78,12 @@ def run_sweep(spec: SweepSpec, make_executor: MakeExecutor) -> int:
     """
     import_training()
     _warn_of_missing_devices(spec.jobs)
+    from holdfast.single.build import without_effect
     from holdfast.sweeps.row_digests import data_digests
 
+    for line in dict.fromkeys(without_effect(job.config, job.overrides) for job in spec.jobs):
+        if line is not None:
+            print(line)
     data = data_digests([job.config.data for job in spec.jobs])
     resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
     recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
@@ -102,6 +106,7 @@ class _Sweep:
 
     def __init__(self, spec: SweepSpec, folder: SweepFolder, data: Sequence[str]) -> None:
         self._spec, self._folder, self._data = spec, folder, data
+        self._swept = swept_overrides([job.overrides for job in spec.jobs])
         self._configs = {job.number: job.config for job in spec.jobs}
         self._results: dict[int, Result] = {}  # of the jobs that have ended, by number
 
@@ -188,14 +193,14 @@ class _Sweep:
     def _train(self, make_executor: MakeExecutor, plans: Sequence[Plan]) -> None:
         """Train the jobs that are not finished, and keep their results."""
         done = frozenset(self._results)
-        with console.SweepProgress([list(job.overrides) for job in self._spec.jobs], self._configs[0].mode) as progress:
+        with console.SweepProgress(self._swept, self._configs[0].mode) as progress:
             for number in sorted(done):
                 progress.ended(number, self._results[number])
             executor = make_executor(self._folder, progress)
             for index, jobs in enumerate(self._batches()):
                 works = [Work("alone", (job,), done & {job.number}) for job in jobs]
                 if plans:
-                    print(describe(plans[index], {job.number: job.config for job in jobs}), flush=True)
+                    print(f"plan: {describe(plans[index], {job.number: job.config for job in jobs})}", flush=True)
                     works = works_of(plans[index], jobs, done)
                 for job, outcome in executor.run(works):
                     self._results[job.number] = self._result(job, outcome)
@@ -213,8 +218,8 @@ class _Sweep:
     def _ended_jobs(self) -> list[Job]:
         """Every job with its result."""
         return [
-            Job(job.number, list(job.overrides), data, self._results[job.number])
-            for job, data in zip(self._spec.jobs, self._data, strict=True)
+            Job(job.number, list(job.overrides), data, self._results[job.number], swept)
+            for job, data, swept in zip(self._spec.jobs, self._data, self._swept, strict=True)
         ]
 
     def _finish(self) -> int:
@@ -251,6 +256,6 @@ def _warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
             devices.check_needs(distinct)
         except DeviceError as error:
             missing[distinct] = error.problems[0]
-    for job, need in zip(jobs, needs, strict=True):
+    for job, need, swept in zip(jobs, needs, swept_overrides([job.overrides for job in jobs]), strict=True):
         if (problem := missing.get(need)) is not None:
-            print(f"{job_name(job.number, job.overrides)} will fail here: {problem.override}: {problem.lesson}")
+            print(f"{job_name(job.number, swept)} will fail here: {problem.override}: {problem.lesson}")

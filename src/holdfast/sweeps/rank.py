@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -23,17 +23,19 @@ class Job:
         overrides: the overrides that make the job.
         data: digest of its validation rows; it starts with `UNKNOWN_ROWS` where they could not be made.
         result: how the job ended.
+        swept: those of the overrides that differ between the jobs of the sweep; None for a job by itself.
     """
 
     number: int
     overrides: list[str]
     data: str
     result: Result
+    swept: list[str] | None = None
 
     @property
     def name(self) -> str:
         """Display name, such as `job 3 (lr=0.1)`."""
-        return job_name(self.number, self.overrides)
+        return job_name(self.number, self.overrides if self.swept is None else self.swept)
 
     @cached_property
     def given(self) -> dict[str, str]:
@@ -50,6 +52,12 @@ class Job:
         best = self.result.best
         value = best[self.result.metric] if best is not None and self.result.status == "completed" else None
         return value if value is not None and math.isfinite(value) else None
+
+    @property
+    def loss(self) -> float:
+        """The `val/loss` of the best epoch, which decides between equal metrics; infinite where it was not measured."""
+        loss = (self.result.best or {}).get("val/loss")
+        return math.inf if loss is None else loss
 
 
 def job_name(number: int, overrides: Sequence[str]) -> str:
@@ -81,8 +89,8 @@ class Ranking:
 def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
     """Rank the jobs of a sweep, one ranking for each data set among them.
 
-    Equal metrics go to the lower job number. Jobs on different validation rows are never compared: a lower loss on
-    other rows says nothing.
+    Equal metrics go to the lower `val/loss`, then to the lower job number. Jobs on different validation rows are never
+    compared: a lower loss on other rows says nothing.
 
     Args:
         jobs: in any order.
@@ -93,9 +101,10 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
     """
     sign = 1 if mode == "min" else -1
 
-    def sort_key(job: Job) -> tuple[bool, float, bool, int]:
+    def sort_key(job: Job) -> tuple[bool, float, float, bool, int]:
         value = job.value
-        return value is None, 0.0 if value is None else sign * value, job.result.status == "failed", job.number
+        rank = (math.inf, math.inf) if value is None else (sign * value, job.loss)
+        return value is None, *rank, job.result.status == "failed", job.number
 
     by_data: dict[str, list[Job]] = {}
     for job in sorted(jobs, key=lambda job: job.number):
@@ -112,15 +121,30 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
     for data, group in by_data.items():
         ordered = tuple(sorted(group, key=sort_key))
         values = [job.value for job in ordered[:2] if job.value is not None]
-        margin = sign * (values[1] - values[0]) if len(values) == 2 else None
+        margin = abs(values[1] - values[0]) if len(values) == 2 else None
         rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))
     return rankings
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
     """The keys that differ between the jobs, in the order in which they were typed; of a single job all keys."""
+    return _differing([job.given for job in jobs])
+
+
+def swept_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of the overrides of each job those whose keys differ between the jobs; of a single job all.
+
+    >>> swept_overrides([["epochs=2", "lr=0.1"], ["epochs=2", "lr=0.2"]])
+    [['lr=0.1'], ['lr=0.2']]
+    """
+    keys = set(_differing([{key_of(item): item for item in overrides} for overrides in jobs]))
+    return [[item for item in overrides if key_of(item) in keys] for overrides in jobs]
+
+
+def _differing(jobs: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys that have different values in different jobs; of a single job all keys."""
     values: dict[str, set[str]] = {}
     for job in jobs:
-        for key, value in job.given.items():
+        for key, value in job.items():
             values.setdefault(key, set()).add(value)
     return [key for key, distinct in values.items() if len(distinct) > 1 or len(jobs) == 1]

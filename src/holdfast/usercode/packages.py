@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 _HOLDFASTS = frozenset({"holdfast", "hydra_plugins"})
 _users: set[str] = set()  # packages that configurations name, wherever they are installed
@@ -56,6 +58,24 @@ def code_of(targets: Iterable[str]) -> dict[str, str]:
     names = filter(is_users, sorted(set(map(_module_of, targets)) - {""}))
     files = {name: getattr(sys.modules[name], "__file__", None) for name in names}
     return {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in files.items() if file}
+
+
+def lines_of_users(error: BaseException) -> str:
+    """The user's lines of a traceback, as Python prints them; empty where it has none."""
+    return "".join(traceback.StackSummary.extract(iter(_frames_of_users(error))).format())
+
+
+def place_of_users(error: BaseException) -> str:
+    """The last of the user's lines of a traceback, such as ` (mine.py, line 7, in loss)`; empty where it has none."""
+    if not (frames := _frames_of_users(error)):
+        return ""
+    frame, line = frames[-1]
+    return f" ({Path(frame.f_code.co_filename).name}, line {line}, in {frame.f_code.co_name})"
+
+
+def _frames_of_users(error: BaseException) -> list[tuple[FrameType, int]]:
+    frames = traceback.walk_tb(error.__traceback__)
+    return [(frame, line) for frame, line in frames if is_users(str(frame.f_globals.get("__name__", "")))]
 
 
 def _module_of(target: str) -> str:
