@@ -102,7 +102,7 @@ def names(cell: str) -> list[str]:
 def test_pages_sources_and_commands_are_found() -> None:
     assert len(PAGES) >= 10
     configs = ["my_conf/data/waves.yaml", "my_conf/model/ridge.yaml", "my_conf/model/sine.yaml"]
-    assert sorted(SOURCES) == ["mine.py", *configs, "ridge.py"]
+    assert sorted(SOURCES) == ["mine.py", *configs, "predict.py", "ridge.py"]
     assert len(RUN_HERE) >= 15
     outputs = sum(text.count("```text\n") for text in TEXTS.values())
     assert outputs == sum(bool(example.shown) for example in RUN_HERE) >= 3, "an output without its command above"

@@ -68,7 +68,7 @@ BAD = {
     "callbacks.early_stopping.patience=0": "from 1 on",
     "trainer.gradient_clip_val=0": "above 0",
     "trainer.gradient_clip_algorithm=l2": "norm or value",
-    "trainer.max_epochs=3": "no such key",
+    "trainer.max_epochs=3": "is a key of its own: epochs=20",
     "trainer.max_steps=0": "1 or more",
     "trainer.strategy=ddp_fork": "use trainer.strategy=ddp ",
     "trainer.strategy=ddp_notebook": "use trainer.strategy=ddp ",

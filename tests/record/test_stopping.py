@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +91,24 @@ def test_runs_judged_together_stand_as_when_judged_one_by_one(epochs: list[list[
         assert together.end[run] == alone.end
         assert together.best_epoch[run] == alone.best_epoch
         np.testing.assert_equal(together.best[run], np.asarray(alone.best, dtype=float)[()])
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.5, 0.9, math.nan]), st.sampled_from([1.0, 2.0, 3.0])), min_size=1))
+def test_of_epochs_with_the_same_metric_the_one_with_the_lowest_loss_is_the_best(epochs: list[Any]) -> None:
+    rules, standing = StoppingRules("val/acc", "max"), Standing()
+    for number, (accuracy, loss) in enumerate(epochs):
+        standing = judge(standing, number, {"val/acc": accuracy, "val/loss": loss}, 1.0, rules)
+    finite = [(-accuracy, loss, number) for number, (accuracy, loss) in enumerate(epochs) if math.isfinite(accuracy)]
+    assert standing.best_epoch == (min(finite)[2] if finite else -1)
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 10)), min_size=1), st.integers(1, 3))
+def test_an_epoch_in_which_nothing_was_measured_changes_nothing(values: list[float | None], patience: int) -> None:
+    rules = StoppingRules(patience=patience)
+    everything, measured = Standing(), Standing()
+    for number, value in enumerate(values):
+        everything = judge(everything, number, {} if value is None else {"val/loss": value}, 1.0, rules)
+        if value is not None:
+            measured = judge(measured, number, {"val/loss": value}, 1.0, rules)
+    assert everything.end == measured.end
+    np.testing.assert_equal([everything.best, everything.waited], [measured.best, measured.waited])

@@ -133,8 +133,7 @@ def test_least_squares_matches_numpy(holdfast: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(exact.train, np.mean((design @ solution - y[:, 0]) ** 2), rtol=1e-9)
     figures = figures_of(folder)
     assert set(figures) == {"loss_lr", "residuals", "curves"}
-    module = Linear(features=8)
-    module.load_state_dict(torch.load(folder.path / "model.pth", weights_only=True))
+    module = Linear.load_from_checkpoint(folder.path / "best.ckpt", weights_only=True)
     with torch.no_grad():
         prediction = module(rows.val.x)[:, 0].numpy()
     np.testing.assert_allclose(figures["residuals"].figure.axes[0].lines[0].get_ydata(), prediction, rtol=1e-5)  # type: ignore[arg-type]

@@ -427,7 +427,7 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
 
 
 def test_metrics_that_take_only_numbers_are_computed_job_by_job() -> None:
-    from holdfast.model.module import measure_jobs
+    from holdfast.stacked.evaluation import measure_jobs
 
     class Careful(Linear):
         @staticmethod

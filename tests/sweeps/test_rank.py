@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.store.result import Result
-from holdfast.sweeps.rank import Job, rank
+from holdfast.sweeps.rank import Job, rank, swept_overrides
 
 
 def job(number: int, value: Any, status: str = "completed", data: str = "a") -> Job:
@@ -61,3 +61,30 @@ def test_a_metric_that_is_not_finite_never_wins(lost: Any) -> None:
 def test_a_diverged_job_never_wins_however_good_its_best_epoch_was() -> None:
     (ranking,) = rank([job(0, 0.1, "diverged"), job(1, 5.0), job(2, 0.1, "failed")], "min")
     assert [each.number for each in ranking.jobs] == [1, 0, 2]
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.5, 0.9]), st.sampled_from([None, 1.0, 2.0])), min_size=1, max_size=8))
+def test_a_tie_goes_to_the_lower_loss_then_to_the_lower_job(entries: list[tuple[float, float | None]]) -> None:
+    jobs = [
+        Job(
+            number,
+            [],
+            "a",
+            Result("completed", [], "", "val/acc", best={"epoch": 0, "val/acc": value, "val/loss": loss}),
+        )
+        for number, (value, loss) in enumerate(entries)
+    ]
+    (ranking,) = rank(jobs, "max")
+    expected = sorted(
+        (-value, math.inf if loss is None else loss, number) for number, (value, loss) in enumerate(entries)
+    )
+    assert [each.number for each in ranking.jobs] == [number for _, _, number in expected]
+    if len(entries) > 1:
+        assert f"{ranking.margin:.6g}".startswith("0")
+
+
+def test_a_job_is_named_by_what_was_swept() -> None:
+    jobs = [["data=own", "lr=0.1", "epochs=2"], ["data=own", "lr=0.2", "epochs=2"]]
+    assert swept_overrides(jobs) == [["lr=0.1"], ["lr=0.2"]]
+    assert Job(1, jobs[1], "", job(1, 1.0).result, swept_overrides(jobs)[1]).name == "job 1 (lr=0.2)"
+    assert swept_overrides(jobs[:1]) == jobs[:1]

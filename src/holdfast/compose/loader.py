@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -136,7 +136,7 @@ class Loader(ConfigLoaderImpl):
             ConfigError: with the problems of single overrides.
         """
         problems: list[Problem] = []
-        overrides = [*master_config.hydra.overrides.hydra, *sweep_overrides]
+        overrides = [*_as_typed(master_config.hydra.overrides.hydra), *sweep_overrides]
         config = self._assemble(master_config.hydra.job.config_name, overrides, RunMode.RUN, problems)
         if problems:
             raise ConfigError(problems)
@@ -152,7 +152,7 @@ class Loader(ConfigLoaderImpl):
         """
         if sweep_config is not self._sweep[0]:
             hydra = sweep_config.hydra
-            self._sweep = (sweep_config, list(hydra.overrides.hydra), hydra.job.config_name)
+            self._sweep = (sweep_config, _as_typed(hydra.overrides.hydra), hydra.job.config_name)
             self._jobs = {}
         key = tuple(overrides)
         if key not in self._jobs:
@@ -259,6 +259,11 @@ class Loader(ConfigLoaderImpl):
                 super().load_configuration(config_name, [other for other in groups if other != item], RunMode.RUN)
                 return item
         return None
+
+
+def _as_typed(overrides: ListConfig) -> list[str]:
+    """Overrides as they were typed: an interpolation in one of them may have no value yet."""
+    return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
 
 
 def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:

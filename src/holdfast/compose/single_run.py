@@ -203,5 +203,6 @@ def _log_error(outcome: Result | Exception) -> int:
     lines = lines_of_users(error)
     text = f"The run failed: {type(error).__name__}: {error}\n{lines}".rstrip()
     # the console shows the user's lines, where there are some; the log has the whole traceback
-    log.error("%s", text, exc_info=error, extra={"brief": bool(lines)})
+    is_lesson = type(error).__name__ == "MisconfigurationException"  # Lightning's word for a mistake of the user
+    log.error("%s", text, exc_info=error, extra={"brief": bool(lines) or is_lesson})
     return 1

@@ -1,5 +1,6 @@
 """Networks, and the Lightning modules that train them."""
 
-from holdfast.model.module import MLP, Linear, Module, Regression
+from holdfast.model.module import Module
+from holdfast.model.regressors import MLP, Linear, Regression
 
 __all__ = ["MLP", "Linear", "Module", "Regression"]

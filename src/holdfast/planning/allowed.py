@@ -26,7 +26,9 @@ _NEUTRAL: dict[str, Any] = {field.name: field.default for field in fields(Traine
 _CHOOSES_CODE = frozenset({"maximize", "foreach", "fused", "capturable", "differentiable"})
 """Keys of the group `optimizer` that choose another implementation of torch's."""
 
-_OVERRIDABLE = frozenset({"loss", "statistics", "metrics", "forward", "draw", "digest", "stackable", "_abc_impl"})
+_OVERRIDABLE = frozenset(
+    {"bare", "lr", "loss", "statistics", "metrics", "forward", "draw", "digest", "stackable", "_abc_impl"}
+)
 """Attributes that a subclass of `Module` or `DataModule` may override; the others are called by a Trainer only."""
 
 _SPECIAL = ("__call__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__")

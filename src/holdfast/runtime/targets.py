@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import hydra.utils
+from hydra.errors import InstantiationException
 
 from holdfast.config.schema import Config
 from holdfast.errors import Problem, in_a_line
@@ -102,7 +103,10 @@ def instantiate(group: Mapping[str, Any], *args: Any) -> Any:
     function = import_target(group["_target_"])
     arguments = {key: value for key, value in group.items() if key != "_target_"}
     if any(key.startswith("_") for key in arguments) or _has_target(list(arguments.values())):
-        return hydra.utils.instantiate(group, *args, _convert_="all")
+        try:
+            return hydra.utils.instantiate(group, *args, _convert_="all")
+        except InstantiationException as error:
+            raise (error.__cause__ or error) from None  # what the user's class raised
     return function(*args, **arguments)  # the same, without the 8 ms in which Hydra looks for nested targets
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from holdfast.arithmetic.gradients import Gradients
 from holdfast.arithmetic.layout import Batch
 from holdfast.data.order import EVALUATION_ROWS
-from holdfast.model.module import measure_jobs
+from holdfast.errors import DataError
+from holdfast.model import Module, Regression
 from holdfast.stacked.inputs import StackInputs
 from holdfast.usercode.watch import UnstackableError
 
@@ -57,3 +58,25 @@ def evaluate(
             for name, values in measured.items():
                 metrics.setdefault(name, np.empty(len(jobs)))[some] = values
     return metrics
+
+
+def measure_jobs(module: Module, sums: Tensor, split: str) -> dict[str, NDArray[np.float64]]:
+    """Return the metrics of the jobs of a stack by name, each of shape `(jobs,)`.
+
+    Args:
+        module: computes the metrics from the sums of one job.
+        sums: the statistics of each job over all rows, shape `(jobs, sums)`.
+        split: "train", "val" or "test".
+
+    Raises:
+        DataError: a user's `metrics` returns different names for different jobs.
+    """
+    total = sums.to("cpu", torch.float64).numpy()
+    if type(module).metrics in (Module.metrics, Regression.metrics):
+        metrics = module.metrics(list(total.T))
+    else:  # a user's metrics may have conditions on the numbers of one job
+        per_job = [module.metrics(row) for row in total.tolist()]
+        if any(job.keys() != per_job[0].keys() for job in per_job):
+            raise DataError("metrics() has other names for some jobs than for others")
+        metrics = {name: [job[name] for job in per_job] for name in per_job[0]}
+    return {f"{split}/{name}": np.asarray(value, dtype=np.float64) for name, value in metrics.items()}
