@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 import yaml
 
 from docs.make import lessons
@@ -106,6 +107,17 @@ def test_pages_sources_and_commands_are_found() -> None:
     assert len(RUN_HERE) >= 15
     outputs = sum(text.count("```text\n") for text in TEXTS.values())
     assert outputs == sum(bool(example.shown) for example in RUN_HERE) >= 3, "an output without its command above"
+
+
+def test_the_lines_that_load_and_predict(holdfast: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = holdfast("epochs=2")
+    (tmp_path / "outputs" / "runs").mkdir(parents=True)
+    ran.folder.path.rename(tmp_path / "outputs" / "runs" / "NAME")
+    (tmp_path / "predict.py").write_text(SOURCES["predict.py"])
+    printed = subprocess.run([sys.executable, "predict.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    weights = torch.load(tmp_path / "outputs/runs/NAME/best.ckpt", weights_only=True)["state_dict"]
+    predicted = 2 * weights["network.weight"].item() + weights["network.bias"].item()
+    assert float(re.findall(r"-?\d+\.\d+", printed.stdout)[0]) == pytest.approx(predicted, abs=1e-3)
 
 
 def test_no_command_stands_twice() -> None:

@@ -107,6 +107,28 @@ def test_an_argument_that_holdfast_sets_is_refused_with_the_key_to_use(name: str
     assert problem.lesson == SET_BY_HOLDFAST[name]
 
 
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        ("optimizer.maximize=true", "maximize"),
+        ("optimizer.foreach=true", "foreach"),
+        ("optimizer.fused=true", "fused"),
+        ("optimizer=adam optimizer.fused=true", "fused"),
+        ("optimizer=adamw optimizer.foreach=true", "foreach"),
+        ("optimizer=rmsprop optimizer.maximize=true", "maximize"),
+        ("optimizer=adam optimizer.capturable=true", "capturable"),
+        ("optimizer.differentiable=true", "differentiable"),
+    ],
+)
+def test_arguments_of_torchs_optimizers_are_passed_through_and_train_alone(words: str, key: str) -> None:
+    config = compose(words.split(), CONF)
+    module = build.build_module(config)
+    optimizer: Any = module.configure_optimizers()
+    assert optimizer.defaults[key] is True
+    (shared,) = share([config])
+    assert shared.reason == f"optimizer.{key} chooses code of torch's that trains one job"
+
+
 def test_a_file_of_the_users_needs_no_more_keys_than_it_sets(tmp_path: Path) -> None:
     from holdfast.compose.recompose import Recomposer
 

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from holdfast.cli.main import main
-from tests.conftest import Ran
+from holdfast.data import Linear as Rows8
+from holdfast.data.order import EVALUATION_ROWS
+from holdfast.model import Linear
+from tests.conftest import Ran, command_line
 
 X = torch.linspace(-1, 1, 60).unsqueeze(1)
 Y = 3 * X + 1
@@ -161,6 +164,46 @@ def test_a_metric_that_was_never_measured_is_an_error(holdfast: Callable[..., Ra
     assert ran.code == 1
     assert "metric=val/loss was never measured: no validation took place in 3 epochs" in ran.err
     assert ran.result.status == "failed"
+
+
+class TwoLoaders(Points):
+    def val_dataloader(self) -> Any:  # type: ignore[override]
+        return [DataLoader(TensorDataset(X, Y), 60), DataLoader(TensorDataset(X, -Y), 60)]
+
+
+class OfTwo(Wandering):
+    def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> None:  # type: ignore[override]
+        self.log("val/loss", self.loss(batch))
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("val/loss/dataloader_idx_0", 1), ("val/loss/dataloader_idx_1", -1)])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_any_metric_of_several_validation_loaders_chooses_the_best_epoch(
+    metric: str, sign: int, mode: str, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    (tmp_path / "own" / "data" / "points.yaml").write_text(f"_target_: {HERE}.TwoLoaders")
+    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.OfTwo")
+    refused = run()
+    assert refused.code == 1
+    assert "metric=val/loss is not logged by OfTwo: there is val/loss/dataloader_idx_0, val" in refused.err
+    ran = run(f"metric={metric}", f"mode={mode}", "trainer.val_check_interval=0.5")
+    assert ran.code == 0, ran.err
+    module = OfTwo()
+    module.load_state_dict(torch.load(ran.folder.best, weights_only=True)["state_dict"])
+    assert ran.result.best is not None
+    assert float(module.loss((X, sign * Y)).detach()) == pytest.approx(ran.result.best[metric], rel=1e-6)
+
+
+def test_the_winner_is_tested_with_the_trainers_arguments_too(run: Callable[..., Ran], tmp_path: Path) -> None:
+    words = ["lr=0.1,0.2", "trainer.limit_test_batches=1", "epochs=1", "data=linear", "data.rows=50000"]
+    code, said = command_line("-m", *words, "batch_size=full", "hydra.sweep.dir=sweep")
+    assert code == 0, said
+    tested = json.loads((tmp_path / "sweep" / "selection.json").read_text())["test"]
+    module = Linear.load_from_checkpoint(tmp_path / "sweep" / "best.ckpt", weights_only=True)
+    rows = Rows8(rows=50000, features=8, fractions=[0.6, 0.2, 0.2]).draw("test")
+    assert len(rows.x) > EVALUATION_ROWS
+    first = module.loss((rows.x[:EVALUATION_ROWS], rows.y[:EVALUATION_ROWS]))
+    assert tested["test/loss"] == pytest.approx(float(first.detach()), rel=1e-5)
 
 
 def test_a_try_of_one_batch_leaves_a_finished_run(holdfast: Callable[..., Ran]) -> None:

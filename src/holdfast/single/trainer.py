@@ -24,7 +24,7 @@ from holdfast.runtime.devices import check
 from holdfast.runtime.isolation import isolated
 from holdfast.runtime.processes import is_leader
 from holdfast.runtime.targets import instantiate
-from holdfast.single.build import TRAINER_ARGUMENTS, build, build_trainer, seed_rows
+from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
 from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
@@ -192,14 +192,13 @@ def test_best(config: Config, folder: RunFolder, on_open: Callable[[], None]) ->
         if not (is_overridden("test_dataloader", data) and is_overridden("test_step", module)):
             return None
         module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
-        trainer = pl.Trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            precision=config.precision,
+        one_device = dataclasses.replace(config.trainer, strategy="auto", num_nodes=1, plugins=None)
+        trainer = build_trainer(
+            dataclasses.replace(config, devices=1, trainer=one_device),
+            data,
             default_root_dir=folder.path,
             logger=False,
             enable_checkpointing=False,
-            **TRAINER_ARGUMENTS,
         )
         on_open()
         metrics = _test(trainer, module, data)
