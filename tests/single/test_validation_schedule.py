@@ -166,6 +166,49 @@ def test_a_metric_that_was_never_measured_is_an_error(holdfast: Callable[..., Ra
     assert ran.result.status == "failed"
 
 
+class ByHand(Wandering):
+    """Updates its parameters behind Lightning's back, and measures a metric of its own while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        loss = self.loss(batch)
+        self.manual_backward(loss * (1 if ((self.current_epoch * 12 + index) // 7) % 2 else -0.5))
+        optimizer.step()  # type: ignore[union-attr,call-arg]
+        self.log("own", loss.detach(), on_step=False, on_epoch=True)
+        return loss
+
+
+@pytest.mark.parametrize("name", ["every second epoch", "four times an epoch"])
+def test_updates_that_lightning_does_not_count_make_no_metric_stale(
+    name: str, run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.ByHand")
+    ran = run("callbacks=noting", *SCHEDULES[name])
+    assert ran.code == 0, ran.err
+    noted = [json.loads(line) for line in (tmp_path / "noted").read_text().splitlines()]
+    epoch, _, loss = min(noted, key=lambda entry: entry[2])
+    best = ran.result.best
+    assert best is not None
+    assert (best["epoch"], best["val/loss"]) == (epoch, pytest.approx(loss, rel=1e-6))
+    module = ByHand()
+    module.load_state_dict(torch.load(ran.folder.best, weights_only=True)["state_dict"])
+    assert float(module.loss((X, Y)).detach()) == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_metric_of_an_earlier_epoch_never_chooses_weights_inside_the_next(run: Callable[..., Ran]) -> None:
+    (path := Path("own/model/wandering.yaml")).write_text(f"_target_: {HERE}.ByHand")
+    assert path.exists()
+    ran = run("metric=own", "mode=min", "trainer.val_check_interval=0.25")
+    assert ran.code == 0, ran.err
+    checkpoint = torch.load(ran.folder.best, weights_only=True)
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"] == 12
+
+
 class TwoLoaders(Points):
     def val_dataloader(self) -> Any:  # type: ignore[override]
         return [DataLoader(TensorDataset(X, Y), 60), DataLoader(TensorDataset(X, -Y), 60)]

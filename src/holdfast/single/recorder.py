@@ -17,6 +17,7 @@ from torch import Tensor
 
 from holdfast.config.check import did_you_mean
 from holdfast.config.schema import Config
+from holdfast.data import DataModule
 from holdfast.data.seeding import derive, reseed
 from holdfast.errors import HoldfastError
 from holdfast.record.checkpoint import CheckpointIO
@@ -55,7 +56,7 @@ class Recorder(Checkpoint):
         self._pending: list[Tensor] = []  # losses that were not read from the accelerator yet
         self._epoch_start = 0  # in iterations
         self._loss_factor = 1
-        self._validated = -1  # number of updates at the last validation
+        self._validated = -1  # number of batches before the last validation
         self._validation_metrics: frozenset[str] = frozenset()  # names
         self._inside: _Inside | None = None
         self._learning_rate = float("nan")
@@ -116,17 +117,22 @@ class Recorder(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         assert trainer._results is not None
-        self._validated = trainer.global_step
+        self._validated = _batches(trainer)
         self._validation_metrics = frozenset(trainer._results.metrics(on_step=False)["callback"])
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        metrics, standing = self._metrics(trainer, pl_module, []), self.history.reached.standing
+        metrics = {name: float(trainer.callback_metrics[name]) for name in sorted(self._validation_metrics)}
+        standing = self.history.reached.standing
         better = self._rules.better(metrics, standing.best, standing.best_loss)
         if self._inside is not None:
             better &= self._rules.better(metrics, *self._inside.rank(self._rules))
         if trainer.strategy.broadcast(bool(better)):
+            # the loader of a user's data module is in use at this moment
+            if self._config.trainer.full_train_loss and isinstance(trainer.datamodule, DataModule):  # type: ignore[attr-defined]
+                metrics |= measure_train(trainer, pl_module)
+            metrics["train/lr"] = self._learning_rate
             snapshot = Snapshot(trainer.current_epoch, self.checkpoint_io.snapshot(trainer))
-            self._inside = _Inside(trainer.global_step, metrics, snapshot)
+            self._inside = _Inside(_batches(trainer), metrics, snapshot)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch, and take a snapshot of it."""
@@ -136,7 +142,7 @@ class Recorder(Checkpoint):
         largest = _reduced(trainer, largest_loss(losses), "max")
         inside = self._best_inside(trainer, metrics)
         judged = {**metrics, **inside.metrics} if inside else metrics
-        to_come = trainer.enable_validation and self._validated != trainer.global_step
+        to_come = trainer.enable_validation and self._validated != _batches(trainer)
         if self._rules.metric not in judged and not to_come and self._rules.within(largest):
             raise _missing_metric(self._rules.metric, metrics, pl_module)
         may_stop = epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
@@ -165,13 +171,17 @@ class Recorder(Checkpoint):
     def _best_inside(self, trainer: pl.Trainer, metrics: Mapping[str, float]) -> _Inside | None:
         """The best validation inside the epoch that ends, if it is better than what its end measured."""
         inside = self._inside
-        if inside is None or inside.step == trainer.global_step or not self._rules.within(metrics.get("val/loss", 0.0)):
+        if (
+            inside is None
+            or inside.batches == _batches(trainer)
+            or not self._rules.within(metrics.get("val/loss", 0.0))
+        ):
             return None
         return None if self._rules.better(metrics, *inside.rank(self._rules)) else inside
 
     def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule, losses: list[float]) -> dict[str, float]:
         """The metrics of the present weights, by name; those of an earlier validation are left out."""
-        stale = self._validation_metrics if self._validated != trainer.global_step else frozenset()
+        stale = self._validation_metrics if self._validated != _batches(trainer) else frozenset()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
         if losses:
             metrics["train/loss_epoch"] = _reduced(trainer, sum(losses) / len(losses), "mean")
@@ -211,9 +221,9 @@ class Recorder(Checkpoint):
 
 @dataclass(frozen=True)
 class _Inside:
-    """A validation inside an epoch: the number of updates before it, what it measured, and a checkpoint."""
+    """A validation inside an epoch: the number of batches before it, what it measured, and a checkpoint."""
 
-    step: int
+    batches: int
     metrics: dict[str, float]
     snapshot: Snapshot
 
@@ -226,6 +236,11 @@ def _stop(trainer: pl.Trainer) -> None:
     """Let a Trainer stop after this batch or epoch, whatever its `min_epochs` and `min_steps`."""
     trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
     trainer.should_stop = True
+
+
+def _batches(trainer: pl.Trainer) -> int:
+    """The batches trained on so far; `global_step` counts only what Lightning's own optimizers do."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
 
 def _step(trainer: pl.Trainer) -> int:
