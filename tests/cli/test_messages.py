@@ -77,8 +77,8 @@ REFUSED = {
     "data.step=1e-320": "data.step=1e-320  makes more than 1,000,000,000 rows",
     "data=linear data.features=3 model.features=4": "model.features=4  does not fit the rows, whose x has 3 columns",
     "data=linear data.features=3 model=mlp model.features=2": "model.features=2  does not fit the rows",
-    "trainer.max_epochs=3": "is a key of its own: epochs=20",
-    "trainer.callbacks=x": "is a group of its own",
+    "trainer.max_epochs=3": "is a key at the top: epochs=N",
+    "trainer.callbacks=x": "is a group at the top",
     "trainer.fast_dev_rum=true": "did you mean trainer.fast_dev_run?",
     "vars=3": "vars=3",
     "init_weights=nowhere.pt": "is not a file",
@@ -206,6 +206,21 @@ def test_an_optimizer_for_a_module_that_brings_its_own_is_said_to_have_no_effect
     code, printed = command_line("-m", "--config-dir", "own", "model=own", "optimizer=adam", "seed=1,2", "epochs=1")
     assert code == 0
     assert printed.count(said) == 1
+
+
+def test_a_learning_rate_that_nothing_reads_is_said_to_have_no_effect(own: Callable[..., Ran], tmp_path: Path) -> None:
+    said = "lr=0.5: no effect, since nothing refers to it, as lr: ${lr} in a file would"
+    assert own("model=own", "lr=0.5").out.startswith(said)
+    assert "no effect" not in own("model=linear", "lr=0.5").out
+    assert own("model=linear", "lr=0.5", "optimizer.lr=0.1").out.startswith(said)
+    (tmp_path / "own" / "data").mkdir()
+    (tmp_path / "own" / "data" / "fixed.yaml").write_text("defaults: [line]\nbatch_size: 30\n")
+    words = ["--config-dir", "own", "model=own", "data=fixed", "lr=0.1,0.5", "batch_size=1,2", "epochs=1"]
+    code, printed = command_line("-m", *words, "hydra.sweep.dir=sweep")
+    assert code == 0, printed
+    assert printed.splitlines()[0].startswith("lr=0.1: no effect, since nothing refers to it")
+    assert printed.splitlines()[1].startswith("batch_size=1: no effect, since nothing refers to it")
+    assert printed.count("since nothing refers") == 2
 
 
 def test_free_keys_are_recorded_and_hashed(holdfast: Callable[..., Ran], tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from holdfast.cli.main import CONF
+from holdfast.compose.flags import search_path
 from holdfast.compose.hydra_files import HydraFiles, _text
-from holdfast.compose.loader import Loader, search_path
+from holdfast.compose.loader import Loader
 from holdfast.compose.overrides import parse
 
 LONG = "a long name with spaces in it, again and again"

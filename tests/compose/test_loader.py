@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from holdfast.cli.main import CONF
 from holdfast.compose.composed import as_hydra_config_without_folder
-from holdfast.compose.loader import Loader, checked, search_path
+from holdfast.compose.flags import search_path
+from holdfast.compose.loader import Loader, checked
 from holdfast.errors import ConfigError
 
 WORDS = [

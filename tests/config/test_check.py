@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
-from holdfast.config.check import as_override, did_you_mean, key_of
+from holdfast.config.keys import as_override, did_you_mean, key_of
 from holdfast.errors import ConfigError
 
 BAD = {
@@ -68,7 +68,7 @@ BAD = {
     "callbacks.early_stopping.patience=0": "from 1 on",
     "trainer.gradient_clip_val=0": "above 0",
     "trainer.gradient_clip_algorithm=l2": "norm or value",
-    "trainer.max_epochs=3": "is a key of its own: epochs=20",
+    "trainer.max_epochs=3": "is a key at the top: epochs=N",
     "trainer.max_steps=0": "1 or more",
     "trainer.strategy=ddp_fork": "use trainer.strategy=ddp ",
     "trainer.strategy=ddp_notebook": "use trainer.strategy=ddp ",

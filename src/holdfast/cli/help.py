@@ -9,8 +9,8 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from holdfast.config.check import FREE, as_override
 from holdfast.config.conversion import describe
+from holdfast.config.keys import FREE, as_override
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
 

@@ -16,9 +16,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from holdfast.compose.loader import CONFIG_NAME, Loader, search_path
+from holdfast.compose.flags import config_flags, search_path
+from holdfast.compose.loader import CONFIG_NAME, Loader
 from holdfast.compose.recompose import Recomposer
-from holdfast.compose.resumed import RUN, SWEEP, config_flags, resumed
+from holdfast.compose.resumed import RUN, SWEEP, resumed
 from holdfast.compose.single_run import run_single
 from holdfast.errors import ConfigError, Problem
 from holdfast.runtime import processes

@@ -15,8 +15,9 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from holdfast.compose.environment import best_metric
+from holdfast.compose.flags import flags_in
 from holdfast.compose.loader import checked
-from holdfast.compose.resumed import flags_in, user_overrides
+from holdfast.compose.resumed import user_overrides
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.execute.alone import train_job

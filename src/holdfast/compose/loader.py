@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -22,8 +19,9 @@ from yaml import YAMLError
 
 from holdfast.compose import overrides as parsing
 from holdfast.compose.composed import Base, PlainDict, as_hydra_config_without_folder, containers
-from holdfast.config.check import Cache, as_override, did_you_mean, keys_under, validate
+from holdfast.config.check import Cache, validate
 from holdfast.config.job import JobSpec, config_hash
+from holdfast.config.keys import as_override, did_you_mean, keys_under
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 
@@ -264,23 +262,3 @@ class Loader(ConfigLoaderImpl):
 def _as_typed(overrides: ListConfig) -> list[str]:
     """Overrides as they were typed: an interpolation in one of them may have no value yet."""
     return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
-
-
-def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:
-    """Where config groups are looked for: in `--config-dir`, then in the folder of the primary configuration.
-
-    Args:
-        arguments: the flags of the command line.
-        conf: the folder of the primary configuration, unless `--config-path` names another.
-
-    Raises:
-        ConfigError: `--config-dir` is not a folder.
-    """
-    primary = Path(arguments.config_path) if arguments.config_path else conf
-    path = create_config_search_path(f"file://{primary.resolve()}")
-    if arguments.config_dir is not None:
-        folder = Path(arguments.config_dir).resolve()
-        if not folder.is_dir():
-            raise ConfigError([Problem(f"--config-dir {arguments.config_dir}", "is not a folder")])
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    return path

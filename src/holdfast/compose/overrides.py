@@ -14,7 +14,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from holdfast.config.check import is_in_option, is_mapping, keys_under, may_be_added, no_such_key
+from holdfast.config.keys import is_in_option, is_mapping, keys_under, may_be_added, no_such_key
 from holdfast.errors import ConfigError, Problem
 
 
@@ -65,12 +65,11 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         problems.append(Problem(text(item), f"cannot be left out: give {item.key_or_group} a value"))
         return
     added = not item.is_delete() and may_be_added(item.key_or_group, config)
+    # Hydra would merge, so that data.outliers={} could never empty the mapping
+    replaced = is_mapping(item.key_or_group, config) or _replaces_mapping(item, config)
     try:
-        if is_mapping(item.key_or_group, config) or _replaces_mapping(item, config):
-            # Hydra would merge, so that data.outliers={} could never empty the mapping
-            OmegaConf.update(config, item.key_or_group, item.value(), merge=False, force_add=added)
-        elif added:
-            OmegaConf.update(config, item.key_or_group, item.value(), merge=True, force_add=True)
+        if replaced or added:
+            OmegaConf.update(config, item.key_or_group, item.value(), merge=not replaced, force_add=added)
         else:
             ConfigLoaderImpl._apply_overrides_to_config([item], config)
     except (HydraException, OmegaConfBaseException) as error:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra._internal.utils import get_args_parser
-
 from holdfast.compose import overrides as parsing
 from holdfast.compose.recompose import Recomposer, refuse
-from holdfast.config.check import as_override, key_of
 from holdfast.config.commands import quoted
 from holdfast.config.job import CONTROLS, differences
+from holdfast.config.keys import as_override, key_of
 from holdfast.errors import ConfigError, FolderError, Problem
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.started import read_run, read_sweep
@@ -54,22 +51,6 @@ class Kind(NamedTuple):
 
 RUN = Kind("run", "hydra.run.dir")
 SWEEP = Kind("sweep", "hydra.sweep.dir")
-
-
-def config_flags(arguments: Namespace) -> list[str]:
-    """The flags of a command line that say where configurations lie, and their values."""
-    flags = {
-        "--config-path": arguments.config_path,
-        "--config-dir": arguments.config_dir,
-        "--config-name": arguments.config_name,
-    }
-    return [part for flag, value in flags.items() if value is not None for part in (flag, value)]
-
-
-def flags_in(words: Sequence[str]) -> list[str]:
-    """The same flags, of a command line that may belong to another program, such as the worker of a launcher."""
-    arguments, _ = get_args_parser().parse_known_args(list(words))
-    return config_flags(arguments)
 
 
 def user_overrides(typed: Sequence[str]) -> list[str]:

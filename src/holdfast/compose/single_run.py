@@ -16,9 +16,9 @@ from omegaconf import DictConfig, read_write
 
 from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import user_overrides
-from holdfast.config.check import key_of
 from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec
+from holdfast.config.keys import key_of
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.runtime import processes
@@ -156,8 +156,9 @@ def _train(run: _SingleRun) -> int:
     from holdfast.execute.work import Work
     from holdfast.single.build import without_effect
 
-    if processes.is_leader() and (line := without_effect(run.job.config, run.job.overrides)):
-        print(line)
+    if processes.is_leader():
+        for line in without_effect(run.job.config, run.origin, run.job.overrides).values():
+            print(line)
     callbacks = Callbacks(run.config)
     callbacks.on_run_start(config=run.config, config_name=run.name)
     environment = RunEnvironment(HydraContext(config_loader=run.loader, callbacks=callbacks), run.config)

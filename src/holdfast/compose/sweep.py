@@ -17,7 +17,7 @@ from holdfast.compose.launchers import HydraLauncher
 from holdfast.compose.loader import Composed, Loader
 from holdfast.compose.overrides import product
 from holdfast.compose.resumed import sweep_controls, user_overrides
-from holdfast.config.check import key_of
+from holdfast.config.keys import key_of
 from holdfast.errors import ConfigError, Problem
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here

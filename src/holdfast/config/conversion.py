@@ -92,14 +92,7 @@ def describe(hint: Any, bounds: Mapping[str, Any]) -> str:
         return f"a list of {describe(inner[0], _UNBOUNDED)}s, as [1,2]".replace("a list of a ", "a list of ")
     if origin is dict:
         return "a mapping, as {0:20.0}" if inner[0] is not str else "a mapping"
-    names = {
-        Any: "anything",
-        bool: "true or false",
-        str: "text",
-        type(None): "null",
-        int: "a whole number",
-        float: "a number",
-    }
+    names = {bool: "true or false", str: "text", type(None): "null", int: "a whole number", float: "a number"}
     return f"{names.get(hint, 'anything')}{_range(bounds) if hint in (int, float) else ''}"
 
 

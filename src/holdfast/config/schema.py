@@ -41,12 +41,12 @@ class Callbacks:
 
 
 SET_BY_HOLDFAST = {
-    "accelerator": "is a key of its own: accelerator=gpu",
-    "devices": "is a key of its own: devices=2",
-    "precision": "is a key of its own: precision=bf16-mixed",
-    "max_epochs": "is a key of its own: epochs=20",
-    "logger": "is a group of its own: logger=csv, or an entry with a _target_ in a file of yours",
-    "callbacks": "is a group of its own: an entry with a _target_ in a file of yours",
+    "accelerator": "is a key at the top: accelerator=gpu",
+    "devices": "is a key at the top: devices=2",
+    "precision": "is a key at the top: precision=bf16-mixed",
+    "max_epochs": "is a key at the top: epochs=N",
+    "logger": "is a group at the top: logger=csv, or an entry with a _target_ in a file of yours",
+    "callbacks": "is a group at the top: an entry with a _target_ in a file of yours",
     "enable_checkpointing": "is always on: best.ckpt and last.ckpt are what a run leaves",
     "default_root_dir": "is the folder of the run: hydra.run.dir=FOLDER",
     "_target_": "is not needed: Holdfast makes the Trainer from the keys of this group",
@@ -102,7 +102,7 @@ class Sweep:
 class Logger:
     """Loggers of metrics. Further entries with a `_target_` are Lightning loggers of the user."""
 
-    tensorboard: bool = setting("write an event file for TensorBoard")
+    tensorboard: bool = setting("write an event file for TensorBoard", default=True)
     extras: dict[str, Any] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from holdfast.config.check import key_of
+from holdfast.config.keys import key_of
 from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError
 from holdfast.record import events

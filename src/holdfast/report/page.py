@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from holdfast.config.check import key_of
+from holdfast.config.keys import key_of
 from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
 from holdfast.sweeps.finish import row

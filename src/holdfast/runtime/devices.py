@@ -11,7 +11,7 @@ from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.strategies import StrategyRegistry
 
 from holdfast.config import rules
-from holdfast.config.check import did_you_mean
+from holdfast.config.keys import did_you_mean
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, DeviceError, Problem
 from holdfast.runtime import processes

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from holdfast.config.check import key_of
+from holdfast.config.keys import key_of
 from holdfast.errors import ConfigError, Problem
 
 _SPACED = re.compile(r"(?P<kind>log|lin)space\((?P<arguments>[^()]*)\)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from holdfast.config.check import key_of
+from holdfast.config.keys import key_of
 from holdfast.config.schema import Config
 from holdfast.config.trainer_arguments import TrainerArguments
 from holdfast.data import DataModule
@@ -58,23 +59,30 @@ def build_module(config: Config, *, initial: bool = True) -> pl.LightningModule:
     return module
 
 
-def without_effect(config: Config, overrides: Sequence[str]) -> str | None:
-    """A line that says so where an optimizer or a scheduler is chosen for a module that makes its own; else None.
+def without_effect(config: Config, origin: Mapping[str, Any] | None, overrides: Sequence[str]) -> dict[str, str]:
+    """A line, by key, for what was typed and nothing reads: the optimizer of a module that makes its own, or `lr`.
 
     Args:
         config: configuration of the run.
+        origin: the same as it is written in YAML, before interpolations are resolved; None if it is not known.
         overrides: those of the command line.
     """
-    chosen = [item for item in overrides if key_of(item).partition(".")[0] in ("optimizer", "scheduler")]
-    if not chosen:
-        return None
     try:
         cls = import_target(config.model["_target_"])
     except Exception:  # the run itself will report it
-        return None
-    if not isinstance(cls, type) or getattr(cls, "configure_optimizers", None) is Module.configure_optimizers:
-        return None
-    return f"{' '.join(chosen)}: no effect, since {cls.__name__} makes its own optimizer in configure_optimizers"
+        return {}
+    is_class = isinstance(cls, type)  # of a function is not known what it returns
+    brings_optimizer = is_class and getattr(cls, "configure_optimizers", None) is not Module.configure_optimizers
+    unused = ("optimizer", "scheduler") if brings_optimizer else ()
+    read = repr({group: value for group, value in (origin or {}).items() if group not in unused})
+    lines = {}
+    for item in overrides:
+        key = key_of(item)
+        if key.partition(".")[0] in unused:
+            lines[key] = f"{item}: no effect, since {cls.__name__} makes its own optimizer in configure_optimizers"
+        elif key in ("lr", "batch_size") and origin is not None and not re.search(rf"\$\{{[^}}]*\b{key}\b", read):
+            lines[key] = f"{item}: no effect, since nothing refers to it, as {key}: ${{{key}}} in a file would"
+    return lines
 
 
 def build_data(group: Mapping[str, Any]) -> pl.LightningDataModule:

@@ -78,12 +78,9 @@ def run_sweep(spec: SweepSpec, make_executor: MakeExecutor) -> int:
     """
     import_training()
     _warn_of_missing_devices(spec.jobs)
-    from holdfast.single.build import without_effect
     from holdfast.sweeps.row_digests import data_digests
 
-    for line in dict.fromkeys(without_effect(job.config, job.overrides) for job in spec.jobs):
-        if line is not None:
-            print(line)
+    _name_what_nothing_reads(spec)
     data = data_digests([job.config.data for job in spec.jobs])
     resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
     recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
@@ -243,6 +240,23 @@ class _Sweep:
             report_sweep(self._folder, self._ended_jobs(), self._config_of)
         except Exception as error:
             print(console.report_failed(error, self._folder.path))
+
+
+def _name_what_nothing_reads(spec: SweepSpec) -> None:
+    """Name the keys that were typed and have no effect, each once, before the first job starts."""
+    from holdfast.single.build import without_effect
+
+    def classes(job: JobSpec) -> tuple[str, str]:
+        return job.config.model["_target_"], job.config.data["_target_"]
+
+    lines: dict[str, str] = {}
+    for job in spec.jobs:
+        # the configuration as written is that of the first job
+        origin = spec.origin if classes(job) == classes(spec.jobs[0]) else None
+        for key, line in without_effect(job.config, origin, job.overrides).items():
+            lines.setdefault(key, line)
+    for line in lines.values():
+        print(line)
 
 
 def _warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:

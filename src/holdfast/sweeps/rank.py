@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from holdfast.config.check import key_of
+from holdfast.config.keys import key_of
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.store.result import Result
 

@@ -1,0 +1,48 @@
+"""The flags of the command line that say where configurations lie."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+
+from holdfast.errors import ConfigError, Problem
+
+
+def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:
+    """Where config groups are looked for: in `--config-dir`, then in the folder of the primary configuration.
+
+    Args:
+        arguments: the flags of the command line.
+        conf: the folder of the primary configuration, unless `--config-path` names another.
+
+    Raises:
+        ConfigError: `--config-dir` is not a folder.
+    """
+    primary = Path(arguments.config_path) if arguments.config_path else conf
+    path = create_config_search_path(f"file://{primary.resolve()}")
+    if arguments.config_dir is not None:
+        folder = Path(arguments.config_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigError([Problem(f"--config-dir {arguments.config_dir}", "is not a folder")])
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    return path
+
+
+def config_flags(arguments: Namespace) -> list[str]:
+    """The flags of a command line that say where configurations lie, and their values."""
+    flags = {
+        "--config-path": arguments.config_path,
+        "--config-dir": arguments.config_dir,
+        "--config-name": arguments.config_name,
+    }
+    return [part for flag, value in flags.items() if value is not None for part in (flag, value)]
+
+
+def flags_in(words: Sequence[str]) -> list[str]:
+    """The same flags, of a command line that may belong to another program, such as the worker of a launcher."""
+    arguments, _ = get_args_parser().parse_known_args(list(words))
+    return config_flags(arguments)
