@@ -150,6 +150,87 @@ def test_epochs_without_a_validation_do_not_count_as_waiting(holdfast: Callable[
     assert ran.result.epochs == 9  # validated after 3, 6 and 9 epochs: the first counts as an improvement
 
 
+def test_validations_inside_an_epoch_that_bring_nothing_count_as_waiting(run: Callable[..., Ran]) -> None:
+    words = ["trainer.val_check_interval=0.7", "callbacks.early_stopping.patience=1"]
+    ran = run(*words, "callbacks.early_stopping.min_delta=1e9")
+    assert (ran.result.status, ran.result.epochs) == ("completed", 2)
+
+
+def test_a_misspelt_metric_is_told_after_the_first_validation(run: Callable[..., Ran]) -> None:
+    ran = run("trainer.val_check_interval=0.7", "metric=val/los")
+    assert ran.code == 1
+    assert "metric=val/los is not logged by Wandering: did you mean val/loss?" in ran.err
+    assert ran.result.epochs == 0
+
+
+@pytest.mark.parametrize("more", [[], ["trainer.min_epochs=3"], ["trainer.min_steps=90"]])
+@pytest.mark.parametrize("steps", [4, 20])
+def test_the_weights_after_the_last_update_are_validated(steps: int, more: list[str], run: Callable[..., Ran]) -> None:
+    ran = run(f"trainer.max_steps={steps}", *more)
+    assert ran.code == 0, ran.err
+    module = Wandering()
+    module.load_state_dict(torch.load(ran.folder.last, weights_only=True)["state_dict"])
+    assert ran.result.last is not None
+    assert ran.result.iterations == steps
+    assert ran.result.last["val/loss"] == pytest.approx(float(module.loss((X, Y)).detach()), rel=1e-6)
+
+
+class TwoUpdates(Wandering):
+    """Two optimizers: Lightning counts two updates a batch, and passes over an odd limit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss = self.loss(batch)
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.step()
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD([value], 0.05) for value in self.parameters()]
+
+
+def test_a_limit_that_is_passed_over_ends_the_run_with_a_validation(run: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.TwoUpdates")
+    ran = run("trainer.max_steps=7")
+    assert ran.code == 0, ran.err
+    assert ran.result.iterations == 8
+    assert ran.result.best is not None
+
+
+def test_losses_are_those_of_the_batches_whatever_a_callback_accumulates(
+    run: Callable[..., Ran], tmp_path: Path
+) -> None:
+    scheduler = "{_target_: lightning.pytorch.callbacks.GradientAccumulationScheduler, scheduling: {0: 1, 1: 4}}"
+    (tmp_path / "own" / "callbacks" / "gas.yaml").write_text(f"defaults: [default]\ngas: {scheduler}\n")
+    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.Still")
+    plain, accumulated = run(), run("callbacks=gas")
+    assert accumulated.code == 0, accumulated.err
+    assert plain.result.last is not None
+    assert accumulated.result.last is not None
+    assert accumulated.result.last["train/loss_epoch"] == pytest.approx(plain.result.last["train/loss_epoch"], rel=1e-6)
+
+
+class Still(Wandering):
+    """Its weights never move, so that the losses of an epoch are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.constant_(self.line.weight, 0.5)
+        nn.init.constant_(self.line.bias, 0.5)
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return self.loss(batch)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
 def test_early_stopping_waits_for_min_epochs_but_divergence_does_not(holdfast: Callable[..., Ran]) -> None:
     never = ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1e9"]
     assert holdfast(*never).result.epochs == 2

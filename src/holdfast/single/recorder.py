@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from holdfast.config.check import did_you_mean
+from holdfast.config.keys import did_you_mean
 from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.data.seeding import derive, reseed
@@ -77,8 +77,6 @@ class Recorder(Checkpoint):
         self._start_path(trainer, pl_module)
         self._users_loggers = users_loggers(trainer)
         self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # Lightning divides the losses of accumulated batches by their number
-        self._loss_factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count an opening of the test rows."""
@@ -89,6 +87,8 @@ class Recorder(Checkpoint):
         if trainer.current_epoch != self._seeded_epoch:
             self._reseed(trainer.current_epoch)
         self._epoch_start, self._inside = len(self.history.losses), None
+        # Lightning divides the losses of accumulated batches by their number, which a callback may change here
+        self._loss_factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         if trainer.optimizers:
             self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -104,8 +104,8 @@ class Recorder(Checkpoint):
                 self._log_loss(trainer)
         if self._path_parameters and (len(self.history.losses) + len(self._pending)) % self._path_stride == 0:
             self.history.parameter_path.append(flat(self._path_parameters))
-        if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # Lightning validates before it stops, as in every last epoch
+        if 0 < trainer.max_steps <= trainer.global_step:
+            _stop(trainer)  # Lightning validates before it stops, as in every last epoch
         if len(self._pending) >= CHECK_EVERY:
             self._read_losses()
             if not self._rules.within(_reduced(trainer, largest_loss(self.history.losses[-CHECK_EVERY:]), "max")):
@@ -122,17 +122,17 @@ class Recorder(Checkpoint):
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
         metrics = {name: float(trainer.callback_metrics[name]) for name in sorted(self._validation_metrics)}
-        standing = self.history.reached.standing
-        better = self._rules.better(metrics, standing.best, standing.best_loss)
-        if self._inside is not None:
-            better &= self._rules.better(metrics, *self._inside.rank(self._rules))
-        if trainer.strategy.broadcast(bool(better)):
+        standing, snapshot = self.history.reached.standing, None
+        best_so_far = self._inside is None or bool(self._rules.better(metrics, *self._inside.rank(self._rules)))
+        if not trainer.strategy.broadcast(best_so_far):
+            return
+        if trainer.strategy.broadcast(bool(self._rules.better(metrics, standing.best, standing.best_loss))):
             # the loader of a user's data module is in use at this moment
             if self._config.trainer.full_train_loss and isinstance(trainer.datamodule, DataModule):  # type: ignore[attr-defined]
                 metrics |= measure_train(trainer, pl_module)
-            metrics["train/lr"] = self._learning_rate
             snapshot = Snapshot(trainer.current_epoch, self.checkpoint_io.snapshot(trainer))
-            self._inside = _Inside(_batches(trainer), metrics, snapshot)
+        metrics["train/lr"] = self._learning_rate
+        self._inside = _Inside(_batches(trainer), metrics, snapshot)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch, and take a snapshot of it."""
@@ -142,9 +142,9 @@ class Recorder(Checkpoint):
         largest = _reduced(trainer, largest_loss(losses), "max")
         inside = self._best_inside(trainer, metrics)
         judged = {**metrics, **inside.metrics} if inside else metrics
-        to_come = trainer.enable_validation and self._validated != _batches(trainer)
+        to_come = trainer.enable_validation and self._inside is None and self._validated != _batches(trainer)
         if self._rules.metric not in judged and not to_come and self._rules.within(largest):
-            raise _missing_metric(self._rules.metric, metrics, pl_module)
+            raise _missing_metric(self._rules.metric, judged, pl_module)
         may_stop = epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
         standing = judge(self.history.reached.standing, epoch, judged, largest, self._rules, may_stop=may_stop)
         # what a user's module logs may differ between processes, but all have to end in the same epoch
@@ -154,7 +154,8 @@ class Recorder(Checkpoint):
             logger.save()  # a run that is resumed from this epoch needs it on disk
         snapshot = Snapshot(epoch, self.checkpoint_io.snapshot(trainer))
         recorded = Epoch(metrics, trainer.global_step, time.time(), inside.metrics if inside else None)
-        self.history.end_epoch(recorded, standing, inside.snapshot if inside else snapshot, snapshot)
+        candidate = inside.snapshot if inside and inside.snapshot else snapshot
+        self.history.end_epoch(recorded, standing, candidate, snapshot)
         if standing.end:
             _stop(trainer)
         self._update(self.history)
@@ -221,11 +222,17 @@ class Recorder(Checkpoint):
 
 @dataclass(frozen=True)
 class _Inside:
-    """A validation inside an epoch: the number of batches before it, what it measured, and a checkpoint."""
+    """The best validation inside an epoch so far.
+
+    Attributes:
+        batches: number of batches before it.
+        metrics: what it measured.
+        snapshot: the weights; None where an earlier epoch was better, so that nobody will ask for them.
+    """
 
     batches: int
     metrics: dict[str, float]
-    snapshot: Snapshot
+    snapshot: Snapshot | None
 
     def rank(self, rules: StoppingRules) -> tuple[float, float]:
         """What `StoppingRules.better` compares others with."""
