@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from holdfast.model import MLP, Linear
+from holdfast.errors import CheckpointError
+from holdfast.model import MLP, Linear, Regression
+from holdfast.single.init_weights import initialize
 from tests.conftest import Ran, command_line
 
 STILL = ["lr=1e-12", "epochs=1", "batch_size=full"]  # the weights stay those of the start
@@ -66,12 +68,12 @@ def test_a_partial_match_names_what_is_left_out_and_needs_a_word(holdfast: Calla
     words = ["model=mlp", "model.hidden=[4]", "init_weights=part.pt", *STILL]
     refused = holdfast(*words)
     assert refused.code == 1
-    assert "Left out: network.2.bias of the model, network.2.bias of the file, extra of the file." in refused.err
+    assert "Left out: network.2.bias (float32 (7,), the model has float32 (1,)), extra of the file." in refused.err
     assert "init_weights_strict=false" in refused.err
     assert "Traceback" not in refused.err
     begun = holdfast(*words, "init_weights_strict=false")
     assert begun.code == 0
-    assert "left out: network.2.bias of the model" in begun.out
+    assert "left out: network.2.bias (float32 (7,), the model has float32 (1,))" in begun.out
     weights = torch.load(begun.folder.weights, weights_only=True)
     assert torch.allclose(weights["0.weight"], state["network.0.weight"], atol=1e-6)
 
@@ -81,6 +83,49 @@ def test_a_file_without_a_single_fitting_parameter_is_refused(holdfast: Callable
     refused = holdfast("model=mlp", "init_weights=line.pt", "init_weights_strict=false")
     assert refused.code == 1
     assert "has no parameter of MLP" in refused.err
+
+
+class Nested(Regression):
+    """Its networks nest under the name that `model.pth` leaves out."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__(Scaled(Scaled(torch.nn.Linear(1, 1), scale), 2 * scale))
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module, scale: float) -> None:
+        super().__init__()
+        self.network, self.scale = network, torch.nn.Parameter(torch.tensor(scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) * self.scale  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("file", ["best.ckpt", "model.pth"])
+def test_names_that_nest_are_taken_as_they_are(file: str, tmp_path: Path) -> None:
+    module, target = Nested(5.5), Nested()
+    entries = module.bare(module.state_dict()) if file == "model.pth" else {"state_dict": module.state_dict()}
+    torch.save(entries, tmp_path / file)
+    initialize(target, str(tmp_path / file), strict=True)
+    for name, value in module.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        torch.eye(1).to_sparse(),
+        torch.empty(1, 1, device="meta"),
+        torch.ones(1, 1, dtype=torch.complex64),
+        "text",
+        [1.0],
+    ],
+    ids=["sparse", "meta", "complex", "text", "list"],
+)
+def test_an_entry_that_cannot_be_copied_is_left_out_by_name(entry: Any, tmp_path: Path) -> None:
+    torch.save({"linear.weight": entry, "linear.bias": torch.zeros(1)}, tmp_path / "given.pt")
+    with pytest.raises(CheckpointError, match=r"Left out: network.weight \(.*, the model has float32 \(1, 1\)\)"):
+        initialize(Linear(), str(tmp_path / "given.pt"), strict=True)
 
 
 def test_nothing_in_the_file_is_executed(holdfast: Callable[..., Ran], tmp_path: Path) -> None:

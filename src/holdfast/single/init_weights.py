@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,14 @@ def initialize(module: pl.LightningModule, path: str, *, strict: bool) -> None:
     Raises:
         CheckpointError: the file cannot be read, has none of the parameters, or, if strict, not exactly these.
     """
-    content = load(Path(path))
+    content, state = load(Path(path)), module.state_dict()
     given: dict[str, Any] = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
-    own = module.state_dict()
     if isinstance(module, Module):
-        names = module.bare({name: name for name in own})  # of model.pth
-        given = {names.get(name, name): value for name, value in given.items()}
-    fitting = {name: given[name] for name, value in own.items() if name in given and _fits(given[name], value)}
-    left_out = [*(f"{name} of the model" for name in own if name not in fitting)]
-    left_out += [f"{name} of the file" for name in given if name not in fitting]
+        names = module.bare({name: name for name in state})  # of model.pth
+        renamed = {names.get(name, name): value for name, value in given.items()}
+        given = max(given, renamed, key=lambda entries: len(_fitting(entries, state)))
+    fitting = _fitting(given, state)
+    left_out = [_why(name, given, state) for name in dict.fromkeys((*state, *given)) if name not in fitting]
     if not fitting:
         raise CheckpointError(f"init_weights={path} has no parameter of {type(module).__name__}: {_listed(left_out)}.")
     if strict and left_out:
@@ -50,8 +50,34 @@ def initialize(module: pl.LightningModule, path: str, *, strict: bool) -> None:
     module.load_state_dict(fitting, strict=False)
 
 
-def _fits(given: Any, own: Any) -> bool:
-    return not isinstance(own, Tensor) or (isinstance(given, Tensor) and given.shape == own.shape)
+def _fitting(given: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a file that can be copied into a module."""
+    return {name: given[name] for name, value in state.items() if name in given and _fits(given[name], value)}
+
+
+def _fits(given: Any, expected: Any) -> bool:
+    if not isinstance(expected, Tensor):
+        return True
+    return (
+        isinstance(given, Tensor)
+        and given.shape == expected.shape
+        and given.layout == expected.layout
+        and not given.is_meta
+        and given.is_complex() == expected.is_complex()
+    )
+
+
+def _why(name: str, given: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """An entry that is left out, and where it is missing or how it differs."""
+    if name not in given or name not in state:
+        return f"{name} of the {'model' if name in state else 'file'}"
+    return f"{name} ({_form(given[name])}, the model has {_form(state[name])})"
+
+
+def _form(value: Any) -> str:
+    """The type and the shape of an entry."""
+    kind = type(value).__name__ if not isinstance(value, Tensor) else str(value.dtype).removeprefix("torch.")
+    return f"{kind} {tuple(value.shape)}" if isinstance(value, Tensor) else kind
 
 
 def _listed(names: list[str]) -> str:
