@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.conftest import ROOT, Ran, command_line
 
@@ -42,6 +43,49 @@ def test_a_command_of_the_page(command: str, holdfast: Callable[..., Ran], tmp_p
     code, said = command_line(*words)
     assert code == 0, said
     assert "no effect" not in said
+
+
+EFFECTS: dict[str, Callable[[str, Path], bool]] = {
+    "epochs=20": lambda _, run: result_of(run)["epochs"] == 20,
+    "precision=bf16-mixed": lambda _, run: hydra_file(run)["precision"] == "bf16-mixed",
+    "trainer.gradient_clip_val=0.5": lambda _, run: hydra_file(run)["trainer"]["gradient_clip_val"] == 0.5,
+    "trainer.val_check_interval=0.25": lambda _, run: hydra_file(run)["trainer"]["val_check_interval"] == 0.25,
+    "trainer.fast_dev_run=true": lambda _, run: result_of(run)["iterations"] == 1,
+    "epochs=3 trainer.limit_train_batches=0.5 trainer.limit_val_batches=1": (
+        lambda _, run: (result_of(run)["epochs"], result_of(run)["iterations"]) == (3, 3 * 30)
+    ),
+    "epochs=20 trainer.overfit_batches=3": lambda _, run: result_of(run)["iterations"] == 20 * 3,
+    "epochs=1 trainer.profiler=simple": lambda said, _: "Profiler Report" in said,
+    "logger=csv": lambda _, run: len((next(run.rglob("metrics.csv"))).read_text().splitlines()) > 10,
+    "logger=none": lambda _, run: not list(run.rglob("events.out.tfevents.*")),
+    "metric=val/r2 mode=max": lambda said, _: "best val/r2" in said,
+    "trainer.enable_model_summary=true": lambda said, _: "Trainable params" in said,
+    "test=true": lambda _, run: result_of(run)["test_opened"] == 1,
+    "seed=12345": lambda _, run: hydra_file(run)["seed"] == 12345,
+    "vars.data_dir=/data": lambda _, run: hydra_file(run)["vars"] == {"data_dir": "/data"},
+    "optimizer=adam lr=0.01": lambda _, run: hydra_file(run)["optimizer"]["_target_"] == "torch.optim.Adam",
+    "scheduler=cosine": lambda _, run: hydra_file(run)["scheduler"]["_target_"].endswith("CosineAnnealingLR"),
+    "--cfg job": lambda said, run: "batch_size: 1" in said and not run.exists(),
+}
+"""What a command does, beyond ending with exit code 0: a check of what it says and of the folder of its run."""
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "result.json").read_text())
+
+
+def hydra_file(run: Path) -> dict[str, Any]:
+    return yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("words", EFFECTS)
+def test_a_command_of_the_page_does_what_it_says(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert f"python train.py {words}" in COMMANDS
+    monkeypatch.chdir(tmp_path)
+    _, said = command_line(*shlex.split(words), *([] if "--cfg" in words else ["hydra.run.dir=run"]))
+    assert EFFECTS[words](said + caplog.text, tmp_path / "run"), said
 
 
 @pytest.mark.parametrize("command", SEVERAL_DEVICES)

@@ -219,7 +219,10 @@ class Loader(ConfigLoaderImpl):
             elif item.value() is None and item.key_or_group in keys_under("", {}):
                 problems.append(Problem(text, f"cannot be left out; {did_you_mean('', options)}"))
             elif unknown := [name for name in parsing.choices(item) if name not in options]:
-                problems.append(Problem(text, f"no such option; {did_you_mean(unknown[0], options)}"))
+                lesson = f"no such option; {did_you_mean(unknown[0], options)}"
+                if not lesson.endswith("?") and not self.flags:
+                    lesson += "; one of your own needs --config-dir FOLDER"
+                problems.append(Problem(text, lesson))
             else:
                 groups.append(text)
         return parsed, groups, values

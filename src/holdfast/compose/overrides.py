@@ -76,7 +76,8 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         names = keys_under(parent, config) or (list(node) if isinstance(node, Mapping) else [])
         names = [str(name) for name in names if name not in ("_target_", "hydra")]
         if not names:
-            lesson = f"no such key: {parent} holds no keys"
+            is_new = parent.partition(".")[0] in ("callbacks", "logger")
+            lesson = f"there is no {parent}; + adds it: +{text(item)}" if is_new else f"{parent} holds no keys"
         elif key in names or item.is_delete():
             lesson = str(error.__cause__ or error).splitlines()[0]
         else:

@@ -97,7 +97,7 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
     """Train a run as its first, or only, process: the one that holds the folder."""
     if run.resumed is None:
         prepare(run.job.config)
-        path = claim(run.folder.path, chosen=run.has_chosen_folder)
+        path = claim(run.folder.path, chosen=run.has_chosen_folder, flags=run.loader.flags)
         with read_write(run.config.hydra.run):
             run.config.hydra.run.dir = str(path)
     folder = run.folder
@@ -188,7 +188,7 @@ def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
         from holdfast.report.tensorboard import write_config
 
         write_config(folder)
-    log.info("%s", console.summary(result, folder))
+    log.info("%s", console.summary(result, folder, config.epochs))
 
 
 def _log_error(outcome: Result | Exception) -> int:
@@ -204,6 +204,6 @@ def _log_error(outcome: Result | Exception) -> int:
     lines = lines_of_users(error)
     text = f"The run failed: {type(error).__name__}: {error}\n{lines}".rstrip()
     # the console shows the user's lines, where there are some; the log has the whole traceback
-    is_lesson = type(error).__name__ == "MisconfigurationException"  # Lightning's word for a mistake of the user
+    is_lesson = type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError")  # they say what to do
     log.error("%s", text, exc_info=error, extra={"brief": bool(lines) or is_lesson})
     return 1

@@ -54,17 +54,19 @@ class BelowError(logging.Filter):
         return record.levelno < logging.ERROR
 
 
-def summary(result: Result, folder: RunFolder) -> str:
+def summary(result: Result, folder: RunFolder, epochs: int) -> str:
     """The end of a run in a few lines: its best epoch, its files, and the command for TensorBoard.
 
     Args:
         result: how the run ended.
         folder: folder of the run.
+        epochs: how many were asked for.
     """
     lines = []
     if result.status == "diverged":
         lines.append(f"This run {result.error}. A smaller learning rate may help.")
-    lines.append(f"{_best(result)}  ({result.epochs} epochs, {result.iterations} iterations, {result.seconds:.1f} s)")
+    trained = f"{result.epochs}" if result.epochs == epochs else f"{result.epochs} of {epochs}"
+    lines.append(f"{_best(result)}  ({trained} epochs, {result.iterations} iterations, {result.seconds:.1f} s)")
     if result.test is not None:
         lines.append(f"test rows opened {result.test_opened}x: {_metrics(result.test)}")
     files = [path.name for path in (folder.best, folder.last, folder.weights, folder.result) if path.exists()]

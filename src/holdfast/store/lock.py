@@ -6,11 +6,12 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from holdfast.config.commands import resume_command
 from holdfast.errors import FolderError
 from holdfast.store.files import remove_partial
 from holdfast.store.folders import RunFolder
@@ -19,7 +20,7 @@ LONGEST_WAIT = 60.0
 """Longest time to wait for the first process of a launch, in seconds."""
 
 
-def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
+def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir", flags: Sequence[str] = ()) -> Path:
     """Make a folder that no other run uses.
 
     Args:
@@ -27,6 +28,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
         chosen: whether the user chose its name, which is then never changed. A default name that is taken gets
             the suffix _2, _3 and so on, so that two runs started in the same second never share a folder.
         key: the key of the configuration that names the folder, for messages.
+        flags: those of the command line that say where configurations lie, for messages.
 
     Returns:
         The folder that was made.
@@ -44,7 +46,7 @@ def claim(path: Path, *, chosen: bool, key: str = "hydra.run.dir") -> Path:
             except FileExistsError:
                 if chosen and (not path.is_dir() or any(item.name != RunFolder.LOCK for item in path.iterdir())):
                     begun = RunFolder(path).started.exists() and key == "hydra.run.dir"
-                    remedy = f"To resume the run in it: python train.py resume={path}\n" if begun else ""
+                    remedy = f"To resume the run in it: {resume_command(path, flags, sweep=False)}\n" if begun else ""
                     raise FolderError(
                         f"{key}={path} already holds files; nothing was run and nothing was overwritten.\n"
                         f"{remedy}Choose another folder, or leave {key} out to get a new one."
