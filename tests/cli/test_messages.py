@@ -58,16 +58,16 @@ class Silent(Own):
 
 
 @pytest.fixture
-def own(holdfast: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+def my_run(holdfast: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Train a module of `firsthour.py`."""
     (tmp_path / "firsthour.py").write_text(MODULES)
-    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "my_conf" / "model").mkdir(parents=True)
     for name in ("Wide", "Unbuilt", "Own", "Silent"):
-        (tmp_path / "own" / "model" / f"{name.lower()}.yaml").write_text(f"_target_: firsthour.{name}\n")
+        (tmp_path / "my_conf" / "model" / f"{name.lower()}.yaml").write_text(f"_target_: firsthour.{name}\n")
     nested = "_target_: firsthour.Own\nnet: {_target_: firsthour.Unbuilt}\n"  # built by Hydra, inside of the model
-    (tmp_path / "own" / "model" / "nested.yaml").write_text(nested)
+    (tmp_path / "my_conf" / "model" / "nested.yaml").write_text(nested)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return lambda *words: holdfast("--config-dir", "own", "epochs=1", *words)
+    return lambda *words: holdfast("--config-dir", "my_conf", "epochs=1", *words)
 
 
 REFUSED = {
@@ -142,10 +142,10 @@ def test_the_help_of_report_is_its_own(holdfast: Callable[..., Ran]) -> None:
     assert "lr=" not in said
 
 
-def test_a_misspelt_metric_never_leads_to_one_of_the_training_rows(own: Callable[..., Ran]) -> None:
-    ran = own("model=own", "metric=loss")
+def test_a_misspelt_metric_never_leads_to_one_of_the_training_rows(my_run: Callable[..., Ran]) -> None:
+    ran = my_run("model=own", "metric=loss")
     assert "metric=loss is not logged by Own: did you mean val/loss?" in ran.err
-    ran = own("model=silent")
+    ran = my_run("model=silent")
     assert 'metric=val/loss is not logged by Silent: log it in validation_step: self.log("val/loss", ...)' in ran.err
     assert "train/" not in ran.err
 
@@ -159,9 +159,9 @@ def test_a_misspelt_metric_never_leads_to_one_of_the_training_rows(own: Callable
     ],
 )
 def test_an_exception_of_the_users_shows_their_lines_and_the_log_shows_all(
-    model: str, error: str, line: str, own: Callable[..., Ran]
+    model: str, error: str, line: str, my_run: Callable[..., Ran]
 ) -> None:
-    ran = own(f"model={model}")
+    ran = my_run(f"model={model}")
     assert ran.code == 1
     assert ran.err.startswith(f"The run failed: {error}")
     files = [text.split('"')[1] for text in ran.err.splitlines() if text.startswith("  File ")]
@@ -171,7 +171,7 @@ def test_an_exception_of_the_users_shows_their_lines_and_the_log_shows_all(
     assert "Traceback" in ran.folder.log.read_text()
     assert ran.result.error is not None
     assert f"(firsthour.py, line {ran.err.split(', line ')[-1].split(',')[0]}, {line})" in ran.result.error
-    code, said = command_line("-m", "--config-dir", "own", f"model={model}", "lr=0.1,0.2", "hydra.sweep.dir=sweep")
+    code, said = command_line("-m", "--config-dir", "my_conf", f"model={model}", "lr=0.1,0.2", "hydra.sweep.dir=sweep")
     assert code == 1
     assert f"job 0 (lr=0.1): failed: {error}" in said
     assert said.count(f"{line})") == 4  # as each job ends, and below the table
@@ -198,24 +198,24 @@ def test_jobs_and_the_winner_are_named_by_what_was_swept(holdfast: Callable[...,
     assert "\nalone:  python train.py epochs=1 data=clean_line lr=0.1\n" in said
 
 
-def test_an_optimizer_for_a_module_that_brings_its_own_is_said_to_have_no_effect(own: Callable[..., Ran]) -> None:
+def test_an_optimizer_for_a_module_that_brings_its_own_is_said_to_have_no_effect(my_run: Callable[..., Ran]) -> None:
     said = "optimizer=adam: no effect, since Own makes its own optimizer in configure_optimizers"
-    assert own("model=own", "optimizer=adam").out.startswith(said)
-    assert "no effect" not in own("model=own").out
-    assert "no effect" not in own("model=linear", "optimizer=adam").out
-    code, printed = command_line("-m", "--config-dir", "own", "model=own", "optimizer=adam", "seed=1,2", "epochs=1")
+    assert my_run("model=own", "optimizer=adam").out.startswith(said)
+    assert "no effect" not in my_run("model=own").out
+    assert "no effect" not in my_run("model=linear", "optimizer=adam").out
+    code, printed = command_line("-m", "--config-dir", "my_conf", "model=own", "optimizer=adam", "seed=1,2", "epochs=1")
     assert code == 0
     assert printed.count(said) == 1
 
 
-def test_a_learning_rate_that_nothing_reads_is_said_to_have_no_effect(own: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_learning_rate_that_nothing_reads_has_no_effect(my_run: Callable[..., Ran], tmp_path: Path) -> None:
     said = "lr=0.5: no effect, since nothing refers to it, as lr: ${lr} in a file would"
-    assert own("model=own", "lr=0.5").out.startswith(said)
-    assert "no effect" not in own("model=linear", "lr=0.5").out
-    assert own("model=linear", "lr=0.5", "optimizer.lr=0.1").out.startswith(said)
-    (tmp_path / "own" / "data").mkdir()
-    (tmp_path / "own" / "data" / "fixed.yaml").write_text("defaults: [line]\nbatch_size: 30\n")
-    words = ["--config-dir", "own", "model=own", "data=fixed", "lr=0.1,0.5", "batch_size=1,2", "epochs=1"]
+    assert my_run("model=own", "lr=0.5").out.startswith(said)
+    assert "no effect" not in my_run("model=linear", "lr=0.5").out
+    assert my_run("model=linear", "lr=0.5", "optimizer.lr=0.1").out.startswith(said)
+    (tmp_path / "my_conf" / "data").mkdir()
+    (tmp_path / "my_conf" / "data" / "fixed.yaml").write_text("defaults: [line]\nbatch_size: 30\n")
+    words = ["--config-dir", "my_conf", "model=own", "data=fixed", "lr=0.1,0.5", "batch_size=1,2", "epochs=1"]
     code, printed = command_line("-m", *words, "hydra.sweep.dir=sweep")
     assert code == 0, printed
     assert printed.splitlines()[0].startswith("lr=0.1: no effect, since nothing refers to it")
@@ -224,9 +224,9 @@ def test_a_learning_rate_that_nothing_reads_is_said_to_have_no_effect(own: Calla
 
 
 def test_free_keys_are_recorded_and_hashed(holdfast: Callable[..., Ran], tmp_path: Path) -> None:
-    (tmp_path / "own" / "vars").mkdir(parents=True)
-    (tmp_path / "own" / "vars" / "mine.yaml").write_text("noise: 0.5\nplaces: {data: here}\n")
-    words = ["--config-dir", "own", "vars=mine", "data.noise=${vars.noise}", "epochs=1"]
+    (tmp_path / "my_conf" / "vars").mkdir(parents=True)
+    (tmp_path / "my_conf" / "vars" / "mine.yaml").write_text("noise: 0.5\nplaces: {data: here}\n")
+    words = ["--config-dir", "my_conf", "vars=mine", "data.noise=${vars.noise}", "epochs=1"]
     first = holdfast(*words)
     second = holdfast(*words, "vars.noise=1.5", "vars.places.more=[1,2]")
     assert (first.code, second.code) == (0, 0)

@@ -127,9 +127,9 @@ def hold(loader: Loader, master: DictConfig, jobs: list[list[str]]) -> None:
 @pytest.fixture
 def users(tmp_path: Path) -> Path:
     """An option with a key for any text."""
-    (tmp_path / "own" / "data").mkdir(parents=True)
-    (tmp_path / "own" / "data" / "named.yaml").write_text("_target_: own.Named\nname: a\nrate: 1\n")
-    return tmp_path / "own"
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "named.yaml").write_text("_target_: own.Named\nname: a\nrate: 1\n")
+    return tmp_path / "my_conf"
 
 
 # \x85 in hydra.sweep.dir comes back as a space from what Hydra's own launcher writes, too

@@ -24,7 +24,7 @@ WORDS = [
     ["lr=0.1", "batch_size=full"],
     ["optimizer=adam", "optimizer.betas=[0.8,0.9]", "lr=1"],
     ["experiment=mini_batch", "scheduler=cosine", "data.noise=0"],
-    ["data=linear", "model=mlp", "model.hidden=[3,4]", "logger=csv", "+callbacks.own._target_=a.B"],
+    ["data=linear", "model=mlp", "model.hidden=[3,4]", "logger=csv", "+callbacks.mine._target_=a.B"],
     ["hydra.run.dir=elsewhere", "+hydra.job.env_set.A=b", "seed=3"],
 ]
 
@@ -111,7 +111,7 @@ def test_a_folder_of_groups_that_is_not_there_is_named() -> None:
         ["data=linear", "data.features=3", "model=mlp"],
         ["data.outliers={}", "model.weight=-15"],
         ["optimizer.momentum='${lr}'", "lr=0.5"],
-        ["+callbacks.own._target_=a.B", "lr=1"],
+        ["+callbacks.mine._target_=a.B", "lr=1"],
         ["logger=csv", "scheduler=cosine", "epochs=7"],
     ],
     ids=" ".join,

@@ -34,9 +34,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words that choose an option of the user's own."""
     (tmp_path / "words_modules.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own" / "data").mkdir(parents=True)
-    (tmp_path / "own" / "data" / "mine.yaml").write_text(OPTION)
-    return ["--config-dir", str(tmp_path / "own"), "data=mine"]
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "mine.yaml").write_text(OPTION)
+    return ["--config-dir", str(tmp_path / "my_conf"), "data=mine"]
 
 
 def trained(config: dict[str, Any], outliers: dict[int, float]) -> bool:

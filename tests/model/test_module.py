@@ -56,6 +56,19 @@ def test_metrics_do_not_depend_on_how_rows_are_batched(sizes: list[int], weight:
         assert metrics["val/r2"] != metrics["val/r2"]
 
 
+class Clipped(Linear):
+    """What the network returns, held at or above zero by `forward` alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).clamp_min(0.0)
+
+
+def test_loss_and_metrics_are_those_of_forward() -> None:
+    model, batch = Clipped(weight=1.0, bias=0.0), (torch.tensor([[-2.0], [3.0]]), torch.tensor([[1.0], [1.0]]))
+    assert model.loss(batch).item() == ((0 - 1) ** 2 + (3 - 1) ** 2) / 2
+    assert measure(model, [model.statistics(batch)], "val")["val/mae"] == (1 + 2) / 2
+
+
 def test_initial_values_are_constant() -> None:
     model = Linear(features=3, weight=-15.0, bias=-10.0)
     assert model(torch.ones(2, 3)).tolist() == [[-55.0], [-55.0]]

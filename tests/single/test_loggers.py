@@ -31,7 +31,7 @@ OWN = {
         "  save_dir: ${hydra:runtime.output_dir}\n"
     ),
 }
-WORDS = ["--config-dir", "own", "data=points", "trainer.log_every_n_steps=5", "trainer.val_check_interval=0.5"]
+WORDS = ["--config-dir", "my_conf", "data=points", "trainer.log_every_n_steps=5", "trainer.val_check_interval=0.5"]
 
 
 class Logging(Wandering):
@@ -74,8 +74,8 @@ def logged() -> tuple[list[tuple[int, dict[str, float]]], list[dict[str, Any]]]:
 @pytest.fixture(autouse=True)
 def _own(tmp_path: Path) -> None:
     for name, text in OWN.items():
-        (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "own" / name).write_text(text)
+        (tmp_path / "my_conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my_conf" / name).write_text(text)
 
 
 @pytest.mark.parametrize("more", [[], ["trainer.accumulate_grad_batches=2"], ["trainer.check_val_every_n_epoch=2"]])

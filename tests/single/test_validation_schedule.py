@@ -72,7 +72,7 @@ OWN = {
     "callbacks/noting.yaml": f"defaults: [default]\nnoting: {{_target_: {HERE}.Noting, path: noted}}",
     "callbacks/interrupted.yaml": f"defaults: [noting]\nstop: {{_target_: {HERE}.Interrupt, epoch: 3}}",
 }
-WORDS = ["--config-dir", "own", "model=wandering", "data=points", "epochs=6"]
+WORDS = ["--config-dir", "my_conf", "model=wandering", "data=points", "epochs=6"]
 SCHEDULES = {
     "every epoch": [],
     "every second epoch": ["trainer.check_val_every_n_epoch=2"],
@@ -91,8 +91,8 @@ SCHEDULES = {
 def run(holdfast: Callable[..., Ran], tmp_path: Path) -> Callable[..., Ran]:
     """Train `Wandering` on `Points`."""
     for name, text in OWN.items():
-        (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "own" / name).write_text(text)
+        (tmp_path / "my_conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my_conf" / name).write_text(text)
     return lambda *words: holdfast(*WORDS, *words)
 
 
@@ -126,7 +126,7 @@ def test_a_run_that_is_resumed_ends_as_if_it_had_not_been_interrupted(
     assert cut.folder.last.exists()
     monkeypatch.setattr(Interrupt, "on_train_epoch_start", lambda *_: None)
     with pytest.raises(SystemExit):
-        main(["--config-dir", "own", f"resume={cut.folder.path}"])
+        main(["--config-dir", "my_conf", f"resume={cut.folder.path}"])
     result = cut.folder.read()
     assert result is not None
     assert (result.best, result.last) == (whole.result.best, whole.result.last)
@@ -196,7 +196,7 @@ class TwoUpdates(Wandering):
 
 
 def test_a_limit_that_is_passed_over_ends_the_run_with_a_validation(run: Callable[..., Ran], tmp_path: Path) -> None:
-    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.TwoUpdates")
+    (tmp_path / "my_conf" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.TwoUpdates")
     ran = run("trainer.max_steps=7")
     assert ran.code == 0, ran.err
     assert ran.result.iterations == 8
@@ -207,8 +207,8 @@ def test_losses_are_those_of_the_batches_whatever_a_callback_accumulates(
     run: Callable[..., Ran], tmp_path: Path
 ) -> None:
     scheduler = "{_target_: lightning.pytorch.callbacks.GradientAccumulationScheduler, scheduling: {0: 1, 1: 4}}"
-    (tmp_path / "own" / "callbacks" / "gas.yaml").write_text(f"defaults: [default]\ngas: {scheduler}\n")
-    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.Still")
+    (tmp_path / "my_conf" / "callbacks" / "gas.yaml").write_text(f"defaults: [default]\ngas: {scheduler}\n")
+    (tmp_path / "my_conf" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.Still")
     plain, accumulated = run(), run("callbacks=gas")
     assert accumulated.code == 0, accumulated.err
     assert plain.result.last is not None
@@ -268,7 +268,7 @@ class ByHand(Wandering):
 def test_updates_that_lightning_does_not_count_make_no_metric_stale(
     name: str, run: Callable[..., Ran], tmp_path: Path
 ) -> None:
-    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.ByHand")
+    (tmp_path / "my_conf" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.ByHand")
     ran = run("callbacks=noting", *SCHEDULES[name])
     assert ran.code == 0, ran.err
     noted = [json.loads(line) for line in (tmp_path / "noted").read_text().splitlines()]
@@ -282,7 +282,7 @@ def test_updates_that_lightning_does_not_count_make_no_metric_stale(
 
 
 def test_a_metric_of_an_earlier_epoch_never_chooses_weights_inside_the_next(run: Callable[..., Ran]) -> None:
-    (path := Path("own/model/wandering.yaml")).write_text(f"_target_: {HERE}.ByHand")
+    (path := Path("my_conf/model/wandering.yaml")).write_text(f"_target_: {HERE}.ByHand")
     assert path.exists()
     ran = run("metric=own", "mode=min", "trainer.val_check_interval=0.25")
     assert ran.code == 0, ran.err
@@ -305,8 +305,8 @@ class OfTwo(Wandering):
 def test_any_metric_of_several_validation_loaders_chooses_the_best_epoch(
     metric: str, sign: int, mode: str, run: Callable[..., Ran], tmp_path: Path
 ) -> None:
-    (tmp_path / "own" / "data" / "points.yaml").write_text(f"_target_: {HERE}.TwoLoaders")
-    (tmp_path / "own" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.OfTwo")
+    (tmp_path / "my_conf" / "data" / "points.yaml").write_text(f"_target_: {HERE}.TwoLoaders")
+    (tmp_path / "my_conf" / "model" / "wandering.yaml").write_text(f"_target_: {HERE}.OfTwo")
     refused = run()
     assert refused.code == 1
     assert "metric=val/loss is not logged by OfTwo: there is val/loss/dataloader_idx_0, val" in refused.err

@@ -381,7 +381,7 @@ HERE = "tests.stacked.test_loop"
         ("model=mlp model.dropout=0.5", "draws random numbers"),
         ("trainer.max_steps=5", "trainer.max_steps"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
-        ("logger=csv logger.csv.save_dir=x", "logger.csv is called by a Trainer"),
+        ("logger=csv logger.csv.save_dir=x", "logger.csv needs a Trainer"),
         ("precision=16-mixed", "precision=16-mixed"),
         ("++optimizer._target_=torch.optim.ASGD", "torch.optim.ASGD has no rule"),
         ("++scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "may look at more than the epoch"),

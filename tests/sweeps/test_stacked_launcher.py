@@ -63,15 +63,15 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     (tmp_path / "stacking_modules.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
     for group, name, text in (
-        ("callbacks", "own", "defaults: [default]\nown: {_target_: stacking_modules.Own}"),
+        ("callbacks", "mine", "defaults: [default]\nmine: {_target_: stacking_modules.Own}"),
         ("callbacks", "leaves", "defaults: [default]\nleaves: {_target_: stacking_modules.Leaves}"),
     ):
-        (tmp_path / "own" / group).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "own" / group / f"{name}.yaml").write_text(f"{text}\n")
+        (tmp_path / "my_conf" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(f"{text}\n")
 
     def run(name: str, *words: str) -> tuple[SweepFolder, int, str]:
         with pytest.raises(SystemExit) as exit_:
-            main(["-m", "--config-dir", str(tmp_path / "own"), *words, f"hydra.sweep.dir={name}"])
+            main(["-m", "--config-dir", str(tmp_path / "my_conf"), *words, f"hydra.sweep.dir={name}"])
         assert isinstance(exit_.value.code, int)
         return SweepFolder(tmp_path / name), exit_.value.code, capsys.readouterr().out
 
@@ -139,12 +139,12 @@ def test_hydras_callbacks_are_told_of_every_job(sweep: Callable[..., Any], tmp_p
 
 
 def test_what_needs_the_trainer_runs_alone_and_says_so_once(sweep: Callable[..., Any]) -> None:
-    folder, code, out = sweep("mixed", "callbacks=default,own", "lr=0.01,0.02", "batch_size=5", "epochs=2")
+    folder, code, out = sweep("mixed", "callbacks=default,mine", "lr=0.01,0.02", "batch_size=5", "epochs=2")
     assert code == 0
-    assert out.startswith("plan: 4 jobs: 1 stack; 2 alone\nalone: jobs 2, 3: callbacks.own is called by a Trainer\n")
+    assert out.startswith("plan: 4 jobs: 1 stack; 2 alone\nalone: jobs 2, 3: callbacks.mine needs a Trainer\n")
     plan = json.loads(folder.sweep.read_text())["plan"]
     assert plan["stacks"] == [[0, 1]]
-    assert plan["alone"] == dict.fromkeys("23", "callbacks.own is called by a Trainer")
+    assert plan["alone"] == dict.fromkeys("23", "callbacks.mine needs a Trainer")
     results = [folder.job(number).read() for number in range(4)]
     for mine, theirs in ((0, 2), (1, 3)):
         assert results[mine].best == pytest.approx(results[theirs].best, rel=1e-4)
@@ -340,8 +340,8 @@ def test_a_sweep_is_not_resumed_with_other_code(
     code = "from holdfast.model import Linear\n\nclass Mine(Linear):\n    pass\n"
     name = f"users_versions_{launcher}"
     (tmp_path / f"{name}.py").write_text(code)
-    (tmp_path / "own" / "model").mkdir()
-    (tmp_path / "own" / "model" / "mine.yaml").write_text(f"defaults: [linear]\n_target_: {name}.Mine\n")
+    (tmp_path / "my_conf" / "model").mkdir()
+    (tmp_path / "my_conf" / "model" / "mine.yaml").write_text(f"defaults: [linear]\n_target_: {name}.Mine\n")
     words = ["model=mine", "lr=0.01,0.02", "epochs=1", "report=false", f"hydra/launcher={launcher}"]
     folder, first, _ = sweep("swept", *words)
     assert first == 0
@@ -349,7 +349,7 @@ def test_a_sweep_is_not_resumed_with_other_code(
         path.unlink()
     (tmp_path / f"{name}.py").write_text(code + "\n\nOTHER = 1\n")
     with pytest.raises(SystemExit) as exit_:
-        main(["-m", "--config-dir", str(tmp_path / "own"), *words, "hydra.sweep.dir=swept"])
+        main(["-m", "--config-dir", str(tmp_path / "my_conf"), *words, "hydra.sweep.dir=swept"])
     assert exit_.value.code == 2
     assert f"the module {name} has changed since this sweep was started" in capsys.readouterr().err
     assert not folder.job(1).result.exists()
@@ -363,7 +363,7 @@ def test_what_a_value_takes_from_hydra_is_that_of_the_job(
 ) -> None:
     value = "${hydra:job.num} ${hydra:sweep.dir} ${hydra:overrides.task}"
     text = f"defaults: [default]\nprints:\n  _target_: stacking_modules.Prints\n  value: '{value}'\n"
-    (tmp_path / "own" / "callbacks" / "prints.yaml").write_text(text)
+    (tmp_path / "my_conf" / "callbacks" / "prints.yaml").write_text(text)
     words = ["callbacks=prints", "epochs=1", "report=false", "lr=0.01,0.02"]
     folder, code, _ = sweep("swept", *words, f"hydra/launcher={launcher}")
     assert code == 0

@@ -103,7 +103,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep_modules.py").write_text(MODULES)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "my_conf" / "model").mkdir(parents=True)
     for name, keys in {
         "fails": "lr: ${lr}\nfail_at: 0.1",
         "losses": "value: 1.0",
@@ -111,13 +111,13 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "untestable": "",
     }.items():
         text = f"_target_: sweep_modules.{name.title()}\n{keys}\n"
-        (tmp_path / "own" / "model" / f"{name}.yaml").write_text(text)
+        (tmp_path / "my_conf" / "model" / f"{name}.yaml").write_text(text)
     count = iter(range(100))
 
     def run(*words: str) -> Swept:
         folder = tmp_path / "swept" / str(next(count))
         with pytest.raises(SystemExit) as exit_:
-            main(["-m", "--config-dir", str(tmp_path / "own"), *words, f"hydra.sweep.dir={folder}"])
+            main(["-m", "--config-dir", str(tmp_path / "my_conf"), *words, f"hydra.sweep.dir={folder}"])
         out, err = capsys.readouterr()
         assert isinstance(exit_.value.code, int)
         return Swept(exit_.value.code, out, err, SweepFolder(folder))
@@ -233,8 +233,8 @@ def test_a_winner_whose_test_fails_is_the_winner_all_the_same(sweep: Callable[..
 
 
 def test_without_test_rows_nothing_is_opened(sweep: Callable[..., Swept], tmp_path: Path) -> None:
-    (tmp_path / "own" / "data").mkdir()
-    (tmp_path / "own" / "data" / "sealed.yaml").write_text("_target_: sweep_modules.Sealed\n")
+    (tmp_path / "my_conf" / "data").mkdir()
+    (tmp_path / "my_conf" / "data" / "sealed.yaml").write_text("_target_: sweep_modules.Sealed\n")
     done = sweep("data=sealed", "lr=0.01,0.02", "epochs=1")
     selection = done.read("selection.json")
     assert (done.code, selection["test"], selection["test_opened"]) == (0, None, 0), done.out
@@ -300,7 +300,15 @@ def test_joblib_runs_the_same_sweep(sweep: Callable[..., Swept], tmp_path: Path)
     words = ["model=fails", "batch_size=5", "lr=0.1,0.01,0.02", "epochs=2"]
     basic = sweep(*words)
     # a process of its own: joblib keeps workers, and those of another test look for modules elsewhere
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "--config-dir", "own", *words, "hydra.sweep.dir=joblib"]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-m",
+        "--config-dir",
+        "my_conf",
+        *words,
+        "hydra.sweep.dir=joblib",
+    ]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = subprocess.run([*command, *launcher], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     joblib = Swept(done.returncode, done.stdout, done.stderr, SweepFolder(tmp_path / "joblib"))

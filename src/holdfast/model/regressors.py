@@ -39,14 +39,14 @@ class Regression(Module):
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean squared error of a batch."""
         x, y = batch
-        prediction = self.network(x)
+        prediction = self(x)
         _check_shapes(prediction, y)
         return functional.mse_loss(prediction, y)
 
     def statistics(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the number of rows, and the sums of squared error, absolute error, y and y squared; shape `(5,)`."""
         x, y = batch
-        prediction, dtype = self.network(x), sum_dtype(y)
+        prediction, dtype = self(x), sum_dtype(y)
         _check_shapes(prediction, y)
         y = y.to(dtype)
         error = prediction.to(dtype) - y

@@ -43,7 +43,7 @@ def check_settings(config: Config) -> None:
     """
     for group in ("callbacks", "logger"):
         for name in getattr(config, group).extras:
-            raise UnstackableError(f"{group}.{name} is called by a Trainer")
+            raise UnstackableError(f"{group}.{name} needs a Trainer")
     for group in ("data", "model", "optimizer", "scheduler"):
         if FOLDER in repr(getattr(config, group)):
             raise UnstackableError(f"{group} names the folder of its run")
@@ -79,7 +79,7 @@ def check_class(instance: Any, base: type) -> None:
             continue
         overridden = getattr_static(type(instance), attribute) is not getattr_static(base, attribute)
         if overridden or (attribute in vars(instance) and callable(getattr(base, attribute))):
-            raise UnstackableError(f"{name}.{attribute} is called by a Trainer")
+            raise UnstackableError(f"{name}.{attribute} needs a Trainer")
     for attribute in _SPECIAL:
         if any(attribute in vars(cls) for cls in type(instance).__mro__ if not issubclass(base, cls)):
             raise UnstackableError(f"{name}.{attribute} can change the meaning of any line of its code")
