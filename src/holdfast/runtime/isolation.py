@@ -139,10 +139,7 @@ def _filter_notices() -> None:
     """Filter out Lightning's notices about choices that Holdfast makes on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in (
-        "callbacks.model_summary",
-        "profilers.profiler",
-    ):  # asked for by the user
+    for name in ("callbacks.model_summary", "profilers.profiler"):  # asked for by the user
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning itself uses a deprecated class of torch

@@ -18,6 +18,7 @@ from holdfast.data import DataModule
 from holdfast.data.seeding import derive, reseed, seeded
 from holdfast.model import Module
 from holdfast.runtime import processes
+from holdfast.runtime.isolation import isolated
 from holdfast.runtime.targets import import_target, instantiate, trainer_objects
 from holdfast.single.init_weights import initialize
 
@@ -68,7 +69,8 @@ def without_effect(config: Config, origin: Mapping[str, Any] | None, overrides: 
         overrides: those of the command line.
     """
     try:
-        cls = import_target(config.model["_target_"])
+        with isolated():  # an import may change global settings, which other jobs must not see
+            cls = import_target(config.model["_target_"])
     except Exception:  # the run itself will report it
         return {}
     is_class = isinstance(cls, type)  # of a function is not known what it returns
