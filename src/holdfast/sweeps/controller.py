@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec, in_folder
+from holdfast.config.keys import key_of
 from holdfast.config.schema import Config
 from holdfast.errors import DeviceError, Problem, Stopped, in_a_line
 from holdfast.execute.work import Executor, Outcome, Progress, Work
@@ -250,7 +251,8 @@ def _name_what_nothing_reads(spec: SweepSpec) -> None:
         return job.config.model["_target_"], job.config.data["_target_"]
 
     lines: dict[str, str] = {}
-    for job in spec.jobs:
+    # the values of the keys make no difference
+    for job in {(classes(job), *map(key_of, job.overrides)): job for job in reversed(spec.jobs)}.values():
         # the configuration as written is that of the first job
         origin = spec.origin if classes(job) == classes(spec.jobs[0]) else None
         for key, line in without_effect(job.config, origin, job.overrides).items():
