@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override, OverrideType
@@ -18,6 +18,19 @@ from holdfast.config.job import FOLDER
 from holdfast.errors import ConfigError, Problem
 
 PlainDict = dict[str, Any]
+
+
+class Edited(NamedTuple):
+    """Plain containers in which some values were set.
+
+    Attributes:
+        values, origin: interpolations resolved, and as written.
+        changed: the top-level keys in which they differ from the base.
+    """
+
+    values: PlainDict
+    origin: PlainDict
+    changed: frozenset[str]
 
 
 class Base:
@@ -31,11 +44,14 @@ class Base:
 
     Attributes:
         groups: the names of all config groups.
+        checked, hashed: values as jobs have checked them, and their part of the digest, by the top-level key.
     """
 
     def __init__(self, config: DictConfig) -> None:
         self._pickled = pickle.dumps(config)  # loads six times as fast as OmegaConf copies
         self.groups = frozenset(config.hydra.runtime.choices)
+        self.checked: dict[str, Any] = {}
+        self.hashed: dict[str, str] = {}
         self._containers: tuple[PlainDict, PlainDict] | None = None
         self._followers: dict[str, list[str]] = {}  # keys whose value is that of another key, by this key
         self._interpolations = ""  # the text of all others: a key that occurs in it cannot be edited
@@ -43,14 +59,21 @@ class Base:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the plain containers, which the other process reads again."""
-        return {**vars(self), "_containers": None, "_followers": {}, "_interpolations": "", "_editable": {}}
+        return {
+            **vars(self),
+            "texts": {},
+            "_containers": None,
+            "_followers": {},
+            "_interpolations": "",
+            "_editable": {},
+        }
 
     def copy(self) -> DictConfig:
         """The configuration, independent of every other copy."""
         config: DictConfig = pickle.loads(self._pickled)
         return config
 
-    def edited(self, items: Iterable[Override]) -> tuple[PlainDict, PlainDict] | None:
+    def edited(self, items: Iterable[Override]) -> Edited | None:
         """The plain containers with some values set, interpolations resolved and as written.
 
         Args:
@@ -73,7 +96,8 @@ class Base:
             followed |= dict.fromkeys((*self._followers.get(key, ()), key), value)
         values, origin = self._containers
         # an override of the key itself replaces its interpolation, whichever of the two was typed first
-        return _edit(values, followed | typed), _edit(origin, typed)
+        changed = frozenset(path.partition(".")[0] for path in (*followed, *typed))
+        return Edited(_edit(values, followed | typed), _edit(origin, typed), changed)
 
     def _is_editable(self, key: str) -> bool:
         """Whether a key holds a single value, and no interpolation but `${key}` refers to it."""

@@ -20,7 +20,7 @@ from yaml import YAMLError
 from holdfast.compose import overrides as parsing
 from holdfast.compose.composed import Base, PlainDict, as_hydra_config_without_folder, containers
 from holdfast.config.check import Cache, validate
-from holdfast.config.job import JobSpec, config_hash
+from holdfast.config.job import JobSpec, config_hash, digest_of, hashed_texts
 from holdfast.config.keys import as_override, did_you_mean, keys_under
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
@@ -83,10 +83,11 @@ class Loader(ConfigLoaderImpl):
         self._sweep: tuple[Any, list[str], Any] = (None, [], None)  # configuration, Hydra's overrides, name
         self._jobs: dict[tuple[str, ...], Composed] = {}
         self._checked: Cache = {}
+        self._hashed: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a launcher sends to another process with every job: a few bases, and no job of the sweep."""
-        empty: dict[str, Any] = {"_options": {}, "_sweep": (None, [], None), "_jobs": {}, "_checked": {}}
+        empty: dict[str, Any] = {"_options": {}, "_sweep": (None, [], None), "_jobs": {}, "_checked": {}, "_hashed": {}}
         return {**vars(self), **empty, "_bases": dict(islice(self._bases.items(), BASES_SENT))}
 
     def load_configuration(
@@ -173,9 +174,16 @@ class Loader(ConfigLoaderImpl):
         edited = None if problems else base.edited(values)
         if edited is None:
             return self.compose(config_name, overrides, RunMode.RUN)[1]
-        config = validate(*edited, base.groups, self._checked)
+        plain, origin, changed = edited
+        # what earlier jobs have found for values that this one does not change
+        checked, texts = ({key: each[key] for key in each.keys() - changed} for each in (base.checked, base.hashed))
+        config = validate(plain, origin, base.groups, self._checked, checked)
+        new = hashed_texts(plain, origin, plain.keys() - texts.keys(), self._hashed)
+        if fresh := new.keys() - changed:
+            base.hashed |= {key: new[key] for key in fresh}
+            base.checked |= {key: value for key, value in vars(config).items() if key in fresh}
         typed = frozenset(item.key_or_group for item in values)
-        return Composed(config, config_hash(*edited), edited[1], base, typed)
+        return Composed(config, digest_of(texts | new), origin, base, typed)
 
     def _assemble(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, problems: list[Problem]

@@ -127,5 +127,11 @@ def product(overrides: Sequence[str], loader: ConfigLoaderImpl | None) -> list[l
 @cache
 def _parse(override: str) -> Override:
     # a sweep repeats its overrides from job to job, and Hydra's parser takes 0.2 ms for each
-    (parsed,) = OverridesParser.create().parse_overrides([override])
+    (parsed,) = _parser().parse_overrides([override])
     return parsed
+
+
+@cache
+def _parser() -> OverridesParser:
+    # making it takes longer than parsing
+    return OverridesParser.create()

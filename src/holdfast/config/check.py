@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, get_origin
 
 from holdfast.config.conversion import convert
@@ -24,7 +25,11 @@ Cache = dict[str, Any]
 
 
 def validate(
-    values: Mapping[str, Any], origin: Mapping[str, Any], groups: Iterable[str] = (), cache: Cache | None = None
+    values: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    groups: Iterable[str] = (),
+    cache: Cache | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> Config:
     """Check a composed configuration against the schema.
 
@@ -34,6 +39,7 @@ def validate(
             every key that follows it.
         groups: config groups that the schema lacks: the user's own, which may hold anything.
         cache: filled here; top-level values in it are not checked again. The jobs of a sweep share most values.
+        known: values that are checked already, by their top-level key.
 
     Raises:
         ConfigError: with every problem of the configuration.
@@ -41,8 +47,10 @@ def validate(
     cache = {} if cache is None else cache
     schema = hints_of(Config)
     lessons: Lessons = {}
-    typed, unchecked = {}, {}
+    typed, unchecked = dict(known or {}), {}
     for key, value in values.items():
+        if key in typed:
+            continue
         text = f"{key}={value!r}"
         if text in cache:
             typed[key] = cache[text]
@@ -77,9 +85,7 @@ def _check_fields(
     cls: type, values: Mapping[str, Any], path: str, lessons: Lessons, present: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Convert every value under a path; keys that are `present` elsewhere are not missing here."""
-    metadata = {field.name: field.metadata for field in fields(cls)}
-    hints = {key: hint for key, hint in hints_of(cls).items() if key != EXTRAS}
-    optional = {field.name for field in fields(cls) if field.default is not MISSING}
+    metadata, hints, required = _form(cls)
     checked: dict[str, Any] = {EXTRAS: {}} if EXTRAS in metadata else {}
     for key, value in values.items():
         full = f"{path}{key}"
@@ -92,9 +98,18 @@ def _check_fields(
         else:
             lessons[full] = no_such_key(str(key), hints, path)
     # a file of the user's may leave keys of an option to the defaults of its class
-    for key in () if "_target_" in values else hints.keys() - optional - values.keys() - set(present):
+    for key in () if "_target_" in values else required - values.keys() - set(present):
         lessons[f"{path}{key}"] = f"is missing ({metadata[key]['meaning']})"
     return checked
+
+
+@cache
+def _form(cls: type) -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
+    """Of the fields of a class: the metadata, the types, and the names of those without a default."""
+    metadata = {field.name: field.metadata for field in fields(cls)}
+    hints = {key: hint for key, hint in hints_of(cls).items() if key != EXTRAS}
+    optional = {field.name for field in fields(cls) if field.default is not MISSING}
+    return metadata, hints, frozenset(hints.keys() - optional)
 
 
 def _check_value(hint: Any, metadata: Mapping[str, Any], value: Any, path: str, lessons: Lessons) -> Any:

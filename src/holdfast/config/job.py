@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,10 +71,40 @@ def config_hash(values: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     >>> config_hash({"lr": 0.1}, {"lr": 0.1}) == config_hash({"lr": 0.2}, {"lr": 0.2})
     False
     """
-    kept = {key: value for key, value in values.items() if key not in CONTROLS and value != _ADDED.get(key, _NONE)}
-    if isinstance(path := kept.get("init_weights"), str):
-        kept["init_weights"] = _digest(path, Path(path).stat().st_mtime_ns)
-    return hashlib.sha256(json.dumps(_stable(kept, origin), sort_keys=True).encode()).hexdigest()
+    return digest_of(hashed_texts(values, origin, values))
+
+
+def digest_of(texts: Mapping[str, str]) -> str:
+    """The digest of a configuration, of whose keys `hashed_texts` has made the texts."""
+    return hashlib.sha256(f"{{{', '.join(texts[key] for key in sorted(texts))}}}".encode()).hexdigest()
+
+
+def hashed_texts(
+    values: Mapping[str, Any], origin: Mapping[str, Any], keys: Iterable[str], cache: dict[str, str] | None = None
+) -> dict[str, str]:
+    """What goes into `config_hash` for some of the top-level keys; none for those that are not part of it.
+
+    Args:
+        values, origin: as for `config_hash`.
+        keys: the keys.
+        cache: filled here, by the text of a key and its value: jobs of a sweep share values.
+    """
+    texts, cache = {}, {} if cache is None else cache
+    for key in keys:
+        value = values[key]
+        if key in CONTROLS or value == _ADDED.get(key, _NONE):
+            continue
+        known = f"{key}={value!r} {origin.get(key)!r}"  # 1, 1.0 and True have different texts
+        if known in cache and key != "init_weights":
+            texts[key] = cache[known]
+            continue
+        if key == "sweep" and isinstance(value, Mapping):  # as version 0.1.0 knew it: snapshots change no number
+            keep = "all" if value.get("keep") == "auto" else value.get("keep")
+            value = {**{name: item for name, item in value.items() if name != "snapshot"}, "keep": keep}
+        elif key == "init_weights" and isinstance(value, str):
+            value = _digest(value, Path(value).stat().st_mtime_ns)
+        texts[key] = cache[known] = f'"{key}": {json.dumps(_stable(value, origin.get(key)), sort_keys=True)}'
+    return texts
 
 
 _NONE = object()

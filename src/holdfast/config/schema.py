@@ -94,8 +94,12 @@ class Trainer(TrainerArguments):
 class Sweep:
     """How a sweep is trained, and which folders it keeps."""
 
-    keep: int | Literal["all"] = setting("folders of jobs to keep: those of the best, or all", least=1)
+    keep: int | Literal["auto", "all"] = setting(
+        "folders of jobs to keep: of so many of the best, or all; auto: of all of up to 100 jobs, of more the 20 best",
+        least=1,
+    )
     max_stack: int | None = setting("most jobs trained as one program; null lets memory decide", least=1)
+    snapshot: float = setting("seconds between two snapshots of a stack, from which it resumes", default=60.0, least=0)
 
 
 @dataclass

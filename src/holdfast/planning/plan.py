@@ -70,8 +70,9 @@ def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence
     """
     stackable = cache(_stackable)  # one import for each class instead of one for each job
     groups: dict[Hashable, list[int]] = {}
+    known: Known = {}
     for number, config in enumerate(configs):
-        groups.setdefault(structure(config, stackable), []).append(number)
+        groups.setdefault(structure(config, stackable, known), []).append(number)
     stacks: list[tuple[int, ...]] = []
     alone: dict[int, str] = {}
     notes: dict[str, None] = {}
@@ -96,20 +97,36 @@ def _stackable(target: str) -> frozenset[str]:
         return frozenset()
 
 
-def structure(config: Config, stackable: Callable[[str], frozenset[str]] = _stackable) -> Hashable:
+Known = dict[tuple[str, int], Hashable]
+"""What was found for the value of a key, by the identity of the value: jobs share the objects of most groups."""
+
+
+def structure(
+    config: Config, stackable: Callable[[str], frozenset[str]] = _stackable, known: Known | None = None
+) -> Hashable:
     """Everything in a configuration that the jobs of a stack have in common.
 
     Args:
         config: configuration of a job.
         stackable: returns the names of the arguments in which jobs may differ, for the `_target_` of model or data.
+        known: filled here, and valid as long as the configurations are.
     """
-    return tuple(_common(key, value, stackable) for key, value in vars(config).items() if key not in _PER_JOB)
+    known, parts = {} if known is None else known, list[Hashable]()
+    for key, value in vars(config).items():
+        if key in _PER_JOB:
+            continue
+        if isinstance(value, (int, float, str)):
+            parts.append(value)
+            continue
+        place = (key, id(value))
+        if place not in known:
+            known[place] = _common(key, value, stackable)
+        parts.append(known[place])
+    return tuple(parts)
 
 
 def _common(key: str, value: Any, stackable: Callable[[str], frozenset[str]]) -> Hashable:
     """What the jobs of a stack have in common in the value of one key."""
-    if isinstance(value, (int, float, str)):
-        return value
     if key in ("optimizer", "scheduler"):
         return tuple((name, _form(item)) for name, item in value.items())
     if key in ("model", "data"):
