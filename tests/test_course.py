@@ -99,7 +99,7 @@ def test_batch_gradient_descent_is_the_equation(holdfast: Callable[..., Ran]) ->
         w, b = w - 0.1 * 2 * np.mean(error * x), b - 0.1 * 2 * np.mean(error)
     last = torch.load(folder.path / "last.ckpt", weights_only=True)["state_dict"]
     np.testing.assert_allclose([float(part) for part in last.values()], [w, b], rtol=1e-5)
-    path = read.parameter_path(RunFolder(folder.path))
+    path = np.load(RunFolder(folder.path).parameter_path).astype(np.float64)
     assert path is not None
     assert path.shape == (16, 2)
 
@@ -110,7 +110,8 @@ def test_stochastic_and_mini_batch_need_fewer_passes(holdfast: Callable[..., Ran
     assert f"the validation loss is {value(batch):.2f}, not yet" in " ".join(TEXT.split())
     assert value(sgd) < 0.013 < value(batch)
     assert value(mini) < 0.013
-    losses = read.curves(holdfast("experiment=sgd").folder, ["val/loss"])["val/loss"][1]
+    folder = holdfast("experiment=sgd").folder
+    losses = read.JobRecords(lambda number: folder).curves([0], ["val/loss"])[0]["val/loss"][1]
     assert f"epoch the validation loss is {losses[0]:.2f}, after two {losses[1]:.3f}" in TEXT.replace("\n", " ")
 
 
@@ -154,7 +155,7 @@ def test_adam_moves_by_its_learning_rate(holdfast: Callable[..., Ran]) -> None:
     folder = train(holdfast, "python train.py -m experiment=optimizers")
     by_value = results(folder)  # type: ignore[arg-type]
     assert min(by_value, key=lambda key: value(by_value[key])) == "sgd"
-    path = read.parameter_path(SweepFolder(folder.path).job(list(by_value).index("adam")))
+    path = np.load(SweepFolder(folder.path).job(list(by_value).index("adam")).parameter_path).astype(np.float64)
     assert path is not None
     steps = np.abs(np.diff(path[:, 0]))[:60]  # while the gradient falls to a fraction of its first value
     assert steps.max() < 0.101

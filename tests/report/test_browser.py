@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,19 @@ def test_hparams_has_a_row_per_job_and_a_column_per_swept_key(browser: Any, addr
     assert [run for run in rows if any(same(text, shown) for text in rows[run])] == [winner]
     # parallel coordinates and the scatter plot have an axis for this metric too
     assert texts.count("best/val/loss") >= 4
+
+
+def test_hparams_has_a_row_for_each_of_a_thousand_jobs(browser: Any, tmp_path: Path) -> None:
+    """Most of them keep no folder but for their event file."""
+    command = ["-m", "experiment=stacked_1000", "epochs=1", "report=false", "hydra.sweep.dir=outputs/s"]
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *command], cwd=tmp_path, check=True, capture_output=True)
+    assert len(list(tmp_path.glob("outputs/s/*/best.ckpt"))) == 20
+    with tensorboard(tmp_path / "outputs") as address:
+        texts = opened(browser, f"{address}/#hparams", lambda shown: ALL_SHOWN in shown)
+    assert {"lr", "batch_size", "seed", "best/val/loss"} <= set(texts)
+
+
+ALL_SHOWN = "Number of matching session groups: 1000"
 
 
 def same(text: str, number: str) -> bool:

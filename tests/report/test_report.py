@@ -21,7 +21,8 @@ from holdfast.model import Linear
 from holdfast.report import regression
 from holdfast.report.figures import NamedFigure, ReportFigures
 from holdfast.report.page import seed_remarks
-from holdfast.report.read import jobs_of
+from holdfast.report.read import JobRecords, jobs_of
+from holdfast.stacked.stored import StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.sweeps.rank import Job, rank
@@ -46,7 +47,8 @@ def figures_of(folder: SweepFolder) -> dict[str, NamedFigure]:
         return composed.config if composed else None
 
     (ranking,) = rank(jobs, "min")
-    drawing = ReportFigures(ranking, folder.job, config_of)
+    records = JobRecords(folder.job, StoredStacks(folder, [job.result.config_hash for job in jobs]))
+    drawing = ReportFigures(ranking, records, config_of)
     figures = {figure.name: figure for figure in drawing.draw()}
     assert not drawing.missing
     assert not recomposer.problems
@@ -114,7 +116,7 @@ def test_the_page_shows_the_winner_the_margin_and_the_remarks(holdfast: Run, tmp
     assert "Test rows were opened 1x" in page
     assert "Diverged or failed: 3" in page
     assert page.count("<tr") == 1 + 9
-    assert len(re.findall(r'<img alt="\w+" src="data:image/png;base64,', page)) == 4
+    assert len(re.findall(r'<img alt="\w+" src="data:image/png;base64,', page)) == 5
     assert "http" not in page.replace("http-equiv", "")  # no external resources
     assert len(page) < 1_000_000
 
@@ -158,7 +160,7 @@ def test_the_cost_surface_is_the_mean_squared_error(holdfast: Run, tmp_path: Pat
 def test_batch_sizes_have_panels_side_by_side(holdfast: Run, tmp_path: Path) -> None:
     folder = swept(holdfast, tmp_path / "sweep", "batch_size=1,5,full", "lr=0.001,0.01", "data.outliers=null")
     figures = figures_of(folder)
-    assert set(figures) == {"loss_lr", "loss_batch_size", "heatmap", "fit", "curves", "surface"}
+    assert set(figures) == {"loss_lr", "loss_batch_size", "heatmap", "parallel", "fit", "curves", "surface"}
     titles = [axes.get_title() for axes in figures["curves"].figure.axes]
     assert titles == ["batch_size=1", "batch_size=5", "batch_size=full", "val/loss after every epoch"]
     lengths = [len(axes.lines[0].get_xdata()) for axes in figures["surface"].figure.axes]  # type: ignore[arg-type]
@@ -191,7 +193,7 @@ def test_a_sweep_in_which_every_job_failed_lists_the_errors(holdfast: Run, tmp_p
 
 
 def test_a_thousand_jobs_fit_into_three_megabytes(holdfast: Run, tmp_path: Path) -> None:
-    folder = swept(holdfast, tmp_path / "sweep", "experiment=stacked_1000", "epochs=2", "sweep.keep=all")
+    folder = swept(holdfast, tmp_path / "sweep", "experiment=stacked_1000", "epochs=2")
     page = folder.page.read_bytes()
     assert len(page) < 3_000_000
     assert page.count(b"<tr") == 1001
@@ -201,13 +203,25 @@ def test_a_thousand_jobs_fit_into_three_megabytes(holdfast: Run, tmp_path: Path)
     assert sum(not label.startswith("_") for label in labels) <= 10
 
 
-def test_jobs_without_a_folder_are_ranked_but_have_no_line(holdfast: Run, tmp_path: Path) -> None:
-    folder = swept(holdfast, tmp_path / "sweep", "lr=logspace(1e-4,1e-1,8)", "sweep.keep=3")
-    assert folder.page.read_text().count("<tr") == 9
-    figures = figures_of(folder)
-    assert len(line(figures["loss_lr"].figure.axes[0], "val/loss")[0]) == 8
-    named = [item for item in figures["fit"].figure.axes[0].lines if str(item.get_label()).startswith("lr=")]
-    assert len(named) == 3
+def test_jobs_without_a_folder_are_drawn_from_the_archive_as_from_folders(holdfast: Run, tmp_path: Path) -> None:
+    words = ["lr=logspace(1e-4,1e-1,8)", "logger=none"]
+    drawn = [figures_of(swept(holdfast, tmp_path / keep, *words, f"sweep.keep={keep}")) for keep in ("all", "3")]
+    assert not list(tmp_path.glob("3/*/best.ckpt"))[3:]
+    for name, figure in drawn[0].items():
+        for mine, theirs in zip(figure.figure.axes, drawn[1][name].figure.axes, strict=True):
+            lines = [[np.asarray(item.get_xydata()) for item in axes.lines] for axes in (mine, theirs)]
+            assert len(lines[0]) == len(lines[1])
+            assert all(np.array_equal(*pair, equal_nan=True) for pair in zip(*lines, strict=True)), name
+
+
+def test_of_many_jobs_the_page_shows_rows_of_all_ranks(
+    holdfast: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.report.page.MAX_ROWS", 5)
+    folder = swept(holdfast, tmp_path / "sweep", "lr=logspace(1e-4,1e-1,8)", "epochs=1")
+    page = folder.page.read_text()
+    assert "5 of 8 jobs, spread over all ranks" in page
+    assert re.findall(r'<tr(?: class="best")?><td>(\d+)', page) == ["1", "3", "5", "6", "8"]
 
 
 def test_each_data_set_has_its_own_section_and_figures(holdfast: Run, tmp_path: Path) -> None:

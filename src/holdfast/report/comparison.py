@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from holdfast.report.read import JobRecords
 from holdfast.report.style import MAX_NAMED, Curve, shorten
-from holdfast.store.folders import RunFolder
 from holdfast.sweeps.rank import Job, Ranking, swept_keys
 
 MAX_LINES = 60
@@ -24,18 +24,18 @@ class Comparison:
 
     Args:
         ranking: the jobs, best first.
-        folder_of: returns the folder of a job, given its number.
+        records: curves and weights of the jobs.
 
     Attributes:
         keys: the swept keys.
-        present: the jobs that have a folder with a result, best first.
+        present: the jobs that did not fail, best first.
     """
 
-    def __init__(self, ranking: Ranking, folder_of: Callable[[int], RunFolder]) -> None:
-        self._ranking, self._folder_of = ranking, folder_of
+    def __init__(self, ranking: Ranking, records: JobRecords) -> None:
+        self._ranking, self._records = ranking, records
         self._by_number = sorted(ranking.jobs, key=lambda job: job.number)
         self.keys = swept_keys(ranking.jobs)
-        self.present = [job for job in ranking.jobs if folder_of(job.number).result.exists()]
+        self.present = [job for job in ranking.jobs if job.result.status != "failed"]
 
     def axes(self) -> list[str]:
         """Return the keys that can be the x-axis of a figure. Seeds cannot: jobs that differ in it are repeats."""
@@ -52,8 +52,8 @@ class Comparison:
         return sorted(distinct, key=lambda value: (number(value) is None, number(value) or 0.0))
 
     def best_with_weights(self) -> Job | None:
-        """Return the best job whose folder has weights."""
-        return next((job for job in self.present if self._folder_of(job.number).weights.exists()), None)
+        """Return the best job whose weights are known."""
+        return next((job for job in self.present if self._records.has_weights(job.number)), None)
 
     def lines(self, is_drawn: Callable[[Job], bool] = lambda job: True) -> Iterator[tuple[Job, Curve]]:
         """Yield the jobs to draw as lines, each with an empty curve that has its label and colour.

@@ -10,7 +10,9 @@ from holdfast.config.schema import Config
 from holdfast.report import tensorboard
 from holdfast.report.figures import ConfigOf, ReportFigures
 from holdfast.report.page import Image, Page, Section, command
+from holdfast.report.read import JobRecords
 from holdfast.report.style import png
+from holdfast.stacked.stored import StoredStacks
 from holdfast.store.files import replacing
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
@@ -35,7 +37,7 @@ def report_run(folder: RunFolder, result: Result, config: Config | None) -> list
         The paths of the figures inside the folder, then why others are missing.
     """
     job = Job(0, result.overrides, "", result)
-    figures = ReportFigures(Ranking("", (job,), job, None), lambda number: folder, lambda number: config)
+    figures = ReportFigures(Ranking("", (job,), job, None), JobRecords(lambda number: folder), lambda number: config)
     images = _draw(figures, folder.figures)
     if folder.curves():
         texts = {"config": tensorboard.markdown_code(folder.config_text())}
@@ -53,7 +55,8 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
     """
     sweep = read_sweep(folder)
     rankings = rank(jobs, sweep["mode"])
-    sections = list(_sections(folder, rankings, config_of))
+    stacks = StoredStacks(folder, [entry["config_hash"] for entry in sweep["jobs"]], sweep.get("stacks"))
+    sections = list(_sections(folder, rankings, config_of, stacks))
     winner = next((section.winner for section in sections if section.winner), None)
     page = Page(
         name=folder.path.absolute().name,
@@ -76,11 +79,13 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
         stream.write(page.html().encode())
 
 
-def _sections(folder: SweepFolder, rankings: Sequence[Ranking], config_of: ConfigOf) -> Iterator[Section]:
+def _sections(
+    folder: SweepFolder, rankings: Sequence[Ranking], config_of: ConfigOf, stacks: StoredStacks
+) -> Iterator[Section]:
     """Draw the figures of each data set, and yield its section."""
-    selections = resume.selections(folder) or []
+    selections, records = resume.selections(folder) or [], JobRecords(folder.job, stacks)
     for index, ranking in enumerate(rankings):
-        figures = ReportFigures(ranking, folder.job, config_of)
+        figures = ReportFigures(ranking, records, config_of)
         prefix = f"data{index + 1}_" if len(rankings) > 1 else ""
         images = _draw(figures, folder.figures, prefix) if index < MAX_DATA_SETS else []
         number = ranking.winner.number if ranking.winner else None

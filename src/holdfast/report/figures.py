@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from holdfast.config.schema import Config
 from holdfast.errors import in_a_line
-from holdfast.report import plots, read, regression
+from holdfast.report import plots, regression
 from holdfast.report.comparison import MAX_PANELS, Comparison, number
-from holdfast.report.read import Numbers
+from holdfast.report.parallel import parallel
+from holdfast.report.read import JobRecords, Numbers
 from holdfast.report.regression import ExactSolution, RegressionRows
 from holdfast.report.style import Curve
-from holdfast.store.folders import RunFolder
 from holdfast.sweeps.rank import Job, Ranking
 
 MAX_AXES = 3
@@ -25,6 +25,12 @@ MAX_AXES = 3
 
 MAX_POINTS = 2000
 """Points of one curve, or of the residuals; of more, every n-th is drawn."""
+
+MAX_KEYS = 8
+"""Axes of the parallel coordinates, beside that of the metric."""
+
+MAX_PARALLEL = 2000
+"""Jobs drawn over parallel coordinates."""
 
 GRID = 40
 """Values of each parameter of a cost surface."""
@@ -47,21 +53,29 @@ class ReportFigures:
 
     Args:
         ranking: the jobs, best first.
-        folder_of: returns the folder of a job, given its number.
+        records: curves, parameter paths and weights of the jobs.
         config_of: returns the configuration of a job, given its number.
 
     Attributes:
         missing: why some figures could not be drawn.
     """
 
-    def __init__(self, ranking: Ranking, folder_of: Callable[[int], RunFolder], config_of: ConfigOf) -> None:
-        self._ranking, self._folder_of, self._config_of = ranking, folder_of, config_of
-        self._comparison = Comparison(ranking, folder_of)
+    def __init__(self, ranking: Ranking, records: JobRecords, config_of: ConfigOf) -> None:
+        self._ranking, self._records, self._config_of = ranking, records, config_of
+        self._comparison = Comparison(ranking, records)
         self.missing: list[str] = []
 
     def draw(self) -> Iterator[NamedFigure]:
         """Draw all figures that the files allow; an error in one is noted in `missing`, and the others are drawn."""
-        for draw in (self._losses, self._heatmap, self._fits, self._residuals, self._surface, self._curves):
+        for draw in (
+            self._losses,
+            self._heatmap,
+            self._parallel,
+            self._fits,
+            self._residuals,
+            self._surface,
+            self._curves,
+        ):
             try:
                 yield from draw()
             except Exception as error:
@@ -137,6 +151,24 @@ class ReportFigures:
         figure = plots.heatmap((x_key, columns), (y_key, rows), table, cell(winner))
         yield NamedFigure("heatmap", caption, figure)
 
+    def _parallel(self) -> Iterator[NamedFigure]:
+        """Plot all jobs as lines over the swept keys, if there are several."""
+        jobs = [job for job in self._ranking.jobs if job.value is not None][:MAX_PARALLEL]
+        keys = [key for key in self._comparison.keys if len(self._comparison.values(key)) > 1][:MAX_KEYS]
+        if len(keys) < 2 or len(jobs) < 2:
+            return
+        axes = []
+        for key in keys:
+            values = self._comparison.values(key)
+            heights = {value: index / (len(values) - 1) for index, value in enumerate(values)}
+            shown = [values[round(place)] for place in np.linspace(0, len(values) - 1, min(len(values), 7))]
+            axes.append((key, [heights[job.given.get(key, "")] for job in jobs], shown))
+        metric = jobs[0].result.metric
+        figure = parallel(axes, (metric, [job.value or 0.0 for job in jobs]))
+        left_out = f" of the {len(jobs)} best" if len(jobs) == MAX_PARALLEL else ""
+        caption = f"The settings{left_out} of the jobs and what came of them; the values of a key are evenly spread."
+        yield NamedFigure("parallel", caption, figure)
+
     # ------------------------------------------------------------------------------------- predictions and parameters
 
     def _fits(self) -> Iterator[NamedFigure]:
@@ -146,9 +178,9 @@ class ReportFigures:
             return
         x = np.linspace(float(rows.train.x.min()), float(rows.train.x.max()), 100)
         lines = []
-        for job, curve in self._comparison.lines(lambda job: self._folder_of(job.number).weights.exists()):
+        for job, curve in self._comparison.lines(lambda job: self._records.has_weights(job.number)):
             if (config := self._config_of(job.number)) is not None:
-                model = regression.load_best(config, self._folder_of(job.number))
+                model = self._records.model(job.number, config)
                 lines.append(replace(curve, x=x, y=regression.predict(model, rows.val.x.new_tensor(x[:, None]))))
         exact = rows.least_squares()
         line = Curve("least squares", x, x * exact.weight[0] + exact.bias)
@@ -163,7 +195,7 @@ class ReportFigures:
             return
         config = self._config_of(best.number)
         assert config is not None, "the rows of this job exist"
-        prediction = regression.predict(regression.load_best(config, self._folder_of(best.number)), rows.val.x)
+        prediction = regression.predict(self._records.model(best.number, config), rows.val.x)
         step = -(-len(prediction) // MAX_POINTS)
         actual = rows.val.y[::step, 0].numpy()
         figure = plots.residuals(actual, prediction[::step], self._comparison.label(best))
@@ -173,10 +205,10 @@ class ReportFigures:
     def _surface(self) -> Iterator[NamedFigure]:
         """Plot the cost over two parameters, and the parameter paths of a few jobs."""
         rows = self._rows
-        jobs = self._comparison.panels(lambda job: self._folder_of(job.number).parameter_path.exists())
+        jobs = self._comparison.panels(lambda job: self._records.has_parameter_path(job.number))
         if rows is None or not jobs or (config := self._config_of(jobs[0].number)) is None:
             return
-        paths = [read.parameter_path(self._folder_of(job.number)) for job in jobs]
+        paths = [path for job in jobs if (path := self._records.parameter_path(job.number)) is not None]
         points = np.concatenate(paths)
         if rows.val.x.shape[1] == 1:
             exact = rows.least_squares()
@@ -200,8 +232,10 @@ class ReportFigures:
         metric = self._ranking.jobs[0].result.metric
         groups: dict[str, list[Curve]] = {group: [] for group in self._comparison.groups()}
         epochs = []
-        for job, curve in self._comparison.lines():
-            curves = read.curves(self._folder_of(job.number), ("train/loss_step", metric))
+        lines = list(self._comparison.lines())
+        curves_of = self._records.curves([job.number for job, _ in lines], ("train/loss_step", metric))
+        for job, curve in lines:
+            curves = curves_of.get(job.number, {})
             if "train/loss_step" in curves:
                 groups[self._comparison.group(job)].append(_with_points(curve, *curves["train/loss_step"]))
             if metric in curves:

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
 from holdfast.config.keys import key_of
@@ -18,6 +19,9 @@ from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
 from holdfast.sweeps.finish import row
 from holdfast.sweeps.rank import Job, Ranking, swept_keys
+
+MAX_ROWS = 10_000
+"""Rows of a leaderboard; of more jobs, so many are shown, spread over all ranks."""
 
 MAX_LISTED = 100
 """Diverged and failed jobs that are listed."""
@@ -56,11 +60,12 @@ class Section:
 
     @property
     def leaderboard(self) -> list[dict[str, Any]]:
-        """The rows of the leaderboard; the rank is None for jobs without a finite metric."""
-        keys = swept_keys(self.ranking.jobs)
+        """The rows of the leaderboard, at most `MAX_ROWS`; the rank is None for jobs without a finite metric."""
+        jobs = self.ranking.jobs
+        keys, shown = swept_keys(jobs), np.linspace(0, len(jobs) - 1, min(len(jobs), MAX_ROWS)).round().astype(int)
         return [
-            {"rank": rank if job.value is not None else None, **row(job, keys)}
-            for rank, job in enumerate(self.ranking.jobs, start=1)
+            {"rank": int(index) + 1 if jobs[index].value is not None else None, **row(jobs[index], keys)}
+            for index in shown
         ]
 
     @property

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from holdfast.config.schema import Config
 from holdfast.errors import FolderError
 from holdfast.record import events
+from holdfast.record.checkpoint import load
+from holdfast.record.history import StackHistory
+from holdfast.runtime.isolation import isolated
+from holdfast.single.build import build_module
+from holdfast.stacked.stored import StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
@@ -26,10 +34,10 @@ def jobs_of(folder: SweepFolder) -> list[Job]:
     """
     sweep = read_sweep(folder)
     try:
-        dropped, jobs = folder.read_dropped(), []
+        table, jobs = folder.read_results(), []
         for number, entry in enumerate(sweep["jobs"]):
             overrides = [str(override) for override in entry["overrides"]]
-            result = dropped.get(number) or folder.job(number).read()
+            result = folder.job(number).read() or table.get(number)
             if result is None or result.config_hash != entry["config_hash"]:
                 error = "it left no result: it was not finished"
                 result = Result("failed", overrides, entry["config_hash"], str(sweep["metric"]), error=error)
@@ -40,30 +48,100 @@ def jobs_of(folder: SweepFolder) -> list[Job]:
         raise FolderError(f"{folder.sweep} cannot be read: {error!r} is not what a sweep writes there.") from error
 
 
-def curves(folder: RunFolder, tags: Sequence[str]) -> dict[str, tuple[Numbers, Numbers]]:
-    """Read scalars of a run from its event files.
+class JobRecords:
+    """Curves, parameter paths and weights of jobs, from their folders, or else from the archives of their stacks.
 
     Args:
-        folder: the folder of the run.
-        tags: names of scalars, such as `train/loss_step`.
-
-    Returns:
-        Steps and values of each scalar that exists, each of shape `(points,)`.
+        folder_of: returns the folder of a job, given its number.
+        stacks: the stacks of the sweep; None for a run.
     """
+
+    def __init__(self, folder_of: Callable[[int], RunFolder], stacks: StoredStacks | None = None) -> None:
+        self._folder_of, self._stacks = folder_of, stacks
+
+    def _place(self, number: int) -> tuple[StackHistory, int] | None:
+        """The history of a job's stack, and the index of the job in it; None if it was trained alone."""
+        return self._stacks.place(number) if self._stacks and number in self._stacks else None
+
+    def curves(self, numbers: Sequence[int], tags: Sequence[str]) -> dict[int, dict[str, tuple[Numbers, Numbers]]]:
+        """Scalars of some jobs.
+
+        Args:
+            numbers: of the jobs.
+            tags: names of scalars, such as `train/loss_step`.
+
+        Returns:
+            By the number of the job and by tag: steps and values of each scalar that exists, each of shape `(points,)`.
+        """
+        found, elsewhere = dict[int, dict[str, tuple[Numbers, Numbers]]](), dict[int, list[int]]()
+        for number in numbers:
+            if files := self._folder_of(number).curves():
+                found[number] = _scalars(files, tags)
+            elif place := self._place(number):
+                elsewhere.setdefault(id(place[0]), []).append(number)
+        for some in elsewhere.values():  # the curves of a stack are read once
+            places = [self._place(number) for number in some]
+            indexes = [place[1] for place in places if place]
+            history = places[0][0]  # type: ignore[index]
+            block = history.curves.of_jobs(indexes)
+            for column, (number, index) in enumerate(zip(some, indexes, strict=True)):
+                values = {"train/loss_step": block.losses[: history.counts[index], column]}
+                metrics = block.metrics[: history.epochs[index], :, column].T
+                values |= zip(history.curves.names, metrics, strict=True)
+                found[number] = {
+                    tag: (np.arange(len(values[tag]), dtype=np.float64), values[tag].astype(np.float64))
+                    for tag in tags
+                    if tag in values
+                }
+        return found
+
+    def has_parameter_path(self, number: int) -> bool:
+        """Whether the parameter path of a job is known."""
+        place = self._place(number)
+        return self._folder_of(number).parameter_path.exists() or (place is not None and place[0].curves.has_points)
+
+    def parameter_path(self, number: int) -> Numbers | None:
+        """The parameters of a job with two parameters, at regular iterations, shape `(points, 2)`; None if not known.
+
+        Raises:
+            FolderError: the file holds something else.
+        """
+        file = self._folder_of(number).parameter_path
+        if file.exists():
+            points = np.load(file, allow_pickle=False)
+            if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
+                raise FolderError(f"{file} holds no path of two parameters.")
+            return np.asarray(points, dtype=np.float64)
+        if (place := self._place(number)) is None:
+            return None
+        history, index = place
+        points = history.curves.of_jobs([index]).points[..., 0].astype(np.float64)
+        return points[np.isfinite(points).all(1)] if len(points) else None
+
+    def has_weights(self, number: int) -> bool:
+        """Whether the best weights of a job are known."""
+        place = self._place(number)
+        return self._folder_of(number).weights.exists() or (place is not None and place[0].best.epoch[place[1]] >= 0)
+
+    def model(self, number: int, config: Config) -> nn.Module:
+        """The model of a job with its best weights, in evaluation mode."""
+        folder = self._folder_of(number)
+        with isolated():
+            module = build_module(config, initial=False)
+            if folder.best.exists():
+                module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
+            elif (place := self._place(number)) is not None:
+                history, index = place
+                parameters = [value for value in module.parameters() if value.requires_grad]
+                flat = history.best.tensors["parameters"][:, index].to(parameters[0].dtype)
+                nn.utils.vector_to_parameters(flat, parameters)
+            return module.eval()
+
+
+def _scalars(files: Sequence[Path], tags: Sequence[str]) -> dict[str, tuple[Numbers, Numbers]]:
+    """Steps and values of scalars in some event files."""
     points_of: dict[str, list[tuple[int, float]]] = {}
-    for file in folder.curves():
+    for file in files:
         for tag, points in events.read_scalars(file, frozenset(tags)).items():
             points_of.setdefault(tag, []).extend(points)
     return {tag: tuple(np.array(points, dtype=np.float64).T) for tag, points in points_of.items()}
-
-
-def parameter_path(folder: RunFolder) -> Numbers:
-    """Read the parameters of a run with two parameters, at regular iterations; shape `(points, 2)`.
-
-    Raises:
-        FolderError: the file holds something else.
-    """
-    points = np.load(folder.parameter_path, allow_pickle=False)
-    if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
-        raise FolderError(f"{folder.parameter_path} holds no path of two parameters.")
-    return np.asarray(points, dtype=np.float64)

@@ -16,12 +16,10 @@ from torch.nn.utils import vector_to_parameters
 from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.model import Module
-from holdfast.record.checkpoint import load
 from holdfast.report.read import Numbers
 from holdfast.report.row_sample import RowSample, sample_rows
 from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build_data, build_module, set_up
-from holdfast.store.folders import RunFolder
 
 
 @dataclass(frozen=True)
@@ -90,14 +88,6 @@ def read_rows(config: Config) -> RegressionRows | None:
             return None
         val = sample_rows(data.val_dataloader(), trainer.limit_val_batches)
         return None if val is None else RegressionRows(train, val)
-
-
-def load_best(config: Config, folder: RunFolder) -> nn.Module:
-    """Build the model of a run with its best weights, in evaluation mode."""
-    with isolated():
-        module = build_module(config, initial=False)
-        module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
-        return module.eval()
 
 
 def predict(module: nn.Module, x: Tensor) -> Numbers:
