@@ -166,3 +166,8 @@ class CheckpointError(HoldfastError):
 
 class SealedError(HoldfastError):
     """Test rows were requested while they are sealed."""
+
+
+def is_about_files(error: Exception) -> bool:
+    """Whether a file could not be written or read, so that to train in another way is no help."""
+    return isinstance(error, (StorageError, CheckpointError)) or StorageError.of(error) is not None

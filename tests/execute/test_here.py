@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ import pytest
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.config.job import JobSpec
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, StorageError
 from holdfast.execute.here import Here
 from holdfast.execute.work import Outcome, Work
-from holdfast.stacked import stack_trainer
-from holdfast.store.folders import RunFolder
+from holdfast.stacked import outputs, stack_trainer
+from holdfast.store.folders import RunFolder, StackFiles
 from holdfast.store.result import Result
 
 CONFIG = compose([], CONF)
@@ -30,6 +31,8 @@ def result(job: JobSpec) -> Result:
 class Surroundings:
     """Stands for Hydra's part; notes what is announced and written."""
 
+    keeps_events = True
+
     def __init__(self) -> None:
         self.notes: list[tuple[str, int]] = []
 
@@ -42,36 +45,26 @@ class Surroundings:
     def begin(self, job: JobSpec) -> None:
         self.notes.append(("begin", job.number))
 
-    def write(self, job: JobSpec, files: Any, result: Result) -> Result:
-        if files == "full disk":
-            raise OSError(28, "No space left on device")
-        self.notes.append(("write", job.number))
-        return replace(result, sha256={"best.ckpt": "0"})
+    def files(self, job: JobSpec) -> StackFiles:
+        return StackFiles(Path(f"{job.number}.pt"), Path(f"{job.number}.history"))
+
+    def write_events(self, job: JobSpec, name: str, content: bytes) -> None:
+        self.notes.append(("events", job.number))
 
     def end(self, job: JobSpec, result: Result) -> None:
         self.notes.append(("end", job.number))
-
-
-class Trained:
-    """A stack that was trained; `disk_full_at` is the index of the job whose files do not fit on the disk."""
-
-    def __init__(self, jobs: Sequence[JobSpec], disk_full_at: int | None = None) -> None:
-        self.results, self._full = [result(job) for job in jobs], disk_full_at
-
-    def best_indexes(self, count: int) -> list[int]:
-        return list(range(count))
-
-    def files(self, indexes: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        for index in indexes:
-            yield index, "full disk" if index == self._full else {}
 
 
 @pytest.fixture
 def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """Do works whose stacks are trained by a function; returns the outcomes by number, as they end."""
 
-    def do(works: Sequence[Work], train_stack: Callable[..., Trained], around: Surroundings) -> dict[int, Outcome]:
-        monkeypatch.setattr(stack_trainer, "train_stack", lambda jobs, *_: train_stack(jobs))
+    def do(works: Sequence[Work], train_stack: Callable[..., object], around: Surroundings) -> dict[int, Outcome]:
+        monkeypatch.setattr(
+            stack_trainer, "train_stack", lambda jobs, *_: train_stack(jobs) and SimpleNamespace(events="e")
+        )
+        monkeypatch.setattr(outputs, "results_of", lambda jobs, *_: list(map(result, jobs)))
+        monkeypatch.setattr(outputs, "event_files", lambda members, _: ((member.job, b"") for member in members))
         alone = lambda job, folder: replace(result(job), seconds=-1.0)  # noqa: E731
         here = Here(around, alone, lambda number: RunFolder(tmp_path / str(number)), around)
         return {job.number: outcome for job, outcome in here.run(works)}
@@ -82,21 +75,21 @@ def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
 def test_stacks_come_first_and_finished_jobs_are_trained_but_not_written_again(do: Any) -> None:
     around, widths = Surroundings(), []
     works = [Work("alone", JOBS[:1]), Work("stack", JOBS[1:5], frozenset({2}))]
-    outcomes = do(works, lambda jobs: widths.append(len(jobs)) or Trained(jobs), around)
+    outcomes = do(works, lambda jobs: widths.append(len(jobs)) or True, around)
     assert list(outcomes) == [1, 3, 4, 0]
     assert widths == [4]
-    assert [number for note, number in around.notes if note == "write"] == [1, 3, 4]
+    assert [number for note, number in around.notes if note == "events"] == [1, 3, 4]
     assert outcomes[0].seconds == -1.0
 
 
 def test_a_stack_that_does_not_fit_into_memory_is_halved_until_it_does(do: Any, capsys: Any) -> None:
     widths = []
 
-    def train(jobs: Sequence[JobSpec]) -> Trained:
+    def train(jobs: Sequence[JobSpec]) -> bool:
         widths.append(len(jobs))
         if len(jobs) > 2:
             raise MemoryError
-        return Trained(jobs)
+        return True
 
     outcomes = do([Work("stack", JOBS, frozenset({0, 1}))], train, Surroundings())
     assert widths == [8, 4, 2, 4, 2, 2]  # the first two jobs are finished: nobody needs their stack
@@ -105,7 +98,7 @@ def test_a_stack_that_does_not_fit_into_memory_is_halved_until_it_does(do: Any, 
 
 
 def test_a_stack_of_one_that_does_not_fit_is_run_alone(do: Any) -> None:
-    def train(jobs: Sequence[JobSpec]) -> Trained:
+    def train(jobs: Sequence[JobSpec]) -> bool:
         raise MemoryError
 
     outcomes = do([Work("stack", JOBS[:3])], train, Surroundings())
@@ -113,7 +106,7 @@ def test_a_stack_of_one_that_does_not_fit_is_run_alone(do: Any) -> None:
 
 
 def test_jobs_of_a_stack_that_fails_run_alone_in_the_order_of_their_numbers(do: Any, capsys: Any) -> None:
-    def train(jobs: Sequence[JobSpec]) -> Trained:
+    def train(jobs: Sequence[JobSpec]) -> bool:
         raise ValueError("a shape\ndoes not fit")
 
     outcomes = do([Work("alone", JOBS[5:6]), Work("stack", JOBS[2:4])], train, Surroundings())
@@ -123,8 +116,12 @@ def test_jobs_of_a_stack_that_fails_run_alone_in_the_order_of_their_numbers(do: 
     )
 
 
-def test_jobs_whose_files_do_not_fit_on_the_disk_have_failed_and_the_others_count(do: Any) -> None:
-    outcomes = do([Work("stack", JOBS[:4])], lambda jobs: Trained(jobs, disk_full_at=2), Surroundings())
-    assert [outcome.status for outcome in outcomes.values()] == ["completed", "completed", "failed", "failed"]
-    assert "No space left" in outcomes[2].error
-    assert outcomes[3].best is None
+def test_an_archive_that_cannot_be_written_ends_the_works(do: Any) -> None:
+    around = Surroundings()
+
+    def train(jobs: Sequence[JobSpec]) -> bool:
+        raise StorageError("0.pt cannot be written: No space left on device.")
+
+    with pytest.raises(StorageError, match="No space left"):
+        do([Work("stack", JOBS[:4]), Work("alone", JOBS[5:6])], train, around)
+    assert [note for note, _ in around.notes] == ["begin"] * 4

@@ -27,6 +27,11 @@ SWEEPS = {
     "basic": ["-m", *SINGLE, "lr=0.01,0.1,0.2", "hydra/launcher=basic", "hydra.sweep.dir=sweep"],
     "mixed": ["-m", *SINGLE, "model=mlp", "model.dropout=0.0,0.2", "lr=0.1,0.2", "hydra.sweep.dir=sweep"],
 }
+SWEEPS["snapshots"] = [
+    *("-m", "data=linear", "data.rows=2000", "data.features=2", "batch_size=1", "epochs=3", "report=false"),
+    *("optimizer=adam", "scheduler=cosine", "callbacks.early_stopping.patience=1", "lr=0.001,0.01,0.5,1e9"),
+    *("sweep.snapshot=0", "sweep.keep=1", "hydra.sweep.dir=sweep"),
+]  # a snapshot at the end of each epoch, and in the middle of it: after 1,000 of its 1,200 iterations
 WRITES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 
 
@@ -108,6 +113,8 @@ def end(folder: Path) -> dict[str, Any]:
 
     told: dict[str, Any] = {}
     for name, run in runs(folder).items():
+        if not run.result.exists():
+            continue  # the folder of a job that is not kept holds its event file
         result = json.loads(run.result.read_text())
         del result["seconds"], result["sha256"]["best.ckpt"], result["sha256"]["last.ckpt"]
         tensors = [torch.load(file, weights_only=True) for file in (run.best, run.last)]
@@ -117,6 +124,10 @@ def end(folder: Path) -> dict[str, Any]:
         selection = json.loads(sweep.selection.read_text())
         del selection["sha256"]["best.ckpt"]
         told["selection"] = selection
+        told["results"] = [
+            [number, result.best, result.last, result.status, result.error]
+            for number, result in sweep.read_results().items()
+        ]
         told["leaderboard"] = [line.rpartition(",")[0] for line in sweep.leaderboard.read_text().splitlines()]
     return told
 
@@ -146,6 +157,7 @@ def killed(kind: str, root: Path, kill: Callable[[], None], whole: dict[str, Any
         "rerun": [job for job, files in before.items() if after.get(job) != files],
         "left": leftovers,
         "opened_twice": opened_twice,
+        "went_on": "go on from their snapshot" in said,
         "said": said if again or now != whole else "",
     }
     if not (outcome["code"] or outcome["rerun"] or leftovers) and outcome["same"]:

@@ -24,6 +24,9 @@ from tests.conftest import ROOT, command_line
 
 RECORD = Path(__file__).with_name("record.json")
 FIRST_LINES = 12
+WITHOUT_NUMBERS = (".log", ".png", ".html", ".npy", ".pt", ".history")
+"""Files of which only is recorded that they are there, by their suffix."""
+
 MOST_ROWS = 30
 """Rows of a leaderboard that are recorded."""
 
@@ -150,9 +153,13 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
             yield name, [{key: text for key, text in row.items() if key != "seconds"} for row in rows[:MOST_ROWS]]
         elif path.suffix in (".pth", ".ckpt"):
             yield name, weights_digest(path)
-        elif path.name == "dropped.jsonl":
+        elif path.name == "results.jsonl":
             yield name, len(path.read_text().splitlines())
-        elif path.is_file() and ".hydra" not in path.parts and path.suffix in (".log", ".png", ".html", ".npy"):
+        elif (
+            path.is_file()
+            and ".hydra" not in path.parts
+            and path.suffix in (".log", ".png", ".html", ".npy", ".pt", ".history")
+        ):
             yield name, "there"
 
 
@@ -160,7 +167,10 @@ def _numbers(value: Any) -> Any:
     """JSON without what differs from one launch, or one machine, to the next."""
     if isinstance(value, Mapping):
         dropped = ("seconds", "sha256", "versions", "code", "data", "config_hash")
-        return {key: _numbers(item) for key, item in value.items() if key not in dropped}
+        plain = {key: _numbers(item) for key, item in value.items() if key not in dropped}
+        if isinstance(digests := plain.get("stacks"), dict):  # those of the archives, which hold the times
+            plain["stacks"] = sorted(digests)
+        return plain
     if isinstance(value, list):
         return [_numbers(item) for item in value[:MOST_ROWS]]
     return value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ from holdfast.arithmetic.mapped import Mapped
 from holdfast.arithmetic.tracing import TRACED_AFTER
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
+from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.model import MLP, Linear, Module
 from holdfast.planning.share import share
+from holdfast.record.history import StackHistory
 from holdfast.single.trainer import train_one
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import Stack
-from holdfast.stacked.outputs import TrainedStack
 from holdfast.stacked.stack_trainer import train_stack
+from holdfast.stacked.stored import StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
+from holdfast.sweeps.keep import write_folders
 from tests.conftest import job_spec
 
 NETWORKS = ("model=linear", "model=mlp model.hidden=[4]", "model=mlp model.hidden=[3,4] model.activation=relu")
@@ -58,14 +63,20 @@ def configured(*overrides: str) -> Config:
     return compose([*overrides, "accelerator=cpu"], CONF)
 
 
-def stacked(jobs: Sequence[Sequence[str]], folder: Path) -> tuple[TrainedStack, SweepFolder]:
+def specs(configs: Iterable[Config], overrides: Sequence[Sequence[str]] = ()) -> list[JobSpec]:
+    """Jobs with these configurations, numbered from 0."""
+    jobs = zip_longest(configs, overrides, fillvalue=())
+    return [job_spec(config, words)._replace(number=number) for number, (config, words) in enumerate(jobs)]
+
+
+def stacked(jobs: Sequence[JobSpec], folder: Path) -> tuple[list[Result], SweepFolder]:
     """Train jobs as one program and write their folders."""
-    folder.mkdir()
-    trained = train_stack([job_spec(configured(*overrides), overrides) for overrides in jobs])
+    folder.mkdir(exist_ok=True)
     sweep = SweepFolder(folder)
-    for number, files in trained.files(range(len(jobs))):
-        trained.results[number] = sweep.write_job(number, files, trained.results[number])
-    return trained, sweep
+    train_stack(jobs, sweep.stack(0))
+    stacks = StoredStacks(sweep, [job.config_hash for job in jobs])
+    results = write_folders(sweep, stacks, jobs, stacks.results(jobs), lambda job: {})
+    return [results[job.number] for job in jobs], sweep
 
 
 def alone(overrides: Sequence[str], folder: Path) -> RunFolder:
@@ -141,7 +152,7 @@ def test_stack_equals_alone(overrides: tuple[str, ...], tmp_path: Path) -> None:
         for lr in (0.003, 0.03)
         for seed in (0, 1)
     ]
-    _, sweep = stacked(jobs, tmp_path / "stack")
+    _, sweep = stacked(specs([configured(*words) for words in jobs], jobs), tmp_path / "stack")
     for number, job in enumerate(jobs):
         folder = alone(job, tmp_path / f"alone{number}")
         assert_folders_alike(sweep.job(number).path, folder.path, rtol=1e-9, atol=1e-12)
@@ -153,7 +164,7 @@ def test_in_single_precision_too_where_jobs_converge(overrides: str, tmp_path: P
     jobs = [
         (*overrides.split(), f"lr={lr}", f"seed={seed}", "data.outliers={}") for lr in (0.001, 0.01) for seed in (0, 5)
     ]
-    _, sweep = stacked(jobs, tmp_path / "stack")
+    _, sweep = stacked(specs([configured(*words) for words in jobs], jobs), tmp_path / "stack")
     for number, job in enumerate(jobs):
         folder = alone(job, tmp_path / f"alone{number}")
         assert_folders_alike(sweep.job(number).path, folder.path, rtol=1e-4, atol=1e-6)
@@ -165,8 +176,8 @@ def test_jobs_diverge_and_stop_in_the_same_epoch_as_alone(tmp_path: Path) -> Non
     jobs = [
         (*overrides, f"lr={lr}", f"seed={seed}") for lr in (1e-4, 0.05, 0.2, 0.29, 0.4, 5.0, 1e6) for seed in (0, 1)
     ]
-    trained, sweep = stacked(jobs, tmp_path / "stack")
-    ends = [(result.status, result.epochs) for result in trained.results]
+    results, sweep = stacked(specs([configured(*words) for words in jobs], jobs), tmp_path / "stack")
+    ends = [(result.status, result.epochs) for result in results]
     assert len(set(ends)) > 3
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-7, 1e-10)
@@ -175,8 +186,8 @@ def test_jobs_diverge_and_stop_in_the_same_epoch_as_alone(tmp_path: Path) -> Non
 def test_a_job_that_diverges_inside_a_long_epoch_is_frozen_there(tmp_path: Path) -> None:
     overrides = ("data=linear", "data.rows=4000", "data.features=2", "epochs=2", "precision=64-true")
     jobs = [(*overrides, f"lr={lr}") for lr in (1e-3, 0.1, 3.0)]
-    trained, sweep = stacked(jobs, tmp_path / "stack")
-    assert [result.iterations for result in trained.results] == [4800, 4800, 1000]
+    results, sweep = stacked(specs([configured(*words) for words in jobs], jobs), tmp_path / "stack")
+    assert [result.iterations for result in results] == [4800, 4800, 1000]
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-7, 1e-10)
 
@@ -192,7 +203,7 @@ def test_the_numbers_of_data_may_differ(tmp_path: Path) -> None:
         "model.weight=4.0",
     )
     jobs = [(*overrides, override) for override in differing]
-    _, sweep = stacked(jobs, tmp_path / "stack")
+    _, sweep = stacked(specs([configured(*words) for words in jobs], jobs), tmp_path / "stack")
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-9, 1e-12)
 
@@ -205,7 +216,7 @@ def test_numbers_of_optimizer_and_scheduler_may_differ(tmp_path: Path) -> None:
         ("optimizer.momentum=0.5", "optimizer.dampening=0.2", "optimizer.weight_decay=0.1"),
     )
     jobs = [(*overrides, *some) for some in differing]
-    _, sweep = stacked(jobs, tmp_path / "stack")
+    _, sweep = stacked(specs([configured(*words) for words in jobs], jobs), tmp_path / "stack")
     for number, job in enumerate(jobs):
         assert_folders_alike(sweep.job(number).path, alone(job, tmp_path / f"alone{number}").path, 1e-9, 1e-12)
 
@@ -229,29 +240,28 @@ def test_against_a_loop_in_numpy() -> None:
             losses.append(np.mean(error**2))
             velocity = momentum * velocity + np.array([2 * np.mean(error * x), 2 * np.mean(error)])
             w, b = w - rate * velocity[0], b - rate * velocity[1]
-        np.testing.assert_allclose(history.losses[:, number], losses, rtol=1e-9)
+        np.testing.assert_allclose(history.curves.of_jobs([number]).losses[:, 0], losses, rtol=1e-9)
         np.testing.assert_allclose(history.last.tensors["parameters"][:, number].numpy(), [w, b], rtol=1e-9)
 
 
 def test_one_diverged_job_of_a_thousand_changes_no_other_number() -> None:
     rates = [float(rate) for rate in np.geomspace(1e-4, 0.05, 1000)]
 
-    def with_rate(rate_of_500: float) -> Any:
+    def with_rate(rate_of_500: float) -> StackHistory:
         config = configured("batch_size=20", "epochs=3")
         jobs = [
             dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate})
             for rate in [*rates[:500], rate_of_500, *rates[501:]]
         ]
-        return train_stack(list(map(job_spec, jobs)))
+        return Stack(StackInputs(jobs)).train()
 
     healthy, diverged = with_rate(rates[500]), with_rate(1e6)
-    assert [number for number, result in enumerate(diverged.results) if result.status == "diverged"] == [500]
-    for number, (before, after) in enumerate(zip(healthy.results, diverged.results, strict=True)):
-        if number != 500:
-            assert (before.best, before.last, before.epochs) == (after.best, after.last, after.epochs)
-    losses = [stack._history.losses for stack in (healthy, diverged)]
-    others = np.arange(1000) != 500
-    assert np.array_equal(losses[0][:, others], losses[1][:, others])
+    assert np.flatnonzero(diverged.standing.end == "diverged").tolist() == [500]
+    others = [number for number in range(1000) if number != 500]
+    for one, other in zip(healthy.curves.of_jobs(others), diverged.curves.of_jobs(others), strict=True):
+        if one.shape[-1] == len(others):  # all but the times
+            assert np.array_equal(one, other)
+    assert np.array_equal(healthy.best.epoch[others], diverged.best.epoch[others])
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.data())
@@ -416,14 +426,11 @@ def test_a_module_with_nothing_but_a_loss_is_stacked(name: str, tmp_path: Path) 
     )
     configs = [users_config(*overrides, f"seed={seed}") for seed in (0, 1)]
     assert [shared.reason for shared in share(configs)] == [None]
-    trained = train_stack(list(map(job_spec, configs)))
-    for number, files in trained.files([0, 1]):
-        folders = [tmp_path / f"{kind}{number}" for kind in ("stacked", "alone")]
-        folders[1].mkdir()
-        SweepFolder(tmp_path).write_job(number, files, trained.results[number])
-        (tmp_path / str(number)).rename(folders[0])
-        train_one(job_spec(configs[number]), RunFolder(folders[1]))
-        assert_folders_alike(*folders, rtol=1e-9, atol=1e-12)
+    _, sweep = stacked(specs(configs), tmp_path / "stack")
+    for number, config in enumerate(configs):
+        (folder := tmp_path / f"alone{number}").mkdir()
+        train_one(job_spec(config), RunFolder(folder))
+        assert_folders_alike(sweep.job(number).path, folder, rtol=1e-9, atol=1e-12)
 
 
 def test_metrics_that_take_only_numbers_are_computed_job_by_job() -> None:

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from holdfast.cli.main import main
+from holdfast.errors import FolderError, StorageError
 from holdfast.store.folders import SweepFolder
 from tests.conftest import ROOT
 
@@ -220,49 +221,30 @@ def test_only_the_best_folders_are_kept_and_every_result(launcher: str, sweep: C
     ]
     assert boards[0] == boards[1]
     best = [int(line.split(",")[1]) for line in boards[0][1:4]]
-    assert sorted(int(path.name) for path in kept.path.iterdir() if path.name.isdecimal()) == sorted(best)
-    dropped = kept.read_dropped()
-    assert sorted([*dropped, *best]) == list(range(24))
-    for number, result in dropped.items():
+    assert [number for number in range(24) if kept.job(number).best.exists()] == sorted(best)
+    assert all(kept.job(number).curves() for number in range(24))
+    results = kept.read_results()
+    assert sorted(results) == list(range(24))
+    for number, result in results.items():
         theirs = whole.job(number).read()
         assert (result.status, result.best, result.last) == (theirs.status, theirs.best, theirs.last)
     assert kept.selection.exists()
     # a flipped byte is found
-    raw = bytearray(kept.dropped.read_bytes())
+    raw = bytearray(kept.results.read_bytes())
     raw[-50] ^= 1
-    kept.dropped.write_bytes(bytes(raw))
-    assert kept.read_dropped() == {}
+    kept.results.write_bytes(bytes(raw))
+    with pytest.raises(FolderError, match="digest differs"):
+        kept.read_results()
 
 
 def test_files_of_a_users_callback_stay_in_folders_that_are_not_kept(sweep: Callable[..., Any]) -> None:
-    folder, code, _ = sweep(
-        "left", "callbacks=leaves", "lr=0.001,0.01,0.02", "epochs=1", "sweep.keep=1", "batch_size=20"
-    )
+    words = ["callbacks=leaves", "lr=0.001,0.01,0.02", "epochs=1", "sweep.keep=1", "batch_size=20", "logger=none"]
+    folder, code, _ = sweep("left", *words)
     assert code == 0
-    dropped = sorted(folder.read_dropped())
-    assert len(dropped) == 2
-    for number in dropped:
+    others = [number for number in range(3) if not folder.job(number).result.exists()]
+    assert len(others) == 2
+    for number in others:
         assert [file.name for file in folder.job(number).path.iterdir()] == ["left.txt"]
-    assert sum(folder.job(number).result.exists() for number in range(3)) == 1
-
-
-def test_a_disk_that_fills_up_fails_the_jobs_that_found_no_room(
-    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from holdfast.store import folders as runs
-
-    write = runs.write_new
-    monkeypatch.setattr(runs, "write_new", lambda path, content: full(path) if "/.2." in path else write(path, content))
-
-    def full(path: str) -> None:
-        raise OSError(28, "No space left on device")
-
-    folder, code, out = sweep("full", "lr=0.01,0.02,0.03,0.04", "epochs=1", "batch_size=full")
-    assert code == 1
-    assert "job 2 (lr=0.03) failed: its files could not be written: OSError" in out
-    assert [folder.job(number).read() is not None for number in range(4)] == [True, True, False, False]
-    assert json.loads(folder.selection.read_text())["winner"] == 1
-    assert not list(folder.path.glob(".*"))
 
 
 def test_max_stack_cuts_stacks_without_changing_a_job(sweep: Callable[..., Any]) -> None:
@@ -309,27 +291,29 @@ def test_a_signal_ends_a_stacked_sweep_with_its_exit_code(sent: signal.Signals, 
     assert not (tmp_path / "sweep" / "selection.json").exists()
 
 
-def test_a_winner_whose_files_could_not_be_kept_is_trained_again(
+def test_a_sweep_whose_folders_could_not_be_written_is_concluded_when_it_is_resumed(
     holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = SweepFolder.write_job
 
     def write_job(self: SweepFolder, number: int, *rest: Any) -> Any:
         if number == 2:
-            raise OSError(28, "No space left on device")
+            raise StorageError("s/2/best.ckpt cannot be written: No space left on device.")
         return original(self, number, *rest)
 
-    words = ["-m", "lr=0.001,0.01,0.1", "batch_size=5", "sweep.keep=1", "report=false", "hydra.sweep.dir=s"]
+    words = ["-m", "lr=0.001,0.01,0.1", "batch_size=5", "report=false", "hydra.sweep.dir=s"]
     with monkeypatch.context() as patch:
         patch.setattr(SweepFolder, "write_job", write_job)
         ran = holdfast(*words)
     assert ran.code == 1
-    assert "job 1 (lr=0.01)" in ran.err
-    assert "won, but its files could not be kept" in ran.err
+    assert "No space left" in ran.err
+    assert "to resume: python train.py -m resume=s" in ran.err
     assert not Path("s/test.json").exists()
-    again = holdfast("-m", "resume=s", "retry_failed=true")
+    again = holdfast("-m", "resume=s")
     assert (again.code, again.err) == (0, "")
     assert "winner: job 2" in again.out
+    assert "0 alone" in again.out
+    assert Path("s/2/best.ckpt").exists()
 
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])

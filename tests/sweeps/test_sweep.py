@@ -291,7 +291,8 @@ def test_of_many_jobs_the_best_ten_are_shown(sweep: Callable[..., Swept]) -> Non
 def test_five_hundred_jobs(sweep: Callable[..., Swept]) -> None:
     done = sweep("lr=logspace(1e-4,1e-1,50)", "seed=range(0,10)", "batch_size=full", "epochs=1", "logger=none")
     assert done.code == 0
-    losses = [done.result(number).best["val/loss"] for number in range(500)]  # type: ignore[index]
+    results = done.folder.read_results()
+    losses = [results[number].best["val/loss"] for number in range(500)]  # type: ignore[index]
     assert done.read("selection.json")["winner"] == losses.index(min(losses))
     assert [float(row["val/loss"]) for row in done.rows] == sorted(losses)
 

@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def _run(words: Sequence[str] | None) -> int:
     """Do what a command line asks for; returns the exit code."""
     typed = sys.argv[1:] if words is None else words
-    if ("--help" in typed or "-h" in typed) and typed[:1] != ["report"]:
+    if ("--help" in typed or "-h" in typed) and not (typed and typed[0] in COMMANDS):
         from holdfast.cli.help import help_text
 
         print(help_text(CONF))
@@ -62,9 +62,9 @@ def _run(words: Sequence[str] | None) -> int:
     overrides = processes.inherited_command(typed) if words is None else words
     if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
         sys.path.append(os.getcwd())  # the user's modules can be imported, but do not shadow libraries
-    if overrides[:1] == ["report"]:
+    if overrides and (command := COMMANDS.get(overrides[0])):
         with processes.single_process():
-            return report(overrides[1:])
+            return command(overrides[1:])
     with deferred():
         from holdfast.compose import app
 
@@ -105,3 +105,24 @@ def report(words: Sequence[str]) -> int:
     for problem in recomposer.problems:
         print(f"figures that need rows or models are left out: {problem}")
     return 0
+
+
+def export_job(words: Sequence[str]) -> int:
+    """`holdfast export-job SWEEP N`: write the complete folder of a job that its sweep did not keep."""
+    import argparse
+
+    from holdfast.compose import export
+    from holdfast.store.folders import SweepFolder
+
+    parser = argparse.ArgumentParser(prog="holdfast export-job", description=export_job.__doc__)
+    parser.add_argument("sweep", type=Path, help="folder of the sweep, such as outputs/sweeps/NAME")
+    parser.add_argument("number", type=int, help="number of the job")
+    parser.add_argument("--config-dir", help="your own groups, as when it was trained")
+    arguments = parser.parse_args(words)
+    flags = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+    print(export.export_job(SweepFolder(arguments.sweep), arguments.number, CONF, flags).path)
+    return 0
+
+
+COMMANDS = {"report": report, "export-job": export_job}
+"""The commands beside training, by their first word."""

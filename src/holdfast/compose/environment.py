@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
@@ -16,7 +16,7 @@ from holdfast.compose.loader import Loader, checked
 from holdfast.config.job import JobSpec
 from holdfast.errors import HoldfastError
 from holdfast.execute.work import Outcome
-from holdfast.store.folders import SweepFolder
+from holdfast.store.folders import StackFiles, SweepFolder
 from holdfast.store.result import Result
 
 
@@ -48,10 +48,14 @@ class SweepEnvironment:
         context: our loader and Hydra's callbacks.
         config: the configuration of the sweep, with the folder that the sweep has claimed.
         folder: this folder.
+        keeps_events: whether every job leaves an event file.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig, folder: SweepFolder) -> None:
+    def __init__(
+        self, context: HydraContext, config: DictConfig, folder: SweepFolder, *, keeps_events: bool = True
+    ) -> None:
         assert isinstance(context.config_loader, Loader)
+        self.keeps_events = keeps_events
         self._context, self._config, self._folder = context, config, folder
         self._files = HydraFiles(context.config_loader, config)
         self._announced: set[int] = set()
@@ -71,9 +75,17 @@ class SweepEnvironment:
             with as_hydra_config(config):
                 self._context.callbacks.on_job_start(config=config, task_function=_no_task)
 
-    def write(self, job: JobSpec, files: Mapping[str, bytes], result: Result) -> Result:
-        """Write the folder of a job of a stack, with the files that Hydra would leave there."""
-        return self._folder.write_job(job.number, {**files, **self._files.of(job)}, result)
+    def files(self, job: JobSpec) -> StackFiles:
+        """The files of the stack whose first job this is."""
+        return self._folder.stack(job.number)
+
+    def write_events(self, job: JobSpec, name: str, content: bytes) -> None:
+        """Write the event file of a job of a stack."""
+        self._folder.write_files(job.number, {name: content})
+
+    def hydra_files(self, job: JobSpec) -> dict[str, bytes]:
+        """The files that Hydra would leave in the folder of a job of a stack, by their paths in it."""
+        return self._files.of(job)
 
     def end(self, job: JobSpec, result: Result) -> None:
         """Let Hydra's callbacks know that a job of a stack has ended."""

@@ -82,7 +82,7 @@ def refuse(recorded: Sequence[str]) -> None:
     problems: list[Problem] = []
     for item in parsing.parse(recorded, problems):
         texts = [item.key_or_group, *map(str, _texts(item))]
-        if item.key_or_group.partition("/")[0].partition(".")[0] == "hydra" or any(map(_could_run, texts)):
+        if item.key_or_group.partition("/")[0].partition(".")[0] == "hydra" or any(map(could_run, texts)):
             lesson = "is recorded in the folder, and could run something: type it yourself"
             problems.append(Problem(parsing.text(item), lesson))
     if problems:
@@ -105,7 +105,8 @@ def compose(overrides: list[str], conf: Path) -> Config:
     return loader.compose(CONFIG_NAME, [*overrides, "hydra.mode=RUN"], RunMode.RUN)[1].config
 
 
-def _could_run(text: str) -> bool:
+def could_run(text: str) -> bool:
+    """Whether a recorded text could run something: it names a `_target_`, or holds an interpolation."""
     return "_target_" in text or "${" in text
 
 

@@ -21,10 +21,12 @@ from holdfast.config.keys import key_of
 from holdfast.errors import ConfigError, Problem
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here
-from holdfast.execute.work import Executor, Progress
+from holdfast.execute.work import Progress
 from holdfast.search.grid import overrides_of
 from holdfast.store.folders import SweepFolder
-from holdfast.sweeps.controller import SweepSpec, run_sweep
+from holdfast.sweeps.controller import run_sweep
+from holdfast.sweeps.keep import MOST_WITH_EVENTS
+from holdfast.sweeps.spec import SweepSpec, Tools
 
 MOST_PROBLEMS = 20
 """Problems that are reported at once, where a sweep of thousands of jobs has a mistake in each."""
@@ -59,18 +61,19 @@ def run_multirun(multirun: Multirun) -> int:
     setup_globals()
     spec, config = sweep_spec(multirun), multirun.config
 
-    def make_executor(folder: SweepFolder, progress: Progress) -> Executor:
+    def make_tools(folder: SweepFolder, progress: Progress) -> Tools:
         with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
             config.hydra.sweep.dir = str(folder.path)
         if not folder.hydra.exists():
             OmegaConf.save(config, folder.hydra)
         if not spec.stacked:
-            return HydraLauncher(multirun.launcher, folder, progress)
+            return Tools(HydraLauncher(multirun.launcher, folder, progress), lambda job: {})
         train = partial(train_job, flags=spec.flags)
-        environment = SweepEnvironment(multirun.context, config, folder)
-        return Here(environment, train, folder.job, environment, progress)
+        keeps_events = len(spec.jobs) <= MOST_WITH_EVENTS
+        environment = SweepEnvironment(multirun.context, config, folder, keeps_events=keeps_events)
+        return Tools(Here(environment, train, folder.job, environment, progress), environment.hydra_files)
 
-    return run_sweep(spec, make_executor)
+    return run_sweep(spec, make_tools)
 
 
 def sweep_spec(multirun: Multirun) -> SweepSpec:

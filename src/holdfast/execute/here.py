@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from holdfast.config.job import JobSpec
-from holdfast.errors import StorageError, in_a_line, is_out_of_memory
+from holdfast.errors import in_a_line, is_about_files, is_out_of_memory
 from holdfast.execute.work import NO_PROGRESS, Environment, Outcome, Progress, StackEnvironment, Work
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
@@ -38,7 +36,6 @@ class Here:
     ) -> None:
         self._environment, self._stacks, self._progress = environment, stacks, progress
         self._train, self._folder_of = train, folder_of
-        self._dry_runs: dict[str, Any] = {}  # shared by the stacks of a sweep
 
     def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
         """Do all works; yields every unfinished job with its outcome, as the jobs end."""
@@ -52,6 +49,8 @@ class Here:
             try:
                 results = self._train_stack(work, self._stacks)
             except Exception as error:
+                if is_about_files(error):
+                    raise
                 count = len(work.jobs)
                 if count > 1 and is_out_of_memory(error):
                     print(f"{count} jobs do not fit into memory together, and are trained in two halves")
@@ -74,26 +73,23 @@ class Here:
         return outcome
 
     def _train_stack(self, work: Work, environment: StackEnvironment) -> dict[int, Result]:
-        """Train a stack and write the folders that are kept; returns the results of its jobs by number."""
+        """Train a stack; returns the results of its jobs by number."""
+        from holdfast.stacked.outputs import Member, event_files, results_of
         from holdfast.stacked.stack_trainer import train_stack
 
         for job in work.jobs:
             environment.begin(job)
         config = work.jobs[0].config
         on_epoch_end = partial(self._progress.epoch, len(work.jobs), config.epochs)
-        trained = train_stack(work.jobs, self._dry_runs, on_epoch_end)
-        keep = config.sweep.keep
-        kept = range(len(work.jobs)) if keep == "all" else trained.best_indexes(keep)
-        written = [index for index in kept if work.jobs[index].number not in work.finished]
-        results = dict(enumerate(trained.results))
-        try:
-            for index, files in trained.files(list(written)):
-                results[index] = environment.write(work.jobs[index], files, trained.results[index])
-                written.remove(index)
-        except (OSError, StorageError) as error:  # say a full disk: the jobs without a folder have failed
-            reason = f"its files could not be written: {in_a_line(error)}"
-            results |= {index: replace(results[index], status="failed", error=reason, best=None) for index in written}
-        return {work.jobs[index].number: result for index, result in results.items()}
+        history = train_stack(work.jobs, environment.files(work.jobs[0]), on_epoch_end)
+        indexes = [index for index, job in enumerate(work.jobs) if job.number not in work.finished]
+        jobs = [work.jobs[index] for index in indexes]
+        results = results_of(jobs, history, indexes)
+        if environment.keeps_events and config.logger.tensorboard:
+            members = list(map(Member, jobs, results, indexes))
+            for job, content in event_files(members, history):
+                environment.write_events(job, history.events, content)
+        return {job.number: result for job, result in zip(jobs, results, strict=True)}
 
 
 def _halves(work: Work) -> list[Work]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from holdfast.config.job import JobSpec
+from holdfast.store.folders import StackFiles
 from holdfast.store.result import Result
 
 Outcome = Result | Exception
@@ -18,8 +19,8 @@ class Work(NamedTuple):
     Attributes:
         kind: `stack` for jobs trained as one batched program, `alone` for one job trained by Lightning's Trainer.
         jobs: in the order of their numbers.
-        finished: numbers of the jobs whose files are complete. In a stack they are trained again, because results are
-            equal to the last bit only in the same stack; their folders are not written again.
+        finished: numbers of the jobs whose results are known. In a stack they are trained again, because results are
+            equal to the last bit only in the same stack.
     """
 
     kind: Literal["stack", "alone"]
@@ -50,22 +51,22 @@ class Environment(Protocol):
 
 
 class StackEnvironment(Protocol):
-    """What surrounds jobs in a stack: Hydra's callbacks, and the files, which are written after all were trained."""
+    """What surrounds jobs in a stack: Hydra's callbacks, and the folder of the sweep.
+
+    Attributes:
+        keeps_events: whether every job leaves an event file.
+    """
+
+    keeps_events: bool
 
     def begin(self, job: JobSpec) -> None:
         """Announce that a job starts; further calls for the same job do nothing."""
 
-    def write(self, job: JobSpec, files: Mapping[str, bytes], result: Result) -> Result:
-        """Write the folder of a job.
+    def files(self, job: JobSpec) -> StackFiles:
+        """The files of the stack whose first job this is."""
 
-        Args:
-            job: the job.
-            files: what the training leaves, by path in the folder, without `result.json`, which is written here.
-            result: how the job ended, without digests.
-
-        Returns:
-            The result with the digests of the files.
-        """
+    def write_events(self, job: JobSpec, name: str, content: bytes) -> None:
+        """Write the event file of a job."""
 
     def end(self, job: JobSpec, result: Result) -> None:
         """Announce that a job has ended."""

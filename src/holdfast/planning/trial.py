@@ -178,9 +178,10 @@ def _results(
     Raises:
         UnstackableError: names of metrics, entries of the `state_dict`, or hyperparameters differ.
     """
-    yield "train/loss_step", histories.losses[: histories.counts[index], index], history.losses
-    names = history.epochs[0].metrics
-    stacked = {name: values[: histories.epochs[index], index] for name, values in histories.metrics.items()}
+    curves = histories.curves.of_jobs([index])
+    yield "train/loss_step", curves.losses[: histories.counts[index], 0], history.losses
+    names, measured = history.epochs[0].metrics, curves.metrics[: histories.epochs[index], :, 0]
+    stacked = dict(zip(histories.curves.names, measured.T, strict=True))
     expected = {name: [epoch.metrics.get(name, math.nan) for epoch in history.epochs] for name in names}
     for name in dict.fromkeys((*stacked, *expected)):
         if name not in stacked or name not in expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.record.parameter_path import StackPaths
+from holdfast.record.curves import Curves
 from holdfast.record.stopping import Standing
+from holdfast.store.folders import RunFolder
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,13 @@ class SavedEpochs:
     Attributes:
         epoch: the saved epoch, shape `(runs,)`; -1 where none is saved.
         iterations: updates of the parameters up to the end of that epoch, shape `(runs,)`.
+        metrics: what was measured at its end, by name, each of shape `(runs,)`.
         tensors: the parameters and the state of the optimizer, by name, each of shape `(parameters, runs)`.
     """
 
     epoch: NDArray[np.int64]
     iterations: NDArray[np.int64]
+    metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -131,47 +135,43 @@ class StackHistory:
     """What happened in the runs of a stack.
 
     Attributes:
-        losses: the loss of every iteration, shape `(iterations, runs)`; valid up to `counts` of each run.
         counts: number of iterations, shape `(runs,)`.
-        clock: pairs of a number of iterations and the time at which it was reached, in seconds since 1970.
-        metrics: by name, each of shape `(epochs, runs)`; valid up to `epochs` of each run.
         epochs: number of epochs, shape `(runs,)`.
-        ended: end of each epoch, in seconds since 1970, shape `(epochs,)`.
         standing: the state of the stopping rules.
         best, last: the best and the last epoch of each run.
+        curves: losses of every iteration, metrics of every epoch, and parameter paths.
+        began, ended: start and end of the training, in seconds since 1970.
+        events: name of the event file of each run.
         seconds: duration of the training of all runs together.
-        paths: the parameter paths of models with two parameters; None if they are not recorded.
     """
 
-    losses: NDArray[Any]
     counts: NDArray[np.int64]
-    clock: list[tuple[int, float]]
-    metrics: dict[str, NDArray[np.float64]]
     epochs: NDArray[np.int64]
-    ended: list[float]
     standing: Standing
     best: SavedEpochs
     last: SavedEpochs
+    curves: Curves
+    began: float
+    events: str
+    ended: float = 0.0
     seconds: float = 0.0
-    paths: StackPaths | None = None
 
     @classmethod
-    def start(cls, runs: int, iterations: int, dtype: type[np.floating[Any]]) -> StackHistory:
+    def start(cls, runs: int, curves: Curves) -> StackHistory:
         """The history before the first iteration.
 
         Args:
             runs: number of runs.
-            iterations: the most iterations of a run.
-            dtype: type of the losses.
+            curves: empty curves of these runs.
         """
+        began = time.time()
         return cls(
-            losses=np.full((iterations, runs), np.nan, dtype=dtype),
             counts=np.zeros(runs, dtype=np.int64),
-            clock=[(0, time.time())],
-            metrics={},
             epochs=np.zeros(runs, dtype=np.int64),
-            ended=[],
             standing=Standing.of_many(runs),
             best=SavedEpochs.none(runs),
             last=SavedEpochs.none(runs),
+            curves=curves,
+            began=began,
+            events=RunFolder.events_name(began, socket.gethostname()),
         )

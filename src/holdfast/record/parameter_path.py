@@ -33,50 +33,59 @@ def flat(parameters: Sequence[Tensor]) -> Tensor:
     return torch.cat([value.detach().flatten() for value in parameters])
 
 
-def to_npy(points: Tensor) -> bytes:
+def to_npy(points: NDArray[Any]) -> bytes:
     """The content of a NumPy file, in single precision, with the points of a path, shape `(points, 2)`."""
     stream = io.BytesIO()
-    np.save(stream, points.to("cpu", torch.float32).numpy())
+    np.save(stream, np.ascontiguousarray(points, dtype=np.float32))
     return stream.getvalue()
 
 
 class StackPaths:
-    """The parameter paths of the jobs of a stack.
+    """Takes the points of the parameter paths of the jobs of a stack.
 
     Args:
         start: initial parameters, shape `(2, jobs)`.
         iterations: number of iterations of a job over all epochs.
-
-    Attributes:
-        points: shape `(points, 2, jobs)`.
     """
 
     def __init__(self, start: Tensor, iterations: int) -> None:
-        self._stride, self._iterations = stride(iterations), 0
+        self._stride, self._jobs = stride(iterations), start.shape[1]
+        self._iterations = 0
         self._pending: list[Tensor] = []
-        self.points = start.new_empty(iterations // self._stride + 1, *start.shape)
-        self.points[0] = start
+        self._start: Tensor | None = start
+
+    def resume(self, iterations: int) -> None:
+        """Go on after a number of iterations."""
+        self._iterations, self._start = iterations, None
 
     def step(self, parameters: Tensor) -> None:
-        """Record one more iteration; parameters of shape `(2, streams, width)`."""
+        """Take the parameters after one more iteration, shape `(2, streams, width)`."""
         self._iterations += 1
         if self._iterations % self._stride == 0:
             self._pending.append(parameters.clone())
 
-    def end_epoch(self, iterations: int, jobs: NDArray[Any], columns: NDArray[Any]) -> None:
-        """Move the recorded points of an epoch to their jobs.
+    def collect(self, iterations: int, jobs: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
+        """The points since the last call, in single precision, shape `(points, 2, jobs)`; NaN where a job is over.
 
         Args:
-            iterations: number of iterations up to the end of the epoch.
+            iterations: number of iterations so far; jobs that were over were not counted.
             jobs: indexes of the running jobs, shape `(jobs,)`.
             columns: the column of each among all streams and jobs, shape `(jobs,)`.
         """
+        points = np.full((len(self._pending), 2, self._jobs), np.nan, dtype=np.float32)
         if self._pending:
-            points, end = torch.stack(self._pending).flatten(2)[..., columns], self._iterations // self._stride + 1
-            self.points[end - len(points) : end, :, jobs] = points
-            self._pending = []
-        self._iterations = iterations
+            points[..., jobs] = torch.stack(self._pending).flatten(2)[..., columns].to("cpu", torch.float32).numpy()
+        if self._start is not None:
+            points = np.concatenate([self._start.to("cpu", torch.float32).numpy()[np.newaxis], points])
+            self._start = None
+        self._pending, self._iterations = [], iterations
+        return points
 
-    def of_job(self, index: int, iterations: int) -> bytes:
-        """The file of the job with an index in the stack, up to a number of iterations."""
-        return to_npy(self.points[: 1 + iterations // self._stride, :, index])
+
+def points_after(iterations: int, total: int) -> int:
+    """The number of points of a path after some iterations, of a run of `total` iterations; the first is the start.
+
+    >>> points_after(600, total=600), points_after(90_000, total=120_000)
+    (601, 751)
+    """
+    return 1 + iterations // stride(total)

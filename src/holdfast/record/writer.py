@@ -165,7 +165,7 @@ class Writer:
             save(self.bare(best.checkpoint["state_dict"]), self._folder.weights)
         if history.parameter_path and self.leader:
             with replacing(self._folder.parameter_path) as stream:
-                stream.write(to_npy(torch.stack([point.cpu() for point in history.parameter_path])))
+                stream.write(to_npy(torch.stack(history.parameter_path).to("cpu", torch.float32).numpy()))
         entries = [epoch_entry(number, epoch.metrics, self._rules.metric) for number, epoch in enumerate(epochs)]
         best_entry = epoch_entry(best.epoch, epochs[best.epoch].best, self._rules.metric) if best else None
         self._append(*self._final_records(best_entry or {}, test or {}, len(epochs), status))

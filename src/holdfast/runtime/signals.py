@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,23 +18,40 @@ def listen() -> None:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
-    """Defer signals to the end of the block: C extensions can lose an exception that is raised while they load."""
+def noted(most: int = 1) -> Iterator[list[int]]:
+    """Note signals instead of stopping; those beyond the first `most` stop all the same.
+
+    Yields:
+        The numbers of the signals that have arrived so far; one that nobody heeded stops at the end of the block.
+    """
     received: list[int] = []
     handlers: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        if len(received) > most:
+            handlers[number](number, frame)
+
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             if callable(signal.getsignal(number)):  # a signal that is ignored stays ignored
-                handlers[number] = signal.signal(number, lambda signum, _: received.append(signum))
+                handlers[number] = signal.signal(number, note)
     except ValueError:  # only the main thread receives signals
         pass
     try:
-        yield
+        yield received
     finally:
-        for deferred_number, handler in handlers.items():
-            signal.signal(deferred_number, handler)
+        for noted_number, handler in handlers.items():
+            signal.signal(noted_number, handler)
     if received:
         handlers[received[0]](received[0], None)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Defer signals to the end of the block: C extensions can lose an exception that is raised while they load."""
+    with noted(most=sys.maxsize):
+        yield
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from holdfast.config.job import JobSpec
 from holdfast.record import events
-from holdfast.record.history import StackHistory
+from holdfast.record.curves import Block
+from holdfast.record.history import SavedEpochs, StackHistory
+from holdfast.record.parameter_path import points_after, to_npy
 from holdfast.record.stopping import StoppingRules, divergence_message
 from holdfast.record.writer import best_scalars, epoch_entry, hparams
-from holdfast.stacked.checkpoint_form import StackCheckpoints
+from holdfast.runtime.isolation import isolated
+from holdfast.stacked.checkpoints import StackCheckpoints
 from holdfast.stacked.inputs import StackInputs
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
@@ -24,120 +28,141 @@ _BYTES_AT_ONCE = 1 << 26  # of event files that are held in memory
 _RECORD_BYTES = 60  # of a scalar, roughly
 
 
-class TrainedStack:
-    """The jobs of a stack after training. A job is given by its index in the stack.
+def results_of(jobs: Sequence[JobSpec], history: StackHistory, indexes: Sequence[int]) -> list[Result]:
+    """The results of some jobs of a stack.
 
     Args:
         jobs: the jobs.
-        inputs: the inputs of the stack.
-        history: what happened.
-        dry_runs: a cache of Lightning checkpoints, which the stacks of a sweep share.
-
-    Attributes:
-        results: the result of each job.
+        history: what happened in their stack.
+        indexes: the index of each in the stack.
     """
-
-    def __init__(
-        self,
-        jobs: Sequence[JobSpec],
-        inputs: StackInputs,
-        history: StackHistory,
-        dry_runs: dict[str, Any],
-    ) -> None:
-        self._jobs, self._inputs, self._history, self._dry_runs = jobs, inputs, history, dry_runs
-        self._rules = StoppingRules.from_config(inputs.first)
-        self.results = self._build_results()
-
-    def best_indexes(self, count: int) -> list[int]:
-        """The indexes of the `count` best jobs of each data set: data set by data set, from the best job down."""
-        sign, standing = 1 if self._rules.mode == "min" else -1, self._history.standing
-        value = sign * np.where(standing.end == "diverged", np.inf, standing.best)
-        order = np.argsort(np.where(np.isfinite(value), value, np.inf), kind="stable")
-        dataset_of = self._inputs.rows.dataset_of[order]
-        datasets = np.unique(dataset_of)
-        return [int(index) for dataset in datasets for index in order[dataset_of == dataset][:count]]
-
-    def files(self, indexes: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
-        """The files of some jobs, by name; `result.json` is not among them.
-
-        Args:
-            indexes: the jobs.
-
-        Yields:
-            The index of each job, and the content of its files.
-        """
-        checkpoints, history = StackCheckpoints(self._inputs, self._dry_runs), self._history
-        size = max(1, _BYTES_AT_ONCE // (_RECORD_BYTES * max(1, len(history.losses))))
-        for start in range(0, len(indexes), size):
-            part = list(indexes[start : start + size])
-            files: dict[int, dict[str, bytes]] = {index: {} for index in part}
-            with_best = [index for index in part if history.best.epoch[index] >= 0]
-            if with_best:
-                best = checkpoints.checkpoints(history.best, with_best)
-                weights = checkpoints.weights(history.best, with_best)
-                for index, checkpoint, weight in zip(with_best, best, weights, strict=True):
-                    files[index] |= {RunFolder.BEST: checkpoint, RunFolder.WEIGHTS: weight}
-            for index, checkpoint in zip(part, checkpoints.checkpoints(history.last, part), strict=True):
-                files[index][RunFolder.LAST] = checkpoint
-            if history.paths:
-                for index in part:
-                    files[index][RunFolder.PARAMETER_PATH] = history.paths.of_job(index, int(history.counts[index]))
-            if self._inputs.first.logger.tensorboard:
-                name = RunFolder.events_name(history.clock[0][1], socket.gethostname())
-                for index, content in zip(part, self._event_files(part), strict=True):
-                    files[index][name] = content
-            yield from files.items()
-
-    def _build_results(self) -> list[Result]:
-        history, rules, package_versions = self._history, self._rules, versions()
-        metrics = {name: values.T.tolist() for name, values in history.metrics.items()}  # by name, [job][epoch]
-        best_epochs, epochs = history.best.epoch.tolist(), history.epochs.tolist()
-
-        def entry(index: int, epoch: int) -> dict[str, Any]:
-            return epoch_entry(epoch, {name: values[index][epoch] for name, values in metrics.items()}, rules.metric)
-
-        results = []
-        for index, (end, count) in enumerate(zip(history.standing.end.tolist(), history.counts.tolist(), strict=True)):
-            last_epoch, diverged = epochs[index] - 1, end == "diverged"
-            results.append(
-                Result(
-                    status="diverged" if diverged else "completed",
-                    overrides=list(self._jobs[index].overrides),
-                    config_hash=self._jobs[index].config_hash,
-                    metric=rules.metric,
-                    best=entry(index, best_epochs[index]) if best_epochs[index] >= 0 else None,
-                    last=entry(index, last_epoch),
-                    epochs=epochs[index],
-                    iterations=count,
-                    seconds=history.seconds,
-                    error=divergence_message(last_epoch, rules) if diverged else None,
-                    versions=package_versions,
-                )
+    rules, package_versions = StoppingRules.from_config(jobs[0].config), versions()
+    best, last = (_entries(saved, rules.metric) for saved in (history.best, history.last))
+    results = []
+    for job, index in zip(jobs, indexes, strict=True):
+        epochs, diverged = int(history.epochs[index]), history.standing.end[index] == "diverged"
+        results.append(
+            Result(
+                status="diverged" if diverged else "completed",
+                overrides=list(job.overrides),
+                config_hash=job.config_hash,
+                metric=rules.metric,
+                best=best[index],
+                last=last[index],
+                epochs=epochs,
+                iterations=int(history.counts[index]),
+                seconds=history.seconds,
+                error=divergence_message(epochs - 1, rules) if diverged else None,
+                versions=package_versions,
             )
-        return results
+        )
+    return results
 
-    def _event_files(self, indexes: Sequence[int]) -> Iterator[bytes]:
-        """The event file of each of some jobs."""
-        history, now = self._history, time.time()
-        began = history.clock[0][1]
-        steps, clock = np.arange(len(history.losses)), np.array(history.clock)
-        times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
-        losses = events.scalar_records("train/loss_step", steps, history.losses.T[indexes], times)
-        epochs = np.arange(len(history.ended))
-        curves = [
-            events.scalar_records(tag, epochs, history.metrics[tag].T[indexes][:, : len(epochs)], history.ended)
-            for tag in sorted(history.metrics)
-        ]
-        best = [dict(best_scalars(self.results[index].best or {}, self._rules.metric)) for index in indexes]
-        points = {
-            tag: events.scalar_records(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
-            for tag in sorted(set().union(*best))
-        }
-        head = events.version(began)
-        ends = {completed: events.session_end(completed, now) for completed in (True, False)}
-        for row, index in enumerate(indexes):
-            session = events.session_start(hparams(self._jobs[index].config, list(self._jobs[index].overrides)), began)
-            records = [head, session, losses[row, : history.counts[index]].tobytes()]
-            records += [curve[row, : history.epochs[index]].tobytes() for curve in curves]
-            records += [record[row].tobytes() for tag, record in points.items() if tag in best[row]]
-            yield b"".join([*records, ends[self.results[index].status == "completed"]])
+
+def _entries(saved: SavedEpochs, metric: str) -> list[dict[str, Any] | None]:
+    """The saved epoch of each job, as in `result.json`."""
+    names, rows = list(saved.metrics), np.stack([*saved.metrics.values()]).T.tolist() if saved.metrics else []
+    return [
+        epoch_entry(epoch, dict(zip(names, rows[index], strict=True)), metric) if epoch >= 0 else None
+        for index, epoch in enumerate(saved.epoch.tolist())
+    ]
+
+
+class Member(NamedTuple):
+    """A job of a stack, its result, and its index in the stack."""
+
+    job: JobSpec
+    result: Result
+    place: int
+
+
+def event_files(members: Sequence[Member], history: StackHistory) -> Iterator[tuple[JobSpec, bytes]]:
+    """The event files of some jobs of a stack; their name is `history.events`.
+
+    Args:
+        members: the jobs.
+        history: what happened in their stack.
+
+    Yields:
+        Each job, and the content of its file.
+    """
+    for part, curves in _parts(members, history):
+        for member, content in zip(part, _event_files(part, history, curves), strict=True):
+            yield member.job, content
+
+
+def run_files(
+    members: Sequence[Member],
+    history: StackHistory,
+    has_events: Callable[[JobSpec], bool],
+    dry_runs: dict[str, dict[str, Any]],
+) -> Iterator[tuple[JobSpec, dict[str, bytes]]]:
+    """The files that some jobs of a stack would have left if trained alone; `result.json` is not among them.
+
+    Args:
+        members: the jobs.
+        history: what happened in their stack.
+        has_events: whether the event file of a job is there already; it is not made again.
+        dry_runs: as for `StackCheckpoints`.
+
+    Yields:
+        Each job, and the content of its files by name.
+    """
+    with isolated():
+        checkpoints = StackCheckpoints(StackInputs([member.job.config for member in members]), dry_runs)
+    config = members[0].job.config
+    total, numbers = config.epochs * checkpoints.iterations, count()
+    for part, curves in _parts(members, history):
+        lacking = [member for member in part if config.logger.tensorboard and not has_events(member.job)]
+        written = {job.number: content for job, content in event_files(lacking, history)}
+        for column, (job, _, index) in enumerate(part):
+            files, number = {}, next(numbers)
+            if history.best.epoch[index] >= 0:
+                files[RunFolder.BEST] = _saved(checkpoints.checkpoint(number, history.best, index))
+                files[RunFolder.WEIGHTS] = _saved(checkpoints.weights(history.best, index))
+            files[RunFolder.LAST] = _saved(checkpoints.checkpoint(number, history.last, index))
+            if len(curves.points):
+                path = curves.points[: points_after(int(history.counts[index]), total), :, column]
+                files[RunFolder.PARAMETER_PATH] = to_npy(path)
+            if job.number in written:
+                files[history.events] = written[job.number]
+            yield job, files
+
+
+def _parts(members: Sequence[Member], history: StackHistory) -> Iterator[tuple[Sequence[Member], Block]]:
+    """So many jobs at a time, with their curves, that their event files fit into memory."""
+    size = max(1, _BYTES_AT_ONCE // (_RECORD_BYTES * max(1, int(history.counts.max(initial=0)))))
+    for start in range(0, len(members), size):
+        part = members[start : start + size]
+        yield part, history.curves.of_jobs([member.place for member in part])
+
+
+def _event_files(members: Sequence[Member], history: StackHistory, curves: Block) -> Iterator[bytes]:
+    """The content of the event files of some jobs, from their curves."""
+    now, names = history.ended, history.curves.names
+    clock = np.concatenate([[(0, history.began)], curves.clock])
+    steps, epochs = np.arange(len(curves.losses)), np.arange(len(curves.ended))
+    times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
+    losses = events.scalar_records("train/loss_step", steps, curves.losses.T, times)
+    metrics = [
+        events.scalar_records(tag, epochs, curves.metrics[:, names.index(tag)].T, curves.ended) for tag in sorted(names)
+    ]
+    best = [dict(best_scalars(member.result.best or {}, member.result.metric)) for member in members]
+    points = {
+        tag: events.scalar_records(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
+        for tag in sorted(set().union(*best))
+    }
+    head = events.version(history.began)
+    ends = {completed: events.session_end(completed, now) for completed in (True, False)}
+    for row, (job, result, index) in enumerate(members):
+        session = events.session_start(hparams(job.config, list(job.overrides)), history.began)
+        records = [head, session, losses[row, : history.counts[index]].tobytes()]
+        records += [curve[row, : history.epochs[index]].tobytes() for curve in metrics]
+        records += [record[row].tobytes() for tag, record in points.items() if tag in best[row]]
+        yield b"".join([*records, ends[result.status == "completed"]])
+
+
+def _saved(value: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()

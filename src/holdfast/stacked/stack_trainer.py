@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from holdfast.config.job import JobSpec
+from holdfast.errors import is_about_files
+from holdfast.record.archive import StackArchive
+from holdfast.record.history import StackHistory
 from holdfast.runtime.isolation import isolated
+from holdfast.runtime.signals import noted
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import OnEpochEnd, Stack
-from holdfast.stacked.outputs import TrainedStack
+from holdfast.store.folders import StackFiles
 
 
-def train_stack(
-    jobs: Sequence[JobSpec], dry_runs: dict[str, Any] | None = None, on_epoch_end: OnEpochEnd | None = None
-) -> TrainedStack:
-    """Train jobs as one program; each gives the result and the files of a job trained alone.
+def train_stack(jobs: Sequence[JobSpec], files: StackFiles, on_epoch_end: OnEpochEnd | None = None) -> StackHistory:
+    """Train jobs as one program, from the snapshot of an earlier attempt, if there is one.
 
     Args:
         jobs: jobs that share a structure, as `holdfast.planning.plan` finds it.
-        dry_runs: a cache of Lightning checkpoints, which the stacks of a sweep share.
+        files: the archive of the stack; it is complete at the end.
         on_epoch_end: called after every epoch with its number and the best metric so far.
 
     Raises:
         UnstackableError: the jobs cannot be trained together.
+        Stopped: a signal has arrived; the archive has a snapshot.
+        StorageError: the archive cannot be written.
+        CheckpointError: the archive of an earlier attempt cannot be read.
     """
-    with isolated():
-        inputs = StackInputs([job.config for job in jobs])
-        history = Stack(inputs).train(on_epoch_end)
-        return TrainedStack(jobs, inputs, history, {} if dry_runs is None else dry_runs)
+    with noted() as signals:
+        numbers, hashes = [job.number for job in jobs], [job.config_hash for job in jobs]
+        archive = StackArchive(files, numbers, hashes, jobs[0].config.sweep.snapshot, signals)
+        if archive.snapshot:
+            epoch, done = archive.snapshot["epoch"], archive.snapshot["so_far"]["done"]
+            inside = f", after {done} iterations of it" if done else ""
+            print(f"{len(jobs)} jobs go on from their snapshot, in epoch {epoch}{inside}", flush=True)
+        try:
+            with isolated():
+                history = Stack(StackInputs([job.config for job in jobs]), archive).train(on_epoch_end)
+        except Exception as error:
+            if not is_about_files(error):  # the jobs will be trained otherwise
+                for file in files:
+                    file.unlink(missing_ok=True)
+            raise
+        archive.finish(history)
+        return history

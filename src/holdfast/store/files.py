@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,10 +17,9 @@ from holdfast.errors import StorageError
 _ENCODE = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each call
 
 PARTIAL = ".part"
-"""Suffix of files and folders that are not complete yet."""
+"""Suffix of files that are not complete yet."""
 
 _FILE_PART = re.compile(rf"\..+\.\d+{re.escape(PARTIAL)}", re.DOTALL)
-_FOLDER_PART = re.compile(rf"\.\d+\.\d+{re.escape(PARTIAL)}")
 
 
 @contextmanager
@@ -59,16 +56,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_partial(path: Path) -> None:
-    """Remove partial files and folders that an earlier process left; no other process may write there meanwhile.
+    """Remove partial files that an earlier process left; no other process may write there meanwhile.
 
-    Only the names that Holdfast gives are removed: files `.NAME.PROCESS.part`, and folders `.NUMBER.PROCESS.part` of
-    jobs.
+    Only the names that Holdfast gives are removed: files `.NAME.PROCESS.part`.
     """
     for part in path.glob(f".*{PARTIAL}"):
-        if part.is_dir() and not part.is_symlink():
-            if _FOLDER_PART.fullmatch(part.name):
-                shutil.rmtree(part)
-        elif _FILE_PART.fullmatch(part.name):
+        if _FILE_PART.fullmatch(part.name) and not part.is_dir():
             part.unlink()
 
 
@@ -131,28 +124,22 @@ def digest(path: Path) -> str:
     return sha256.hexdigest()
 
 
-def write_new(path: str, content: bytes) -> None:
-    """Write a new file; raises where it exists. The path is text: for thousands of files `Path` doubles the time."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-    finally:
-        os.close(file)
+def write_whole(path: str, content: bytes) -> None:
+    """Write a file, or replace it, without flushing it to disk; for thousands of files, whose paths are text for speed.
 
-
-def sync(path: Path) -> None:
-    """Flush the file system of a folder to disk."""
-    folder = os.open(path, os.O_RDONLY)
+    Raises:
+        StorageError: the file cannot be written.
+    """
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(folder) != 0:
-            raise OSError(ctypes.get_errno(), "syncfs")
-    except (AttributeError, OSError):  # macOS has no syncfs
-        os.sync()
-    finally:
-        os.close(folder)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def finite(value: Any) -> Any:

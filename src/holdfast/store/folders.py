@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from holdfast.store.files import PARTIAL, as_json, as_line, digest, remove_partial, replacing, write_json, write_new
+from holdfast.errors import FolderError
+from holdfast.store.files import as_json, as_line, digest, remove_partial, replacing, write_json, write_whole
 from holdfast.store.result import Result
 
 
@@ -77,10 +78,13 @@ class RunFolder:
         files = self.event_files()
         return [file for file in files if file.suffix == self.EVENTS] or files
 
-    def clear(self) -> None:
+    def clear(self, *, events: bool = True) -> None:
         """Remove the files of an earlier attempt at this run.
 
         Here and in `remove`, a file with a name that Holdfast does not use is the user's and stays.
+
+        Args:
+            events: whether the event files are removed too.
         """
         files = [
             self.result,
@@ -92,15 +96,19 @@ class RunFolder:
             self.test_events,
         ]
         for folder in (self.path, self.experiment):
-            if not folder.is_symlink():
+            if events and not folder.is_symlink():
                 files += folder.glob(f"events.out.tfevents.*{self.EVENTS}")
         for file in files:
             file.unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        """Remove all files of the run, those of Hydra and the figures included, and each folder that is then empty."""
+    def remove(self, *, events: bool = True) -> None:
+        """Remove all files of the run, those of Hydra and the figures included, and each folder that is then empty.
+
+        Args:
+            events: whether the event files are removed too.
+        """
         remove_partial(self.path)
-        self.clear()
+        self.clear(events=events)
         hydras = [self.config.with_name(f"{name}.yaml") for name in ("config", "hydra", "overrides")]
         for file in (self.started, self.log, *hydras, *(self.figures / name for name in self.FIGURES)):
             if not file.parent.is_symlink():  # a link: its files are elsewhere
@@ -148,6 +156,13 @@ class RunFolder:
         return result if all(_matches(self.path / name, sha256) for name, sha256 in result.sha256.items()) else None
 
 
+class StackFiles(NamedTuple):
+    """The files of a stack: its archive, and the curves of its jobs."""
+
+    archive: Path
+    history: Path
+
+
 class SweepFolder:
     """The folder of a sweep, with a numbered folder for each job.
 
@@ -161,7 +176,8 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sweep = path / "sweep.json"
-        self.dropped = path / "dropped.jsonl"
+        self.results = path / "results.jsonl"
+        self.stacks = path / "stacks"
         self.leaderboard = path / "leaderboard.csv"
         self.test_ledger = path / "test.json"
         self.selection = path / "selection.json"
@@ -174,10 +190,19 @@ class SweepFolder:
         """The folder of the job with a number."""
         return RunFolder(self.path / str(number))
 
-    def write_job(self, number: int, files: Mapping[str, bytes], result: Result) -> Result:
-        """Write the complete folder of a job: under a temporary name, then renamed.
+    def stack(self, first: int) -> StackFiles:
+        """The files of the stack whose first job has this number."""
+        return StackFiles(self.stacks / f"{first}.pt", self.stacks / f"{first}.history")
 
-        The files are not flushed to disk; `files.sync` does that once for all jobs.
+    def all_stacks(self) -> list[StackFiles]:
+        """The files of all stacks that have an archive."""
+        numbers = sorted(int(file.stem) for file in self.stacks.glob("*.pt") if file.stem.isdigit())
+        return [self.stack(number) for number in numbers]
+
+    def write_job(self, number: int, files: Mapping[str, bytes], result: Result) -> Result:
+        """Write the folder of a job; `result.json` is written last, and replaces one that is there.
+
+        The files are not flushed to disk: they can be made again from the archive of the job's stack.
 
         Args:
             number: number of the job.
@@ -190,52 +215,46 @@ class SweepFolder:
         names = (RunFolder.BEST, RunFolder.LAST, RunFolder.WEIGHTS, RunFolder.PARAMETER_PATH)
         digests = {name: hashlib.sha256(files[name]).hexdigest() for name in names if name in files}
         result = dataclasses.replace(result, sha256=digests)
-        part = f"{self.path}/.{number}.{os.getpid()}{PARTIAL}"
-        try:
-            for name in dict.fromkeys(("", *(name.rpartition("/")[0] for name in files))):
-                os.mkdir(f"{part}/{name}")
-            for name, content in (*files.items(), (RunFolder.RESULT, as_json(vars(result)))):
-                write_new(f"{part}/{name}", content)
-            if os.path.isdir(f"{self.path}/{number}"):  # a callback of the user has written files there
-                shutil.copytree(part, f"{self.path}/{number}", dirs_exist_ok=True)
-                shutil.rmtree(part)
-            else:
-                os.rename(part, f"{self.path}/{number}")
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+        self.write_files(number, {**files, RunFolder.RESULT: as_json(vars(result))})
         return result
 
-    def drop(self, results: Mapping[int, Result]) -> None:
-        """Move the results of jobs into one table, `dropped.jsonl`, and remove their folders.
+    def write_files(self, number: int, files: Mapping[str, bytes]) -> None:
+        """Write files, by their paths, into the folder of a job; the folder is made if needed."""
+        folder = f"{self.path}/{number}"  # text, since for thousands of files `Path` doubles the time
+        for name in dict.fromkeys(("", *(name.rpartition("/")[0] for name in files))):
+            with suppress(FileExistsError):
+                os.mkdir(f"{folder}/{name}")
+        for name, content in files.items():
+            write_whole(f"{folder}/{name}", content)
 
-        A row of the table counts as much as a `result.json`. The first line is the digest of the others.
-
-        Args:
-            results: the results by the number of the job.
-        """
-        text = b"".join(as_line({"job": number, **vars(result)}) for number, result in results.items())
+    def write_results(self, results: Mapping[int, Result]) -> None:
+        """Write the results of all jobs, by number, into one table; its first line is the digest of the others."""
+        text = b"".join(as_line({"job": number, **vars(result)}) for number, result in sorted(results.items()))
         head = json.dumps({"jobs": len(results), "sha256": hashlib.sha256(text).hexdigest()})
-        with replacing(self.dropped) as stream:
+        with replacing(self.results) as stream:
             stream.write(f"{head}\n".encode() + text)
-        for number in results:
-            if os.path.isdir(f"{self.path}/{number}"):  # most jobs of a stack never had a folder
-                with suppress(OSError):
-                    self.job(number).remove()
 
-    def read_dropped(self) -> dict[int, Result]:
-        """The results in `dropped.jsonl`, by the number of the job.
+    def read_results(self) -> dict[int, Result]:
+        """The results in `results.jsonl`, by the number of the job; empty where there is no such file.
 
-        Empty where the file is missing or does not match its digest.
+        Raises:
+            FolderError: the file does not match its digest.
         """
+        file = self.results if self.results.exists() else self.path / "dropped.jsonl"  # an earlier version's
         try:
-            head, _, text = self.dropped.read_bytes().partition(b"\n")
+            head, _, text = file.read_bytes().partition(b"\n")
+        except OSError:
+            return {}
+        try:
             if json.loads(head)["sha256"] != hashlib.sha256(text).hexdigest():
-                return {}
+                raise ValueError("its digest differs")
             entries = [json.loads(line) for line in text.splitlines()]
             return {entry.pop("job"): Result(**entry) for entry in entries}
-        except (OSError, ValueError, TypeError, KeyError):
-            return {}
+        except (ValueError, TypeError, KeyError) as error:
+            raise FolderError(
+                f"{file} cannot be read: it was changed after it was written ({error}). Remove it, and resume the "
+                "sweep: what is not found elsewhere is trained again."
+            ) from None
 
     def copy_winner(self, winner: RunFolder) -> None:
         """Copy the best checkpoint and the weights of the winner into the folder of the sweep."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from holdfast.config.commands import resume_command
 from holdfast.errors import FolderError
 from holdfast.store.files import remove_partial
-from holdfast.store.folders import RunFolder
+from holdfast.store.folders import RunFolder, SweepFolder
 
 LONGEST_WAIT = 60.0
 """Longest time to wait for the first process of a launch, in seconds."""
@@ -86,7 +86,8 @@ def locked(path: Path, launch: str = "") -> Iterator[None]:
         os.truncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}{_suffix(launch)}".encode(), 0)
         remove_partial(path)
-        remove_partial(RunFolder(path).figures)
+        for folder in (RunFolder(path).figures, SweepFolder(path).stacks):
+            remove_partial(folder)
         yield
     finally:
         (path / RunFolder.LOCK).unlink(missing_ok=True)

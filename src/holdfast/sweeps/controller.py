@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec, in_folder
-from holdfast.config.keys import key_of
 from holdfast.config.schema import Config
-from holdfast.errors import DeviceError, Problem, Stopped, in_a_line
-from holdfast.execute.work import Executor, Outcome, Progress, Work
+from holdfast.errors import Stopped, StorageError, in_a_line
+from holdfast.execute.work import Outcome, Work
 from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
 from holdfast.single.startup import import_training
@@ -23,74 +21,48 @@ from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.store.versions import versions
 from holdfast.sweeps import resume
-from holdfast.sweeps.rank import Job, job_name, rank, swept_overrides
+from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, stack_digests, write_folders
+from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
+from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
+from holdfast.sweeps.spec import MakeTools, SweepSpec
 from holdfast.sweeps.works import plan_again, plan_jobs, works_of
 from holdfast.usercode.packages import code_of
 
 
-@dataclass(frozen=True)
-class SweepSpec:
-    """A sweep as the command line asks for it, all jobs composed and checked.
-
-    Attributes:
-        jobs: in the order of their numbers, from 0.
-        overrides: those of the command line, as typed.
-        origin: the configuration of the first job as it is written in YAML, before interpolations are resolved.
-        launcher: name of the launcher.
-        stacked: whether jobs are planned into stacks; a launcher of Hydra's trains each job alone.
-        alone_because: a reason why no job can be in a stack.
-        batch_size: jobs that are planned and trained at a time; None for all.
-        path: the folder that is asked for.
-        chosen: whether the user named the folder.
-        retry_failed: whether failed jobs of a resumed sweep are trained again.
-        test_again: whether test rows that were opened before are opened again.
-        flags: those of the command line that say where configurations lie.
-    """
-
-    jobs: tuple[JobSpec, ...]
-    overrides: list[str]
-    origin: Mapping[str, Any]
-    launcher: str
-    stacked: bool
-    alone_because: str | None
-    batch_size: int | None
-    path: Path
-    chosen: bool
-    retry_failed: bool
-    test_again: bool
-    flags: list[str]
-
-
-MakeExecutor = Callable[[SweepFolder, Progress], Executor]
-
-
-def run_sweep(spec: SweepSpec, make_executor: MakeExecutor) -> int:
+def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
     """Train every job of a sweep and choose its winner, whatever fails on the way.
 
     Args:
         spec: the sweep.
-        make_executor: makes what trains the jobs, once the folder is claimed and `sweep.json` is written.
+        make_tools: makes what the sweep works with, once the folder is claimed and `sweep.json` is written.
 
     Returns:
         The exit code: 0 if no job failed and every winner was tested, otherwise 1.
 
     Raises:
         Stopped: a signal ended the sweep; the message says how it is resumed.
+        StorageError: a file could not be written; likewise.
     """
     import_training()
-    _warn_of_missing_devices(spec.jobs)
+    warn_of_missing_devices(spec.jobs)
     from holdfast.sweeps.row_digests import data_digests
 
-    _name_what_nothing_reads(spec)
+    name_what_nothing_reads(spec)
     data = data_digests([job.config.data for job in spec.jobs])
     resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
     recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
     path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
     with locked(path):
         try:
-            return _Sweep(spec, SweepFolder(path), data).run(recorded, make_executor)
+            return _Sweep(spec, SweepFolder(path), data).run(recorded, make_tools)
         except KeyboardInterrupt as stop:
             raise Stopped.of(stop, resume_command(path, spec.flags, sweep=True)) from None
+        except (StorageError, OSError) as error:
+            storage = error if isinstance(error, StorageError) else StorageError.of(error)
+            if storage is None:
+                raise
+            resume = resume_command(path, spec.flags, sweep=True)
+            raise StorageError(f"{storage}\nNothing was concluded; to resume: {resume}") from error
 
 
 class _Sweep:
@@ -106,9 +78,10 @@ class _Sweep:
         self._spec, self._folder, self._data = spec, folder, data
         self._swept = swept_overrides([job.overrides for job in spec.jobs])
         self._configs = {job.number: job.config for job in spec.jobs}
+        self._hashes = [job.config_hash for job in spec.jobs]
         self._results: dict[int, Result] = {}  # of the jobs that have ended, by number
 
-    def run(self, recorded: Mapping[str, Any] | None, make_executor: MakeExecutor) -> int:
+    def run(self, recorded: Mapping[str, Any] | None, make_tools: MakeTools) -> int:
         """Start the sweep, or resume it from what `sweep.json` recorded; returns the exit code."""
         if recorded is None:
             plans = self._plans(lambda jobs: plan_jobs(jobs, self._spec.alone_because))
@@ -120,7 +93,7 @@ class _Sweep:
             plans = self._plans(
                 lambda jobs: plan_again(jobs, recorded["plan"], self._results, self._spec.alone_because)
             )
-        self._train(make_executor, plans)
+        self._train(make_tools, plans)
         return self._finish()
 
     def _batches(self) -> list[tuple[JobSpec, ...]]:
@@ -165,7 +138,12 @@ class _Sweep:
         resume.check_jobs(self._folder, recorded, self._spec.jobs, self._data)
         if not self._spec.retry_failed:
             resume.check_code(self._folder, recorded, self._code())
-        self._results = resume.finished(self._folder, self._spec.jobs, retry_failed=self._spec.retry_failed)
+        from holdfast.stacked.stored import StoredStacks
+
+        stacks = StoredStacks(self._folder, self._hashes, recorded.get("stacks"))
+        self._results = resume.finished(self._folder, self._spec.jobs, stacks, retry_failed=self._spec.retry_failed)
+        if "stacks" in recorded and len(self._results) < len(self._spec.jobs):  # an archive may be written anew
+            write_json(self._folder.sweep, {key: value for key, value in recorded.items() if key != "stacks"})
         for number in self._configs:
             folder = self._folder.job(number)
             remove_partial(folder.path)
@@ -182,25 +160,33 @@ class _Sweep:
         if selections is None or not resume.is_whole(self._folder, selections):
             return None
         finished = Finished(rank(self._ended_jobs(), self._configs[0].mode), selections)
+        if not self._has_all_folders(finished.rankings):
+            return None
         print(console.leaderboard(self._folder, finished, self._spec.flags))
         print("this sweep is finished; nothing was done")
         if self._configs[0].report is not False and not self._folder.page.exists():
             self._report()
         return finished.exit_code
 
-    def _train(self, make_executor: MakeExecutor, plans: Sequence[Plan]) -> None:
+    def _has_all_folders(self, rankings: Sequence[Ranking]) -> bool:
+        """Whether the folders that are kept are complete: those of stacks are written again from the archives."""
+        numbers = kept(rankings, self._configs[0].sweep.keep)
+        completed = (number for number in numbers if self._results[number].status != "failed")
+        return all(self._folder.job(number).finished(self._hashes[number]) for number in completed)
+
+    def _train(self, make_tools: MakeTools, plans: Sequence[Plan]) -> None:
         """Train the jobs that are not finished, and keep their results."""
         done = frozenset(self._results)
         with console.SweepProgress(self._swept, self._configs[0].mode) as progress:
             for number in sorted(done):
                 progress.ended(number, self._results[number])
-            executor = make_executor(self._folder, progress)
+            self._tools = make_tools(self._folder, progress)
             for index, jobs in enumerate(self._batches()):
                 works = [Work("alone", (job,), done & {job.number}) for job in jobs]
                 if plans:
                     print(f"plan: {describe(plans[index], {job.number: job.config for job in jobs})}", flush=True)
                     works = works_of(plans[index], jobs, done)
-                for job, outcome in executor.run(works):
+                for job, outcome in self._tools.executor.run(works):
                     self._results[job.number] = self._result(job, outcome)
 
     def _result(self, job: JobSpec, outcome: Outcome) -> Result:
@@ -224,11 +210,25 @@ class _Sweep:
         """Choose the winner, test it, report and print; returns the exit code."""
         from holdfast.sweeps.finish import finish
 
-        finished = finish(self._folder, self._ended_jobs(), self._config_of, again=self._spec.test_again)
+        finished = finish(self._folder, self._ended_jobs(), self._config_of, self._keep, again=self._spec.test_again)
         if self._configs[0].report is not False:
             self._report()
         print(console.leaderboard(self._folder, finished, self._spec.flags))
         return finished.exit_code
+
+    def _keep(self, rankings: Sequence[Ranking]) -> None:
+        """Write the results of all jobs, and the folders of those that `sweep.keep` names; remove the others."""
+        from holdfast.stacked.stored import StoredStacks
+
+        folder, stacks = self._folder, StoredStacks(self._folder, self._hashes)
+        numbers = kept(rankings, self._configs[0].sweep.keep)
+        jobs = [job for job in self._spec.jobs if job.number in numbers]
+        self._results |= write_folders(folder, stacks, jobs, self._results, self._tools.hydra_files)
+        record = json.loads(folder.sweep.read_bytes())
+        write_json(folder.sweep, {**record, "stacks": stack_digests(folder)})
+        folder.write_results(self._results)
+        others = [number for number in self._configs if number not in numbers]
+        remove_folders(folder, others, stacks, events=len(self._configs) > MOST_WITH_EVENTS)
 
     def _config_of(self, number: int) -> Config:
         return in_folder(self._configs[number], self._folder.job(number).path)
@@ -241,37 +241,3 @@ class _Sweep:
             report_sweep(self._folder, self._ended_jobs(), self._config_of)
         except Exception as error:
             print(console.report_failed(error, self._folder.path))
-
-
-def _name_what_nothing_reads(spec: SweepSpec) -> None:
-    """Name the keys that were typed and have no effect, each once, before the first job starts."""
-    from holdfast.single.build import without_effect
-
-    def classes(job: JobSpec) -> tuple[str, str]:
-        return job.config.model["_target_"], job.config.data["_target_"]
-
-    lines: dict[str, str] = {}
-    # the values of the keys make no difference
-    for job in {(classes(job), *map(key_of, job.overrides)): job for job in reversed(spec.jobs)}.values():
-        # the configuration as written is that of the first job
-        origin = spec.origin if classes(job) == classes(spec.jobs[0]) else None
-        for key, line in without_effect(job.config, origin, job.overrides).items():
-            lines.setdefault(key, line)
-    for line in lines.values():
-        print(line)
-
-
-def _warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
-    """Name the jobs that this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
-    from holdfast.runtime import devices
-
-    needs = [devices.Needs.of(job.config) for job in jobs]
-    missing: dict[devices.Needs, Problem] = {}
-    for distinct in dict.fromkeys(needs):
-        try:
-            devices.check_needs(distinct)
-        except DeviceError as error:
-            missing[distinct] = error.problems[0]
-    for job, need, swept in zip(jobs, needs, swept_overrides([job.overrides for job in jobs]), strict=True):
-        if (problem := missing.get(need)) is not None:
-            print(f"{job_name(job.number, swept)} will fail here: {problem.override}: {problem.lesson}")

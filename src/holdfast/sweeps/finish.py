@@ -10,11 +10,14 @@ from typing import Any
 
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, in_a_line
-from holdfast.store.files import digest, replacing, sync, write_json
+from holdfast.store.files import digest, replacing, write_json
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps.effects import identical, without_effect
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_keys
+
+Keep = Callable[[Sequence[Ranking]], None]
+"""Keeps the folders of some of the ranked jobs, and removes those of the others."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Finished:
 
 
 def finish(
-    folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config], *, again: bool = False
+    folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config], keep: Keep, *, again: bool = False
 ) -> Finished:
-    """Rank the jobs, evaluate the winner on the test rows, and write the leaderboard and the selection.
+    """Rank the jobs, keep the folders of some, test the winner, and write the leaderboard and the selection.
 
     The number of the winner and the digest of its weights are on disk before the test rows are read; `selection.json`
     is written last. Where the data differ between jobs, there is a winner, and an opening, for each data set.
@@ -49,6 +52,7 @@ def finish(
         folder: folder of the sweep.
         jobs: every job of the sweep.
         config_of: the configuration of a job, by its number.
+        keep: keeps the folders of some jobs, and removes the others.
         again: whether test rows that were opened before are opened again.
 
     Raises:
@@ -56,16 +60,7 @@ def finish(
     """
     rankings = rank(jobs, config_of(0).mode)
     _write_leaderboard(folder, rankings)
-    if (keep := config_of(0).sweep.keep) != "all":
-        folder.drop(
-            {
-                job.number: job.result
-                for ranking in rankings
-                for job in ranking.jobs[keep:]
-                if job.result.status != "failed"  # its log may be all that tells why
-            }
-        )
-    sync(folder.path)
+    keep(rankings)
     selections = _test_winners(folder, rankings, config_of, again=again)
     _write_selection(folder, rankings, selections)
     return Finished(rankings, selections)

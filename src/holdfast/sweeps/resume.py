@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.config.job import JobSpec
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.errors import FolderError
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
+
+if TYPE_CHECKING:
+    from holdfast.stacked.stored import StoredStacks
 
 
 def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[JobSpec], data: Sequence[str]) -> None:
@@ -67,21 +70,27 @@ def check_code(folder: SweepFolder, recorded: Mapping[str, Any], code: Mapping[s
 _REMEDY = "Nothing was run; choose another folder for another sweep."
 
 
-def finished(folder: SweepFolder, jobs: Sequence[JobSpec], *, retry_failed: bool) -> dict[int, Result]:
+def finished(
+    folder: SweepFolder, jobs: Sequence[JobSpec], stacks: StoredStacks, *, retry_failed: bool
+) -> dict[int, Result]:
     """The results of the jobs that have nothing left to do, by number.
 
-    A job is finished when its result parses and has the job's configuration hash, and its files match their digests.
+    A job is finished when its stack is, or when its result has the job's configuration hash, and the files that it
+    names match their digests.
 
     Args:
         folder: the folder of the sweep.
         jobs: all jobs of the sweep.
+        stacks: its finished stacks.
         retry_failed: whether a failed job counts as unfinished.
     """
-    dropped, results = folder.read_dropped(), dict[int, Result]()
+    table, in_stacks, results = folder.read_results(), stacks.results(jobs), dict[int, Result]()
     for job in jobs:
-        result = dropped.get(job.number)
-        if result is None or result.config_hash != job.config_hash:
-            result = folder.job(job.number).finished(job.config_hash)
+        result = folder.job(job.number).finished(job.config_hash) or in_stacks.get(job.number)
+        row = table.get(job.number)
+        if result is None and row is not None and row.config_hash == job.config_hash:
+            kept_nothing = row.status != "failed" and not row.sha256
+            result = row if kept_nothing else None
         if result is not None and not (retry_failed and result.status == "failed"):
             results[job.number] = result
     return results

@@ -1,0 +1,63 @@
+"""What a sweep is asked to do, and what it works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from holdfast.config.job import JobSpec
+from holdfast.execute.work import Executor, Progress
+from holdfast.store.folders import SweepFolder
+
+HydraFiles = Callable[[JobSpec], Mapping[str, bytes]]
+"""Returns the files that Hydra would leave in the folder of a job, by their paths in it."""
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep as the command line asks for it, all jobs composed and checked.
+
+    Attributes:
+        jobs: in the order of their numbers, from 0.
+        overrides: those of the command line, as typed.
+        origin: the configuration of the first job as it is written in YAML, before interpolations are resolved.
+        launcher: name of the launcher.
+        stacked: whether jobs are planned into stacks; a launcher of Hydra's trains each job alone.
+        alone_because: a reason why no job can be in a stack.
+        batch_size: jobs that are planned and trained at a time; None for all.
+        path: the folder that is asked for.
+        chosen: whether the user named the folder.
+        retry_failed: whether failed jobs of a resumed sweep are trained again.
+        test_again: whether test rows that were opened before are opened again.
+        flags: those of the command line that say where configurations lie.
+    """
+
+    jobs: tuple[JobSpec, ...]
+    overrides: list[str]
+    origin: Mapping[str, Any]
+    launcher: str
+    stacked: bool
+    alone_because: str | None
+    batch_size: int | None
+    path: Path
+    chosen: bool
+    retry_failed: bool
+    test_again: bool
+    flags: list[str]
+
+
+class Tools(NamedTuple):
+    """What a sweep works with, once its folder is claimed.
+
+    Attributes:
+        executor: trains the jobs.
+        hydra_files: returns what Hydra would leave in the folder of a job that was trained in a stack.
+    """
+
+    executor: Executor
+    hydra_files: HydraFiles
+
+
+MakeTools = Callable[[SweepFolder, Progress], Tools]
