@@ -1,11 +1,12 @@
-"""python benchmarks/sweep.py: sweeps of 5 to 10,000 jobs over a single run, and what a job costs beside its training.
+"""python benchmarks/sweep.py: sweeps of 5 to 100,000 jobs over a single run, and what a job costs beside its training.
 
-Whole processes, in turn, all files of all jobs written, but for 10,000 jobs, of which the ten best folders are kept.
+Whole processes, in turn, without a report. `python benchmarks/sweep.py large` adds the 100,000 jobs, and their memory.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -43,9 +44,12 @@ SWEEPS = {
     20: ["-m", "lr=logspace(1e-4,1,5)", BATCHES],
     100: ["-m", "lr=logspace(1e-4,1,5)", BATCHES, "seed=range(5)"],
     1000: ["-m", "experiment=stacked_1000"],
-    10000: ["-m", "lr=logspace(1e-4,1,500)", BATCHES, "seed=range(5)", "sweep.keep=10"],
+    -1000: ["-m", "experiment=stacked_1000", "sweep.keep=all"],
+    10_000: ["-m", "lr=logspace(1e-4,1,500)", BATCHES, "seed=range(5)"],
 }
-"""The words of a sweep, by its number of jobs; below zero one by one."""
+"""The words of a sweep, by its number of jobs; -20 one by one, -1000 with the folders of all jobs."""
+
+LARGE = ["-m", "lr=logspace(1e-4,1,5000)", BATCHES, "seed=range(5)"]
 
 
 def processes() -> None:
@@ -64,15 +68,57 @@ def processes() -> None:
                 )
                 times[jobs].append(time.perf_counter() - began)
     seconds = {jobs: statistics.median(values) for jobs, values in times.items()}
-    targets = {1000: ", target 1.5", 10000: ", target 3; the ten best folders kept"}
+    targets = {1000: ", target 1.15", -1000: ", target 2.0", 10_000: ", target 1.5"}
+    notes = {-20: " one by one", -1000: " with all folders"}
     for jobs, value in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times[jobs], times[1], strict=True))
-        name = f"{abs(jobs)} jobs" + (" one by one" if jobs < 0 else "")
-        print(f"{name:>18}: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}")
+        name = f"{abs(jobs)} jobs{notes.get(jobs, '')}"
+        print(f"{name:>26}: {value:5.2f} s, {ratio:.2f} times a single run{targets.get(jobs, '')}")
     each = (seconds[-20] - seconds[1]) / 19
     print(
         f"a further job: {(seconds[1000] - seconds[20]) / 980 * 1e3:.2f} ms (target 1); one by one {each * 1e3:.0f} ms"
     )
+
+
+def large() -> None:
+    """Print the time and the memory of 100,000 jobs, over a single run."""
+    train = Path(__file__).resolve().parents[1] / "train.py"
+    seconds = []
+    with tempfile.TemporaryDirectory() as root:
+        for words in (["lr=0.01"], LARGE):
+            began = time.perf_counter()
+            command = [sys.executable, str(train), *words, "report=false"]
+            subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=True)
+            seconds.append(time.perf_counter() - began)
+    gigabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(f"100000 jobs: {seconds[1]:.1f} s, {seconds[1] / seconds[0]:.1f} times a single run, target 10; ", end="")
+    print(f"{gigabytes:.2f} GB, target 2")
+
+
+def snapshots() -> None:
+    """Print what a snapshot of a stack of 1,000 networks costs, over the minute between two of them."""
+    from holdfast.compose.recompose import compose
+    from holdfast.record.archive import StackArchive
+    from holdfast.runtime.isolation import isolated
+    from holdfast.stacked.inputs import StackInputs
+    from holdfast.stacked.loop import Stack
+    from holdfast.store.folders import SweepFolder
+
+    words = ["model=mlp", "optimizer=adam", "batch_size=full", "epochs=20", "accelerator=cpu"]
+    configs = [compose([*words, f"seed={seed}", "lr=0.01"], CONF) for seed in range(40)] * 25
+    seconds: dict[float, list[float]] = {0.0: [], 1e9: []}
+    for _ in range(3):
+        for between, times in seconds.items():
+            with tempfile.TemporaryDirectory() as root:
+                archive = StackArchive(SweepFolder(Path(root)).stack(0), range(1000), ["h"] * 1000, between)
+                with isolated():
+                    stack = Stack(StackInputs(configs), archive)
+                    began = time.perf_counter()
+                    stack.train()
+                    times.append(time.perf_counter() - began)
+    with_snapshots, without = (statistics.median(times) for times in seconds.values())
+    each = (with_snapshots - without) / 19
+    print(f"a snapshot of 1,000 networks: {each * 1e3:.1f} ms, {each / 60:.2%} of a minute, target 2%")
 
 
 def empty(config: DictConfig) -> None:
@@ -135,6 +181,9 @@ def our_composing() -> float:
 def main() -> None:
     """Print the table of sweeps, then milliseconds a job of each part, alternating, and the ratios."""
     processes()
+    snapshots()
+    if sys.argv[1:] == ["large"]:
+        large()
     version.setbase("1.3")
     cases = (hydras_sweep, our_sweep, hydras_composing, our_composing)
     times: dict[str, list[float]] = {case.__name__: [] for case in cases}
