@@ -61,7 +61,8 @@ class Base:
         """Without the plain containers, which the other process reads again."""
         return {
             **vars(self),
-            "texts": {},
+            "checked": {},
+            "hashed": {},
             "_containers": None,
             "_followers": {},
             "_interpolations": "",

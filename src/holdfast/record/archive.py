@@ -18,7 +18,7 @@ from torch import Tensor
 
 from holdfast.errors import CheckpointError, Stopped
 from holdfast.record.checkpoint import load, save
-from holdfast.record.curves import Curves, Position, read_curves
+from holdfast.record.curves import Curves, Position
 from holdfast.record.history import SavedEpochs, StackHistory
 from holdfast.record.stopping import Standing
 from holdfast.store.folders import StackFiles
@@ -108,7 +108,8 @@ def read_stack(files: StackFiles, sha256: str | None = None) -> tuple[list[int],
         if not content["finished"]:
             return None
         jobs, hashes = content["jobs"], content["config_hashes"]
-        curves = read_curves(files.history, len(jobs), Position(**content["curves"]), content["metrics"])
+        curves = Curves(len(jobs), files.history)
+        curves.resume(Position(**content["curves"]), content["metrics"])
         history = StackHistory.start(len(jobs), curves)
         restore_history(history, content)
         return jobs, hashes, history

@@ -87,17 +87,20 @@ class Curves:
         """
         self._clock.append((count, time.time()))
         self._losses.append(losses)
-        self._pending += losses.nbytes
         if points is not None and len(points):
             self._points.append(points)
-            self._pending += points.nbytes
+        self._hold(losses.nbytes + (0 if points is None else points.nbytes))
 
     def add_epoch(self, metrics: Mapping[str, _Array]) -> None:
         """Add the metrics at the end of an epoch, each of shape `(jobs,)`."""
         self.names = self.names or tuple(metrics)
         self._ended.append(time.time())
         self._metrics.append(np.stack([metrics[name] for name in self.names]))
-        self._pending += self._metrics[-1].nbytes
+        self._hold(self._metrics[-1].nbytes)
+
+    def _hold(self, size: int) -> None:
+        """Count some more bytes, and flush where there are too many: an epoch may be longer than any snapshot."""
+        self._pending += size
         if self._pending > _MOST_PENDING:
             self.flush()
 
@@ -121,30 +124,24 @@ class Curves:
     def _encoded(self) -> bytes:
         stream = io.BytesIO()
         dtype = self._losses[0].dtype if self._losses else np.float32
-        empty = np.empty
         for array in Block(
             np.array(self._clock, dtype=np.float64).reshape(-1, 2),
-            np.concatenate(self._losses) if self._losses else empty((0, self._jobs), dtype),
+            np.concatenate(self._losses) if self._losses else np.empty((0, self._jobs), dtype),
             np.array(self._ended, dtype=np.float64),
-            np.stack(self._metrics) if self._metrics else empty((0, len(self.names), self._jobs)),
-            np.concatenate(self._points) if self._points else empty((0, 2, self._jobs), dtype),
+            np.stack(self._metrics) if self._metrics else np.empty((0, len(self.names), self._jobs)),
+            np.concatenate(self._points) if self._points else np.empty((0, 2, self._jobs), dtype),
         ):
             npy.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
         return stream.getvalue()
 
     def resume(self, position: Position, names: Sequence[str]) -> None:
-        """Go on from a place in the file; what follows it is removed.
+        """Take up what is in the file up to a place; what follows is ignored, and overwritten by the next `flush`.
 
         Raises:
             CheckpointError: the file is not the one in which this place was.
         """
         assert self._path is not None
         self._sha256 = _checked(self._path, position)
-        try:
-            with self._path.open("r+b") as stream:
-                stream.truncate(position.size)
-        except OSError as error:
-            raise StorageError(f"{self._path} cannot be written: {error.strerror}.") from error
         self._size, self.names = position.size, tuple(names)
 
     def blocks(self) -> Iterator[Block]:
@@ -168,18 +165,6 @@ class Curves:
             for clock, losses, ended, metrics, points in self.blocks()
         ]
         return Block(*(_joined(arrays) for arrays in zip(*parts, strict=True)))
-
-
-def read_curves(path: Path, jobs: int, position: Position, names: Sequence[str]) -> Curves:
-    """The curves in a file, up to a place in it.
-
-    Raises:
-        CheckpointError: the file is not the one in which this place was.
-    """
-    _checked(path, position)
-    curves = Curves(jobs, path)
-    curves._size, curves.names = position.size, tuple(names)
-    return curves
 
 
 def _checked(path: Path, position: Position) -> Any:
