@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -79,14 +78,17 @@ class _Sweep:
         self._swept = swept_overrides([job.overrides for job in spec.jobs])
         self._configs = {job.number: job.config for job in spec.jobs}
         self._hashes = [job.config_hash for job in spec.jobs]
+        self._recorded: Mapping[str, Any] = {}  # in `sweep.json`
         self._results: dict[int, Result] = {}  # of the jobs that have ended, by number
 
     def run(self, recorded: Mapping[str, Any] | None, make_tools: MakeTools) -> int:
         """Start the sweep, or resume it from what `sweep.json` recorded; returns the exit code."""
         if recorded is None:
             plans = self._plans(lambda jobs: plan_jobs(jobs, self._spec.alone_because))
-            write_json(self._folder.sweep, self._record(plans))
+            self._recorded = self._record(plans)
+            write_json(self._folder.sweep, self._recorded)
         else:
+            self._recorded = recorded
             self._resume(recorded)
             if (code := self._end_if_finished()) is not None:
                 return code
@@ -224,8 +226,7 @@ class _Sweep:
         numbers = kept(rankings, self._configs[0].sweep.keep)
         jobs = [job for job in self._spec.jobs if job.number in numbers]
         self._results |= write_folders(folder, stacks, jobs, self._results, self._tools.hydra_files)
-        record = json.loads(folder.sweep.read_bytes())
-        write_json(folder.sweep, {**record, "stacks": stack_digests(folder)})
+        write_json(folder.sweep, {**self._recorded, "stacks": stack_digests(folder)})
         folder.write_results(self._results)
         others = [number for number in self._configs if number not in numbers]
         remove_folders(folder, others, stacks, events=len(self._configs) > MOST_WITH_EVENTS)
