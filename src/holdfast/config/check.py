@@ -29,7 +29,7 @@ def validate(
     origin: Mapping[str, Any],
     groups: Iterable[str] = (),
     cache: Cache | None = None,
-    known: Mapping[str, Any] | None = None,
+    already_checked: Mapping[str, Any] | None = None,
 ) -> Config:
     """Check a composed configuration against the schema.
 
@@ -39,7 +39,7 @@ def validate(
             every key that follows it.
         groups: config groups that the schema lacks: the user's own, which may hold anything.
         cache: filled here; top-level values in it are not checked again. The jobs of a sweep share most values.
-        known: values that are checked already, by their top-level key.
+        already_checked: checked values, by their top-level key.
 
     Raises:
         ConfigError: with every problem of the configuration.
@@ -47,7 +47,7 @@ def validate(
     cache = {} if cache is None else cache
     schema = hints_of(Config)
     lessons: Lessons = {}
-    typed, unchecked = dict(known or {}), {}
+    typed, unchecked = dict(already_checked or {}), {}
     for key, value in values.items():
         if key in typed:
             continue

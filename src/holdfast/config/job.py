@@ -94,16 +94,16 @@ def hashed_texts(
         value = values[key]
         if key in CONTROLS or value == _ADDED.get(key, _NONE):
             continue
-        known = f"{key}={value!r} {origin.get(key)!r}"  # 1, 1.0 and True have different texts
-        if known in cache and key != "init_weights":
-            texts[key] = cache[known]
+        written = f"{key}={value!r} {origin.get(key)!r}"  # 1, 1.0 and True have different texts
+        if written in cache and key != "init_weights":
+            texts[key] = cache[written]
             continue
         if key == "sweep" and isinstance(value, Mapping):  # as version 0.1.0 knew it: snapshots change no number
             keep = "all" if value.get("keep") == "auto" else value.get("keep")
             value = {**{name: item for name, item in value.items() if name != "snapshot"}, "keep": keep}
         elif key == "init_weights" and isinstance(value, str):
             value = _digest(value, Path(value).stat().st_mtime_ns)
-        texts[key] = cache[known] = f'"{key}": {json.dumps(_stable(value, origin.get(key)), sort_keys=True)}'
+        texts[key] = cache[written] = f'"{key}": {json.dumps(_stable(value, origin.get(key)), sort_keys=True)}'
     return texts
 
 

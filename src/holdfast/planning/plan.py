@@ -70,9 +70,9 @@ def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence
     """
     stackable = cache(_stackable)  # one import for each class instead of one for each job
     groups: dict[Hashable, list[int]] = {}
-    known: Known = {}
+    parts: Parts = {}
     for number, config in enumerate(configs):
-        groups.setdefault(structure(config, stackable, known), []).append(number)
+        groups.setdefault(structure(config, stackable, parts), []).append(number)
     stacks: list[tuple[int, ...]] = []
     alone: dict[int, str] = {}
     notes: dict[str, None] = {}
@@ -97,32 +97,32 @@ def _stackable(target: str) -> frozenset[str]:
         return frozenset()
 
 
-Known = dict[tuple[str, int], Hashable]
-"""What was found for the value of a key, by the identity of the value: jobs share the objects of most groups."""
+Parts = dict[tuple[str, int], Hashable]
+"""Parts of a structure by the key and the identity of its value: jobs share the objects of most groups."""
 
 
 def structure(
-    config: Config, stackable: Callable[[str], frozenset[str]] = _stackable, known: Known | None = None
+    config: Config, stackable: Callable[[str], frozenset[str]] = _stackable, parts: Parts | None = None
 ) -> Hashable:
     """Everything in a configuration that the jobs of a stack have in common.
 
     Args:
         config: configuration of a job.
         stackable: returns the names of the arguments in which jobs may differ, for the `_target_` of model or data.
-        known: filled here, and valid as long as the configurations are.
+        parts: filled here, and valid as long as the configurations are.
     """
-    known, parts = {} if known is None else known, list[Hashable]()
+    parts, common = {} if parts is None else parts, list[Hashable]()
     for key, value in vars(config).items():
         if key in _PER_JOB:
             continue
         if isinstance(value, (int, float, str)):
-            parts.append(value)
+            common.append(value)
             continue
-        place = (key, id(value))
-        if place not in known:
-            known[place] = _common(key, value, stackable)
-        parts.append(known[place])
-    return tuple(parts)
+        identity = (key, id(value))
+        if identity not in parts:
+            parts[identity] = _common(key, value, stackable)
+        common.append(parts[identity])
+    return tuple(common)
 
 
 def _common(key: str, value: Any, stackable: Callable[[str], frozenset[str]]) -> Hashable:

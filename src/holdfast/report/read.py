@@ -14,10 +14,9 @@ from holdfast.config.schema import Config
 from holdfast.errors import FolderError
 from holdfast.record import events
 from holdfast.record.checkpoint import load
-from holdfast.record.history import StackHistory
 from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build_module
-from holdfast.stacked.stored import StoredStacks
+from holdfast.stacked.stored import StackColumn, StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
@@ -59,9 +58,9 @@ class JobRecords:
     def __init__(self, folder_of: Callable[[int], RunFolder], stacks: StoredStacks | None = None) -> None:
         self._folder_of, self._stacks = folder_of, stacks
 
-    def _place(self, number: int) -> tuple[StackHistory, int] | None:
-        """The history of a job's stack, and the index of the job in it; None if it was trained alone."""
-        return self._stacks.place(number) if self._stacks and number in self._stacks else None
+    def _in_stack(self, number: int) -> StackColumn | None:
+        """Where a job is among the stacks; None if it was trained alone."""
+        return self._stacks.find(number) if self._stacks else None
 
     def curves(self, numbers: Sequence[int], tags: Sequence[str]) -> dict[int, dict[str, tuple[Numbers, Numbers]]]:
         """Scalars of some jobs.
@@ -73,20 +72,18 @@ class JobRecords:
         Returns:
             By the number of the job and by tag: steps and values of each scalar that exists, each of shape `(points,)`.
         """
-        found, elsewhere = dict[int, dict[str, tuple[Numbers, Numbers]]](), dict[int, list[int]]()
+        found, in_stacks = dict[int, dict[str, tuple[Numbers, Numbers]]](), dict[int, dict[int, StackColumn]]()
         for number in numbers:
             if files := self._folder_of(number).curves():
                 found[number] = _scalars(files, tags)
-            elif place := self._place(number):
-                elsewhere.setdefault(id(place[0]), []).append(number)
-        for some in elsewhere.values():  # the curves of a stack are read once
-            places = [self._place(number) for number in some]
-            indexes = [place[1] for place in places if place]
-            history = places[0][0]  # type: ignore[index]
-            block = history.curves.of_jobs(indexes)
-            for column, (number, index) in enumerate(zip(some, indexes, strict=True)):
-                values = {"train/loss_step": block.losses[: history.counts[index], column]}
-                metrics = block.metrics[: history.epochs[index], :, column].T
+            elif job := self._in_stack(number):
+                in_stacks.setdefault(id(job.history), {})[number] = job
+        for jobs in in_stacks.values():  # the curves of a stack are read once
+            history = next(iter(jobs.values())).history
+            block = history.curves.of_jobs([job.column for job in jobs.values()])
+            for index, (number, (_, column)) in enumerate(jobs.items()):
+                values = {"train/loss_step": block.losses[: history.counts[column], index]}
+                metrics = block.metrics[: history.epochs[column], :, index].T
                 values |= zip(history.curves.names, metrics, strict=True)
                 found[number] = {
                     tag: (np.arange(len(values[tag]), dtype=np.float64), values[tag].astype(np.float64))
@@ -97,8 +94,8 @@ class JobRecords:
 
     def has_parameter_path(self, number: int) -> bool:
         """Whether the parameter path of a job is known."""
-        place = self._place(number)
-        return self._folder_of(number).parameter_path.exists() or (place is not None and place[0].curves.has_points)
+        job = self._in_stack(number)
+        return self._folder_of(number).parameter_path.exists() or (job is not None and job.history.curves.has_points)
 
     def parameter_path(self, number: int) -> Numbers | None:
         """The parameters of a job with two parameters, at regular iterations, shape `(points, 2)`; None if not known.
@@ -112,16 +109,15 @@ class JobRecords:
             if points.ndim != 2 or points.shape[1:] != (2,) or not len(points):
                 raise FolderError(f"{file} holds no path of two parameters.")
             return np.asarray(points, dtype=np.float64)
-        if (place := self._place(number)) is None:
+        if (job := self._in_stack(number)) is None:
             return None
-        history, index = place
-        points = history.curves.of_jobs([index]).points[..., 0].astype(np.float64)
+        points = job.history.curves.of_jobs([job.column]).points[..., 0].astype(np.float64)
         return points[np.isfinite(points).all(1)] if len(points) else None
 
     def has_weights(self, number: int) -> bool:
         """Whether the best weights of a job are known."""
-        place = self._place(number)
-        return self._folder_of(number).weights.exists() or (place is not None and place[0].best.epoch[place[1]] >= 0)
+        job = self._in_stack(number)
+        return self._folder_of(number).weights.exists() or (job is not None and job.history.best.epoch[job.column] >= 0)
 
     def model(self, number: int, config: Config) -> nn.Module:
         """The model of a job with its best weights, in evaluation mode."""
@@ -130,10 +126,9 @@ class JobRecords:
             module = build_module(config, initial=False)
             if folder.best.exists():
                 module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
-            elif (place := self._place(number)) is not None:
-                history, index = place
+            elif (job := self._in_stack(number)) is not None:
                 parameters = [value for value in module.parameters() if value.requires_grad]
-                flat = history.best.tensors["parameters"][:, index].to(parameters[0].dtype)
+                flat = job.history.best.tensors["parameters"][:, job.column].to(parameters[0].dtype)
                 nn.utils.vector_to_parameters(flat, parameters)
             return module.eval()
 

@@ -69,11 +69,11 @@ def _entries(saved: SavedEpochs, metric: str) -> list[dict[str, Any] | None]:
 
 
 class Member(NamedTuple):
-    """A job of a stack, its result, and its index in the stack."""
+    """A job of a stack, its result, and its column in the arrays of the stack."""
 
     job: JobSpec
     result: Result
-    place: int
+    column: int
 
 
 def event_files(members: Sequence[Member], history: StackHistory) -> Iterator[tuple[JobSpec, bytes]]:
@@ -134,7 +134,7 @@ def _parts(members: Sequence[Member], history: StackHistory) -> Iterator[tuple[S
     size = max(1, _BYTES_AT_ONCE // (_RECORD_BYTES * max(1, int(history.counts.max(initial=0)))))
     for start in range(0, len(members), size):
         part = members[start : start + size]
-        yield part, history.curves.of_jobs([member.place for member in part])
+        yield part, history.curves.of_jobs([member.column for member in part])
 
 
 def _event_files(members: Sequence[Member], history: StackHistory, curves: Block) -> Iterator[bytes]:

@@ -13,8 +13,10 @@ from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 
 
-class _Place(NamedTuple):
-    stack: int
+class StackColumn(NamedTuple):
+    """Where a job is: the history of its stack, and the column of the job in the arrays of the stack."""
+
+    history: StackHistory
     column: int
 
 
@@ -32,33 +34,32 @@ class StoredStacks:
 
     def __init__(self, folder: SweepFolder, hashes: Sequence[str], digests: Mapping[str, str] | None = None) -> None:
         self._folder = folder
-        self._histories: list[StackHistory] = []
-        self._places: dict[int, _Place] = {}
-        known = dict(enumerate(hashes))
+        self._columns: dict[int, StackColumn] = {}  # by the number of the job
+        hash_of = dict(enumerate(hashes))
         for files in folder.all_stacks():
             stack = read_stack(files, (digests or {}).get(files.archive.name))
             if stack is None:
                 continue
             numbers, stack_hashes, history = stack
-            if [known.get(number) for number in numbers] == stack_hashes:
-                self._places |= {number: _Place(len(self._histories), index) for index, number in enumerate(numbers)}
-                self._histories.append(history)
+            if [hash_of.get(number) for number in numbers] == stack_hashes:
+                self._columns |= {number: StackColumn(history, column) for column, number in enumerate(numbers)}
 
     def __contains__(self, number: object) -> bool:
-        return number in self._places
+        return number in self._columns
+
+    def find(self, number: int) -> StackColumn | None:
+        """Where a job is; None if it is in none of the stacks."""
+        return self._columns.get(number)
 
     def results(self, jobs: Sequence[JobSpec]) -> dict[int, Result]:
         """The results of the jobs that were trained in these stacks, by number."""
-        by_stack = self._by_stack(jobs)
-        return {
-            job.number: result
-            for stack, members in by_stack.items()
-            for job, result in zip(
-                members,
-                results_of(members, self._histories[stack], [self._places[job.number].column for job in members]),
-                strict=True,
-            )
-        }
+        results: dict[int, Result] = {}
+        for history, members in self._by_stack(jobs):
+            columns = [self._columns[job.number].column for job in members]
+            results |= {
+                job.number: result for job, result in zip(members, results_of(members, history, columns), strict=True)
+            }
+        return results
 
     def run_files(
         self, jobs: Sequence[JobSpec], results: Mapping[int, Result]
@@ -70,23 +71,19 @@ class StoredStacks:
             results: their results, by number.
         """
         dry_runs: dict[str, dict[str, Any]] = {}
-        for stack, members in self._by_stack(jobs).items():
-            history = self._histories[stack]
-            some = [Member(job, results[job.number], self._places[job.number].column) for job in members]
+        for history, members in self._by_stack(jobs):
+            some = [Member(job, results[job.number], self._columns[job.number].column) for job in members]
 
             def has_events(job: JobSpec, name: str = history.events) -> bool:
                 return (self._folder.job(job.number).path / name).exists()
 
             yield from run_files(some, history, has_events, dry_runs)
 
-    def place(self, number: int) -> tuple[StackHistory, int]:
-        """The history of a job's stack, and the index of the job in it."""
-        stack, column = self._places[number]
-        return self._histories[stack], column
-
-    def _by_stack(self, jobs: Sequence[JobSpec]) -> dict[int, list[JobSpec]]:
-        by_stack: dict[int, list[JobSpec]] = {}
+    def _by_stack(self, jobs: Sequence[JobSpec]) -> Iterator[tuple[StackHistory, list[JobSpec]]]:
+        """The jobs of each stack, with its history."""
+        members: dict[int, list[JobSpec]] = {}
         for job in jobs:
-            if job.number in self._places:
-                by_stack.setdefault(self._places[job.number].stack, []).append(job)
-        return by_stack
+            if job.number in self._columns:
+                members.setdefault(id(self._columns[job.number].history), []).append(job)
+        for some in members.values():
+            yield self._columns[some[0].number].history, some

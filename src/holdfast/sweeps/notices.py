@@ -34,16 +34,16 @@ def warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
     """Name the jobs that this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
     from holdfast.runtime import devices
 
-    known: dict[Hashable, devices.Needs] = {}
+    needs_by_groups: dict[Hashable, devices.Needs] = {}
 
     def needs_of(config: Config) -> devices.Needs:
         # most jobs share the objects of their groups: thousands have the same needs
         groups = (config.trainer, config.model, config.data, config.callbacks, config.logger)
         key = (*map(id, groups), config.accelerator, str(config.devices), *config.optimizer, *config.scheduler)
         key = (*key, config.optimizer["_target_"], config.scheduler["_target_"])
-        if key not in known:
-            known[key] = devices.Needs.of(config)
-        return known[key]
+        if key not in needs_by_groups:
+            needs_by_groups[key] = devices.Needs.of(config)
+        return needs_by_groups[key]
 
     needs = [needs_of(job.config) for job in jobs]
     missing: dict[devices.Needs, Problem] = {}
