@@ -219,6 +219,20 @@ def test_a_stack_is_trained_again_where_its_archive_was_removed_before_the_end(s
     assert "this sweep is finished; nothing was done" in command_line("-m", "resume=sweep")[1]
 
 
+def test_another_value_of_keep_than_the_recorded_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command_line("-m", "lr=0.1,0.2", "epochs=1", "report=false", "hydra.sweep.dir=s")
+    code, said = command_line("-m", "resume=s", "sweep.keep=1")
+    assert code == 2
+    assert "sweep.keep=1  this sweep was started with sweep.keep=auto; leave it out" in said
+    code, said = command_line("-m", "resume=s", "sweep.keep=all")  # the digest is that of auto
+    assert code == 2
+    assert "sweep.keep=all  this sweep was started with sweep.keep=auto; leave it out" in said
+    assert command_line("-m", "resume=s", "sweep.keep=auto")[0] == 0
+
+
 def test_a_sweep_without_its_archives_still_has_its_results(swept: SweepFolder) -> None:
     shutil.rmtree(swept.stacks)
     code, said = command_line("-m", "resume=sweep")

@@ -61,10 +61,8 @@ def export_job(folder: SweepFolder, number: int, conf: Path, flags: Sequence[str
     from holdfast.stacked.stored import StoredStacks
     from holdfast.sweeps.keep import write_folders
     from holdfast.sweeps.resume import check_code
-    from holdfast.usercode.packages import code_of
 
-    groups = (job.config.data, job.config.model, job.config.optimizer, job.config.scheduler)
-    check_code(folder, recorded, code_of({group["_target_"] for group in groups} - {None}))
+    check_code(folder, recorded, [job.config], "Nothing was written; export it with the module as it was.")
     stacks = StoredStacks(folder, [entry["config_hash"] for entry in jobs], recorded.get("stacks"))
     if number not in stacks:
         if folder.job(number).finished(job.config_hash):

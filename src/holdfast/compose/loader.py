@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -82,13 +82,15 @@ class Loader(ConfigLoaderImpl):
         self._options: dict[tuple[str, ...], list[str] | None] = {}
         self._sweep: tuple[Any, list[str], Any] = (None, [], None)  # configuration, Hydra's overrides, name
         self._jobs: dict[tuple[str, ...], Composed] = {}
+        self._values: dict[str, Override] = {}  # of the sweep: what sets a value, by its text
         self._checked: Cache = {}
         self._hashed: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a launcher sends to another process with every job: a few bases, and no job of the sweep."""
-        empty: dict[str, Any] = {"_options": {}, "_sweep": (None, [], None), "_jobs": {}, "_checked": {}, "_hashed": {}}
-        return {**vars(self), **empty, "_bases": dict(islice(self._bases.items(), BASES_SENT))}
+        state: dict[str, Any] = vars(self) | {"_sweep": (None, [], None)}
+        state |= {key: {} for key in ("_options", "_jobs", "_values", "_checked", "_hashed")}
+        return state | {"_bases": dict(islice(self._bases.items(), BASES_SENT))}
 
     def load_configuration(
         self,
@@ -135,7 +137,7 @@ class Loader(ConfigLoaderImpl):
             ConfigError: with the problems of single overrides.
         """
         problems: list[Problem] = []
-        overrides = [*_as_typed(master_config.hydra.overrides.hydra), *sweep_overrides]
+        overrides = [*parsing.as_typed(master_config.hydra.overrides.hydra), *sweep_overrides]
         config = self._assemble(master_config.hydra.job.config_name, overrides, RunMode.RUN, problems)
         if problems:
             raise ConfigError(problems)
@@ -151,11 +153,11 @@ class Loader(ConfigLoaderImpl):
         """
         if sweep_config is not self._sweep[0]:
             hydra = sweep_config.hydra
-            self._sweep = (sweep_config, _as_typed(hydra.overrides.hydra), hydra.job.config_name)
-            self._jobs = {}
+            self._sweep = (sweep_config, parsing.as_typed(hydra.overrides.hydra), hydra.job.config_name)
+            self._jobs, self._values = {}, {}
         key = tuple(overrides)
         if key not in self._jobs:
-            self._jobs[key] = self._job([*self._sweep[1], *overrides], self._sweep[2])
+            self._jobs[key] = self._job(overrides)
         return self._jobs[key]
 
     def job_spec(self, sweep_config: DictConfig, number: int, overrides: Sequence[str]) -> JobSpec:
@@ -164,19 +166,26 @@ class Loader(ConfigLoaderImpl):
         Raises:
             ConfigError: with all problems.
         """
-        job = self.job(sweep_config, overrides)
-        return JobSpec(number, tuple(overrides), job.config, job.config_hash)
+        composed = self.job(sweep_config, overrides)
+        return JobSpec(number, tuple(overrides), composed.config, composed.config_hash)
 
-    def _job(self, overrides: list[str], config_name: str) -> Composed:
-        problems: list[Problem] = []
-        _, groups, values = self._sort(config_name, overrides, RunMode.RUN, problems)
+    def _job(self, own: Sequence[str]) -> Composed:
+        _, hydras, config_name = self._sweep
+        overrides, problems = [*hydras, *own], list[Problem]()
+        groups, values = hydras, [self._values[text] for text in own if text in self._values]
+        if len({item.key_or_group for item in values}) < len(own):  # not all are known from earlier jobs
+            _, groups, values = self._sort(config_name, overrides, RunMode.RUN, problems)
+            if not problems:
+                self._values |= {parsing.text(item): item for item in values}
         base = self._base(config_name, groups, problems)
         edited = None if problems else base.edited(values)
         if edited is None:
             return self.compose(config_name, overrides, RunMode.RUN)[1]
         plain, origin, changed = edited
-        # what earlier jobs have found for values that this one does not change
-        checked, texts = ({key: each[key] for key in each.keys() - changed} for each in (base.checked, base.hashed))
+        checked, texts = base.checked.copy(), base.hashed.copy()  # found for earlier jobs
+        for key in changed:
+            checked.pop(key, None)
+            texts.pop(key, None)
         config = validate(plain, origin, base.groups, self._checked, checked)
         new = hashed_texts(plain, origin, plain.keys() - texts.keys(), self._hashed)
         if fresh := new.keys() - changed:
@@ -207,7 +216,7 @@ class Loader(ConfigLoaderImpl):
         """Parse overrides: all of them, those that choose config groups or are Hydra's, and those that set values."""
         parsed = parsing.parse(overrides, problems)
         hydras = [parsing.text(item) for item in parsed if item.is_hydra_override() and not item.is_sweep_override()]
-        groups, values, keys = hydras.copy(), [], set()
+        groups, values, keys = hydras.copy(), list[Override](), set()
         for item in parsed:
             text = parsing.text(item)
             if item.is_hydra_override():
@@ -268,8 +277,3 @@ class Loader(ConfigLoaderImpl):
                 super().load_configuration(config_name, [other for other in groups if other != item], RunMode.RUN)
                 return item
         return None
-
-
-def _as_typed(overrides: ListConfig) -> list[str]:
-    """Overrides as they were typed: an interpolation in one of them may have no value yet."""
-    return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from holdfast.config.keys import is_in_option, is_mapping, keys_under, may_be_added, no_such_key
@@ -43,6 +43,11 @@ def text(item: Override) -> str:
     """An override as it was typed."""
     assert item.input_line is not None
     return item.input_line
+
+
+def as_typed(overrides: ListConfig) -> list[str]:
+    """Overrides as Hydra has recorded them: an interpolation in one of them may have no value yet."""
+    return OmegaConf.to_container(overrides, resolve=False)  # type: ignore[return-value]
 
 
 def choices(item: Override) -> list[str]:

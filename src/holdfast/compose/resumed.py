@@ -135,12 +135,14 @@ def _check_values(
 ) -> None:
     """Compose overrides against the YAML files of today, and refuse every value that is no longer the recorded one."""
     composed = recomposer.compose(overrides)
-    if composed.config_hash == config_hash:
-        return
+    same, given = composed.config_hash == config_hash, set(map(key_of, overrides))
     now = json.loads(json.dumps(composed.origin))
     problems = [
         Problem(as_override(key, value), f"this {kind.name} was started with {as_override(key, before)}; {ANEW}")
         for key, before, value in differences(config, now)
+        if not same or key in given  # with the same digest, such as `sweep.keep=all` where the default is recorded
     ]
+    if same and not problems:
+        return
     lesson = "an interpolation in conf/ has another value than when this started; start anew, without resume"
     raise ConfigError(problems or [Problem("resume", lesson)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, get_origin
@@ -82,7 +82,7 @@ def _build(cls: Any, value: Any) -> Any:
 
 
 def _check_fields(
-    cls: type, values: Mapping[str, Any], path: str, lessons: Lessons, present: Iterable[str] = ()
+    cls: type, values: Mapping[str, Any], path: str, lessons: Lessons, present: Container[str] = ()
 ) -> dict[str, Any]:
     """Convert every value under a path; keys that are `present` elsewhere are not missing here."""
     metadata, hints, required = _form(cls)
@@ -98,8 +98,9 @@ def _check_fields(
         else:
             lessons[full] = no_such_key(str(key), hints, path)
     # a file of the user's may leave keys of an option to the defaults of its class
-    for key in () if "_target_" in values else required - values.keys() - set(present):
-        lessons[f"{path}{key}"] = f"is missing ({metadata[key]['meaning']})"
+    for key in () if "_target_" in values else required:
+        if key not in values and key not in present:
+            lessons[f"{path}{key}"] = f"is missing ({metadata[key]['meaning']})"
     return checked
 
 

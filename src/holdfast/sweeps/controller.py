@@ -25,7 +25,11 @@ from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_dev
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
 from holdfast.sweeps.spec import MakeTools, SweepSpec
 from holdfast.sweeps.works import plan_again, plan_jobs, works_of
-from holdfast.usercode.packages import code_of
+
+_CHANGED_CODE = (
+    "Nothing was run; choose another folder for another sweep.\n"
+    "To keep the finished jobs all the same, and train the others with the new version: retry_failed=true"
+)
 
 
 def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
@@ -125,21 +129,15 @@ class _Sweep:
                 "alone": {number: reason for plan in plans for number, reason in plan.alone.items()},
                 "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
             },
-            "code": self._code(),
+            "code": resume.code_of_jobs(self._configs.values()),
             "versions": versions(),
         }
-
-    def _code(self) -> dict[str, str]:
-        """The digests of the user's modules that the jobs name."""
-        groups = ("data", "model", "optimizer", "scheduler")
-        targets = {getattr(config, group)["_target_"] for group in groups for config in self._configs.values()}
-        return code_of(targets - {None})
 
     def _resume(self, recorded: Mapping[str, Any]) -> None:
         """Find the finished jobs, and remove what is left of the others."""
         resume.check_jobs(self._folder, recorded, self._spec.jobs, self._data)
         if not self._spec.retry_failed:
-            resume.check_code(self._folder, recorded, self._code())
+            resume.check_code(self._folder, recorded, self._configs.values(), _CHANGED_CODE)
         from holdfast.stacked.stored import StoredStacks
 
         stacks = StoredStacks(self._folder, self._hashes, recorded.get("stacks"))

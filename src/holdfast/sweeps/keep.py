@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.config.job import JobSpec
 from holdfast.store.files import digest
-from holdfast.store.folders import SweepFolder
+from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.sweeps.rank import Ranking
 from holdfast.sweeps.spec import HydraFiles
@@ -82,10 +83,9 @@ def remove_folders(folder: SweepFolder, numbers: Iterable[int], stacks: Containe
         stacks: numbers of the jobs of stacks, which have more than an event file only where an earlier attempt kept it.
         events: whether event files are removed too.
     """
-    for number in set(numbers) & {int(path.name) for path in folder.path.iterdir() if path.name.isdecimal()}:
-        run = folder.job(number)
-        if number not in stacks or run.result.exists():
-            run.remove(events=events)
+    for number in set(numbers) & {int(name) for name in os.listdir(folder.path) if name.isdecimal()}:
+        if number not in stacks or (folder.path / f"{number}/{RunFolder.RESULT}").exists():
+            folder.job(number).remove(events=events)
 
 
 def stack_digests(folder: SweepFolder) -> dict[str, str]:

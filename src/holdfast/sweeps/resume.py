@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config.job import JobSpec
 from holdfast.config.options import UNKNOWN_ROWS
+from holdfast.config.schema import Config
 from holdfast.errors import FolderError
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
+from holdfast.usercode.packages import code_of
 
 if TYPE_CHECKING:
     from holdfast.stacked.stored import StoredStacks
@@ -47,23 +49,30 @@ def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[
             )
 
 
-def check_code(folder: SweepFolder, recorded: Mapping[str, Any], code: Mapping[str, str]) -> None:
+def code_of_jobs(configs: Iterable[Config]) -> dict[str, str]:
+    """The digests of the user's modules that some jobs name, by the name of the module."""
+    groups = ("data", "model", "optimizer", "scheduler")
+    targets = {getattr(config, group)["_target_"] for group in groups for config in configs}
+    return code_of(targets - {None})
+
+
+def check_code(folder: SweepFolder, recorded: Mapping[str, Any], configs: Iterable[Config], remedy: str) -> None:
     """Check that the user's modules are those with which the finished jobs were trained.
 
     Args:
         folder: the folder of the sweep.
         recorded: the content of its `sweep.json`.
-        code: digest of the file of each module, as it is today.
+        configs: configurations of the jobs whose modules are checked.
+        remedy: what the user can do otherwise, as the end of the message.
 
     Raises:
         FolderError: a module has changed; the message names the first one.
     """
-    for name, sha256 in code.items():
+    for name, sha256 in code_of_jobs(configs).items():
         if recorded.get("code", {}).get(name, sha256) != sha256:
             raise FolderError(
                 f"{folder.path}: the module {name} has changed since this sweep was started, and jobs trained by two "
-                f"versions of a module cannot be compared. {_REMEDY}\n"
-                "To keep the finished jobs all the same, and train the others with the new version: retry_failed=true"
+                f"versions of a module cannot be compared. {remedy}"
             )
 
 
