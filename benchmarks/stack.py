@@ -37,6 +37,7 @@ from holdfast.compose.recompose import compose
 from holdfast.model import MLP, Linear
 from holdfast.runtime.isolation import isolated
 from holdfast.single.startup import import_training
+from holdfast.stacked.formula_engine import FormulaEngine
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import Stack
 
@@ -119,13 +120,13 @@ def large() -> None:
     configs = [dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate}) for rate in rates]
     with isolated():
         inputs = StackInputs(configs)
-        Stack(inputs).train()
+        Stack(FormulaEngine(inputs)).train()
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         x, y = LeastSquares().prepare((inputs.rows.train[0].x, inputs.rows.train[0].y))
         val = LeastSquares().prepare((inputs.rows.val[0].x, inputs.rows.val[0].y))[0]
         ratios, bounds = [], []
         for _ in range(ROUNDS):
-            stack, began = Stack(inputs), time.perf_counter()
+            stack, began = Stack(FormulaEngine(inputs)), time.perf_counter()
             stack.train()
             middle = time.perf_counter()
             bound(x, y, val)

@@ -100,6 +100,7 @@ def snapshots() -> None:
     from holdfast.compose.recompose import compose
     from holdfast.record.archive import StackArchive
     from holdfast.runtime.isolation import isolated
+    from holdfast.stacked.formula_engine import FormulaEngine
     from holdfast.stacked.inputs import StackInputs
     from holdfast.stacked.loop import Stack
     from holdfast.store.folders import SweepFolder
@@ -112,7 +113,7 @@ def snapshots() -> None:
             with tempfile.TemporaryDirectory() as root:
                 archive = StackArchive(SweepFolder(Path(root)).stack(0), range(1000), ["h"] * 1000, between)
                 with isolated():
-                    stack = Stack(StackInputs(configs), archive)
+                    stack = Stack(FormulaEngine(StackInputs(configs)), archive)
                     began = time.perf_counter()
                     stack.train()
                     times.append(time.perf_counter() - began)

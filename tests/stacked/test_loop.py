@@ -30,6 +30,7 @@ from holdfast.model import MLP, Linear, Module
 from holdfast.planning.share import share
 from holdfast.record.history import StackHistory
 from holdfast.single.trainer import train_one
+from holdfast.stacked.formula_engine import FormulaEngine
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import Stack
 from holdfast.stacked.stack_trainer import train_stack
@@ -230,7 +231,7 @@ def test_against_a_loop_in_numpy() -> None:
         for rate in rates
         for momentum in momenta
     ]
-    history = Stack(StackInputs([configured(*overrides) for overrides in jobs])).train()
+    history = Stack(FormulaEngine(StackInputs([configured(*overrides) for overrides in jobs]))).train()
     x = (-3 + 0.1 * np.arange(60)).astype(np.float32).astype(np.float64)
     y = (-3 * (-3 + 0.1 * np.arange(60)) + 1).astype(np.float32).astype(np.float64)
     for number, (rate, momentum) in enumerate((rate, momentum) for rate in rates for momentum in momenta):
@@ -253,7 +254,7 @@ def test_one_diverged_job_of_a_thousand_changes_no_other_number() -> None:
             dataclasses.replace(config, lr=rate, optimizer={**config.optimizer, "lr": rate})
             for rate in [*rates[:500], rate_of_500, *rates[501:]]
         ]
-        return Stack(StackInputs(jobs)).train()
+        return Stack(FormulaEngine(StackInputs(jobs))).train()
 
     healthy, diverged = with_rate(rates[500]), with_rate(1e6)
     assert np.flatnonzero(diverged.standing.end == "diverged").tolist() == [500]

@@ -20,6 +20,7 @@ from holdfast.compose.recompose import compose
 from holdfast.errors import Stopped
 from holdfast.record.archive import StackArchive
 from holdfast.record.history import StackHistory
+from holdfast.stacked.formula_engine import FormulaEngine
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import Stack
 from holdfast.store.folders import SweepFolder
@@ -61,7 +62,7 @@ def test_a_stack_goes_on_from_any_snapshot_bit_for_bit(overrides: str, tmp_path:
     def train(name: int, pauses: int) -> StackHistory | None:
         archive = _Interrupted(folder.stack(name), range(len(configs)), hashes, pauses=pauses)
         try:
-            return Stack(StackInputs(configs), archive).train()
+            return Stack(FormulaEngine(StackInputs(configs)), archive).train()
         except Stopped:
             return None
 

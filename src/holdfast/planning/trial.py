@@ -29,6 +29,7 @@ from holdfast.record.history import History, StackHistory
 from holdfast.runtime.isolation import isolated
 from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.recorder import Recorder
+from holdfast.stacked.formula_engine import FormulaEngine
 from holdfast.stacked.inputs import StackInputs, is_equal, is_trained
 from holdfast.stacked.loop import Stack
 from holdfast.stacked.streams import shorten
@@ -118,7 +119,7 @@ def _train_stack(configs: Sequence[Config]) -> tuple[StackInputs, StackHistory]:
         with isolated(), redirect_stdout(io.StringIO()) as output:
             inputs = StackInputs(configs, short=True)
             printed_before = len(output.getvalue())
-            histories = Stack(inputs).train()
+            histories = Stack(FormulaEngine(inputs)).train()
     except UnstackableError:
         raise
     except Exception as error:

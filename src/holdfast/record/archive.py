@@ -148,6 +148,7 @@ def restore_history(history: StackHistory, plain: Mapping[str, Any]) -> None:
             plain[name]["iterations"].numpy(),
             {metric: values.numpy() for metric, values in plain[name]["metrics"].items()},
             dict(plain[name]["tensors"]),
+            plain[name].get("plain", []),
         )
         for name in ("best", "last")
     )

@@ -113,12 +113,14 @@ class SavedEpochs:
         iterations: updates of the parameters up to the end of that epoch, shape `(runs,)`.
         metrics: what was measured at its end, by name, each of shape `(runs,)`.
         tensors: the parameters and the state of the optimizer, by name, each of shape `(parameters, runs)`.
+        plain: what else a run is at that moment, in plain containers; empty where that follows from the epoch.
     """
 
     epoch: NDArray[np.int64]
     iterations: NDArray[np.int64]
     metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    plain: list[Any] = field(default_factory=list)
 
     @classmethod
     def none(cls, runs: int) -> SavedEpochs:

@@ -13,20 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holdfast.arithmetic.gradients import gradients_for
-from holdfast.arithmetic.layout import Batch, Indexes, Layout
-from holdfast.arithmetic.optimizers import OPTIMIZERS, clip
-from holdfast.arithmetic.tracing import TRACED_AFTER
+from holdfast.arithmetic.layout import Indexes, Layout
 from holdfast.record.archive import StackArchive, history_as_plain, restore_history
 from holdfast.record.curves import Curves
 from holdfast.record.history import SavedEpochs, StackHistory
 from holdfast.record.parameter_path import StackPaths
 from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge
-from holdfast.stacked.batches import StackBatches
+from holdfast.stacked.engine import Engine
 from holdfast.stacked.epoch import EpochSoFar
-from holdfast.stacked.evaluation import evaluate
-from holdfast.stacked.inputs import StackInputs
-from holdfast.usercode.watch import UnstackableError, Watch
+from holdfast.usercode.watch import UnstackableError
 
 OnEpochEnd = Callable[[int, float], None]
 """Called after every epoch with its number and the best metric so far; NaN while there is none."""
@@ -38,33 +33,28 @@ class Stack:
     """Trains jobs as one program.
 
     Args:
-        inputs: the jobs.
+        engine: computes what is trained.
         archive: where snapshots are written, and read; None for jobs of which no file is left.
     """
 
-    def __init__(self, inputs: StackInputs, archive: StackArchive | None = None) -> None:
-        self._inputs, self._config, self._rows = inputs, inputs.first, inputs.rows
-        self._rules, self._archive = StoppingRules.from_config(inputs.first), archive
-        traced_after = 3 if inputs.short else TRACED_AFTER  # a trial has to call each function untraced and traced
-        self._gradients = gradients_for(inputs.module, inputs.trainer, inputs.job_values, traced_after)
-        self._watch = None if inputs.shipped else Watch(inputs.module)
-        self._batches = StackBatches(inputs.rows, self._gradients, inputs.trainer)
-        self._optimizer = OPTIMIZERS[inputs.first.optimizer["_target_"]](
-            [config.optimizer for config in inputs.configs]
-        )
-        self._jobs, self._iterations = len(inputs.configs), inputs.rows.iterations
-        initial = inputs.initial_parameters
+    def __init__(self, engine: Engine, archive: StackArchive | None = None) -> None:
+        config = engine.config
+        self._engine, self._config = engine, config
+        self._rules, self._archive = StoppingRules.from_config(config), archive
+        self._jobs, self._iterations = engine.jobs, engine.iterations
+        initial = engine.parameters
+        self._size = len(initial)
         self._dtype = np.float64 if initial.dtype == torch.float64 else np.float32  # of the losses
-        has_paths = self._config.report is not False and len(initial) == 2
-        self._paths = StackPaths(initial, self._config.epochs * self._iterations) if has_paths else None
+        has_paths = config.report is not False and len(initial) == 2
+        self._paths = StackPaths(initial.flatten(1), config.epochs * self._iterations) if has_paths else None
         self._history = StackHistory.start(self._jobs, archive.curves if archive else Curves(self._jobs))
-        self._layout = Layout.of(np.arange(self._jobs), inputs.rows.stream_of)
-        self._parameters = initial[:, self._layout.jobs]  # (parameters, streams, width)
+        self._layout = Layout.of(np.arange(self._jobs), engine.stream_of)
         self._epoch, self._so_far = 0, EpochSoFar.start(self._jobs)
         self._began = time.perf_counter()
         if archive and (snapshot := archive.snapshot):
             self._restore(snapshot)
-        self._apply_layout()
+        else:
+            engine.set_tensors({"parameters": initial.flatten(1)[:, self._layout.jobs]}, self._layout, 0)
 
     def train(self, on_epoch_end: OnEpochEnd | None = None) -> StackHistory:
         """Train all jobs to their ends, from the snapshot of the archive, if it has one.
@@ -80,8 +70,8 @@ class Stack:
             while self._epoch < self._config.epochs:
                 self._train_epoch()
                 self._judge()
-                if self._watch and self._epoch == first:
-                    self._watch.check()
+                if self._epoch == first:
+                    self._engine.check()
                 is_running = self._history.standing.end[self._layout.live] == ""
                 if on_epoch_end:
                     on_epoch_end(self._epoch, self._best_metric())
@@ -92,8 +82,7 @@ class Stack:
                 self._so_far = EpochSoFar.start(len(self._layout.live))
                 if self._epoch < self._config.epochs:
                     self._pause()
-        if self._watch:
-            self._watch.check()
+        self._engine.check()
         self._history.seconds, self._history.ended = self._seconds, time.time()
         return self._history
 
@@ -106,7 +95,7 @@ class Stack:
     def _threads(self) -> Iterator[None]:
         """Use one thread if an iteration is too small for two."""
         before = torch.get_num_threads()
-        if len(self._inputs.initial_parameters) * self._jobs * self._rows.batch_size < _FEW_MULTIPLICATIONS:
+        if self._size * self._jobs * self._engine.batch_size < _FEW_MULTIPLICATIONS:
             torch.set_num_threads(1)
         try:
             yield
@@ -115,12 +104,11 @@ class Stack:
 
     def _train_epoch(self) -> None:
         """All iterations of an epoch; a job that diverges keeps the tensors of the check at which it had diverged."""
-        rate, so_far = self._negative_rates(self._epoch), self._so_far
-        order = self._batches.order(self._layout.streams, self._epoch)
-        pending, width = list[Tensor](), self._layout.jobs.shape[1]
+        so_far, engine, pending = self._so_far, self._engine, list[Tensor]()
+        engine.begin_epoch(self._epoch)
         while so_far.done < self._iterations and so_far.is_running.any():
-            outcomes = [self._step(batch, rate) for batch in self._batches.next(order, so_far.done, width)]
-            pending.append(self._gradients.losses(outcomes))
+            outcomes = engine.train(so_far.done, self._paths.step if self._paths else None)
+            pending.append(engine.losses(outcomes))
             so_far.done += len(outcomes)
             if so_far.done % CHECK_EVERY == 0 or so_far.done == self._iterations:
                 losses, pending = self._collect(pending), []
@@ -132,7 +120,7 @@ class Stack:
                         so_far.is_running &= ~out
                     self._pause()
         for columns, tensors in so_far.diverged:
-            for name, tensor in self._tensors().items():
+            for name, tensor in engine.tensors().items():
                 tensor.flatten(1)[:, columns] = tensors[name]
 
     def _pause(self) -> None:
@@ -146,44 +134,25 @@ class Stack:
             "epoch": self._epoch,
             "laid_out": torch.from_numpy(np.unique(self._layout.jobs)),
             "live": torch.from_numpy(self._layout.live),
-            "steps": self._optimizer.steps,
-            "tensors": self._tensors(),
+            "steps": self._epoch * self._iterations + self._so_far.done,
+            "tensors": self._engine.tensors(),
             "so_far": self._so_far.as_plain(),
             **history_as_plain(replace(self._history, seconds=self._seconds)),
         }
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
         """Go on from a snapshot."""
-        device = self._parameters.device
         restore_history(self._history, snapshot)
+        device = self._engine.parameters.device
         for saved in (self._history.best, self._history.last):
             saved.tensors = {name: tensor.to(device) for name, tensor in saved.tensors.items()}
         self._epoch, self._so_far = snapshot["epoch"], EpochSoFar.of_plain(snapshot["so_far"])
-        layout = Layout.of(snapshot["laid_out"].numpy(), self._rows.stream_of)
+        layout = Layout.of(snapshot["laid_out"].numpy(), self._engine.stream_of)
         is_live = np.isin(layout.live, snapshot["live"].numpy())
         self._layout = replace(layout, live=layout.live[is_live], columns=layout.columns[is_live])
-        tensors = {name: tensor.to(device) for name, tensor in snapshot["tensors"].items()}
-        self._parameters = tensors.pop("parameters")
-        self._optimizer.state, self._optimizer.steps = tensors, snapshot["steps"]
+        self._engine.set_tensors(snapshot["tensors"], self._layout, snapshot["steps"])
         if self._paths:
             self._paths.resume(self._epoch * self._iterations + self._so_far.done)
-
-    def _step(self, batch: Batch, rate: Tensor) -> Tensor:
-        """One iteration; returns what its losses are computed from."""
-        settings = self._config.trainer
-        outcome, gradient = self._gradients(self._parameters, batch)
-        if settings.gradient_clip_val is not None:
-            gradient = clip(gradient, settings.gradient_clip_val, settings.gradient_clip_algorithm)
-        self._optimizer.step(self._parameters, gradient, rate)
-        if self._paths:
-            self._paths.step(self._parameters)
-        return outcome
-
-    def _negative_rates(self, epoch: int) -> Tensor:
-        """The negative learning rates of an epoch, shape `(streams, width)`."""
-        dtype = torch.float64 if self._parameters.dtype == torch.float64 else torch.float32
-        rates = self._inputs.learning_rates[epoch][self._layout.jobs]
-        return -torch.as_tensor(rates, dtype=dtype, device=self._parameters.device)
 
     def _collect(self, pending: list[Tensor]) -> NDArray[Any]:
         """Copy the losses of many iterations to the CPU at once: only here the program waits for the accelerator.
@@ -208,11 +177,12 @@ class Stack:
     def _judge(self) -> None:
         """Measure the live jobs, update their standing, and save the epochs that are best or last."""
         history, live, epoch = self._history, self._layout.live, self._epoch
-        measured = self._measured(self._batches.val, "val")
+        columns = self._layout.columns
+        measured = {name: values[columns] for name, values in self._engine.validate(epoch).items()}
         measured["train/loss_epoch"] = self._so_far.sums / (history.counts[live] - epoch * self._iterations)
         if self._config.trainer.full_train_loss:
-            measured |= self._measured(self._batches.train, "train")
-        measured["train/lr"] = self._inputs.learning_rates[epoch][live]
+            measured |= {name: values[columns] for name, values in self._engine.measure_train().items()}
+        measured["train/lr"] = self._engine.rates(epoch)[live]
         if self._rules.metric not in measured:
             raise UnstackableError(f"metric={self._rules.metric} is not measured")
         metrics = {name: np.full(self._jobs, np.nan) for name in measured}
@@ -233,26 +203,19 @@ class Stack:
         values = best[np.isfinite(best)].tolist()
         return float((min if self._rules.mode == "min" else max)(values, default=np.nan))
 
-    def _measured(self, prepared: list[Batch], split: str) -> dict[str, NDArray[np.float64]]:
-        """The metrics of the live jobs over all rows of a split, each of shape `(live,)`."""
-        # of all columns, jobs that are over included: a matrix product of another width rounds differently
-        flat, jobs = self._parameters.flatten(1), self._layout.jobs.flatten()
-        measured = evaluate(self._gradients, self._inputs, flat, jobs, split=split, prepared=prepared)
-        return {name: values[self._layout.columns] for name, values in measured.items()}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Everything that one epoch passes on to the next, each of shape `(parameters, streams, width)`."""
-        return {"parameters": self._parameters, **self._optimizer.state}
-
     def _copied(self, columns: Indexes) -> dict[str, Tensor]:
         """Copies of some columns of all tensors, each of shape `(parameters, columns)`."""
-        return {name: tensor.flatten(1)[:, columns] for name, tensor in self._tensors().items()}
+        return {name: tensor.flatten(1)[:, columns] for name, tensor in self._engine.tensors().items()}
 
     def _save(self, saved: SavedEpochs, metrics: Mapping[str, NDArray[np.float64]], mask: NDArray[np.bool_]) -> None:
         """Save this epoch for the live jobs that a mask selects."""
         if not mask.any():
             return
         jobs = self._layout.live[mask]
+        if (plain := self._engine.plain(jobs)) is not None:
+            saved.plain = saved.plain or [None] * self._jobs
+            for job, entry in zip(jobs, plain, strict=True):
+                saved.plain[job] = entry
         saved.epoch[jobs], saved.iterations[jobs] = self._epoch, self._history.counts[jobs]
         for name, values in metrics.items():
             saved.metrics.setdefault(name, np.full(self._jobs, np.nan))[jobs] = values[jobs]
@@ -269,12 +232,7 @@ class Stack:
             return
         column_of = np.empty(self._jobs, dtype=np.int64)
         column_of[layout.live] = layout.columns
-        self._layout = Layout.of(np.sort(layout.live[is_running]), self._rows.stream_of)
+        self._layout = Layout.of(np.sort(layout.live[is_running]), self._engine.stream_of)
         columns = column_of[self._layout.jobs]  # (streams, width)
-        self._parameters = self._parameters.flatten(1)[:, columns]
-        self._optimizer.state = {name: each.flatten(1)[:, columns] for name, each in self._optimizer.state.items()}
-        self._apply_layout()
-
-    def _apply_layout(self) -> None:
-        self._optimizer.set_layout(self._layout.jobs, self._parameters)
-        self._gradients.set_layout(self._layout.jobs)
+        tensors = {name: tensor.flatten(1)[:, columns] for name, tensor in self._engine.tensors().items()}
+        self._engine.set_tensors(tensors, self._layout, (self._epoch) * self._iterations)

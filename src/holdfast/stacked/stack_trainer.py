@@ -10,6 +10,7 @@ from holdfast.record.archive import StackArchive
 from holdfast.record.history import StackHistory
 from holdfast.runtime.isolation import isolated
 from holdfast.runtime.signals import noted
+from holdfast.stacked.formula_engine import FormulaEngine
 from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import OnEpochEnd, Stack
 from holdfast.store.folders import StackFiles
@@ -38,7 +39,8 @@ def train_stack(jobs: Sequence[JobSpec], files: StackFiles, on_epoch_end: OnEpoc
             print(f"{len(jobs)} jobs go on from their snapshot, in epoch {epoch}{inside}", flush=True)
         try:
             with isolated():
-                history = Stack(StackInputs([job.config for job in jobs]), archive).train(on_epoch_end)
+                engine = FormulaEngine(StackInputs([job.config for job in jobs]))
+                history = Stack(engine, archive).train(on_epoch_end)
         except Exception as error:
             if not is_about_files(error):  # the jobs will be trained otherwise
                 for file in files:

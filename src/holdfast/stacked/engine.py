@@ -1,0 +1,83 @@
+"""The contract between the training loop of a stack and the engines that compute what it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holdfast.arithmetic.layout import Indexes, Layout
+from holdfast.config.schema import Config
+
+Metrics = dict[str, NDArray[np.float64]]
+"""Metrics of jobs by name, such as `val/loss`, each of shape `(jobs,)`."""
+
+Tensors = dict[str, Tensor]
+"""What a job is at one moment, by name: its parameters, the state of its optimizer, its buffers."""
+
+
+class Engine(Protocol):
+    """Computes the iterations and the metrics of the jobs of a stack.
+
+    Attributes:
+        config: configuration of the first job; the keys that the loop reads are the same for all.
+        jobs: number of jobs.
+        iterations: of an epoch.
+        batch_size: rows of an iteration.
+        stream_of: the stream of each job: jobs of one stream read the same batches, shape `(jobs,)`.
+        parameters: shape `(parameters, streams, width)`.
+        resumes: whether a snapshot of `tensors` and `plain` is all that the training needs to go on from.
+    """
+
+    config: Config
+    jobs: int
+    iterations: int
+    batch_size: int
+    stream_of: Indexes
+    parameters: Tensor
+    resumes: bool
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare the iterations of an epoch."""
+
+    def train(self, done: int, after_step: Callable[[Tensor], None] | None) -> list[Tensor]:
+        """Some more iterations; none goes beyond the next `CHECK_EVERY` iterations.
+
+        Args:
+            done: iterations of this epoch so far.
+            after_step: called with the parameters after every iteration.
+
+        Returns:
+            What `losses` takes, one entry for each iteration.
+        """
+
+    def losses(self, outcomes: list[Tensor]) -> Tensor:
+        """The losses of some iterations, shape `(iterations, streams, width)`."""
+
+    def validate(self, epoch: int) -> Metrics:
+        """The metrics at the end of an epoch, of the jobs in all columns."""
+
+    def measure_train(self) -> Metrics:
+        """The metrics over all training rows, likewise."""
+
+    def rates(self, epoch: int) -> NDArray[np.float64]:
+        """The learning rate of each job in an epoch, shape `(jobs,)`."""
+
+    def tensors(self) -> Tensors:
+        """Everything that one iteration passes on to the next, each of shape `(numbers, streams, width)`."""
+
+    def plain(self, jobs: Indexes) -> list[Any] | None:
+        """What else each job is at the end of an epoch, in plain containers; None where that follows from the epoch."""
+
+    def set_tensors(self, tensors: Mapping[str, Tensor], layout: Layout, steps: int) -> None:
+        """Go on with other tensors, in another layout, after a number of iterations."""
+
+    def check(self) -> None:
+        """Check that the user's code has done nothing that it must not do in a stack.
+
+        Raises:
+            UnstackableError: it has.
+        """
