@@ -22,7 +22,7 @@ def measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, 
     Returns:
         The metrics by name, as `train/loss`; empty for a module without a method `loss(batch)`, and for a stream.
     """
-    if not (isinstance(module, Module) or _has_loss(module)):
+    if not (isinstance(module, Module) or has_loss(module)):
         return {}
     data = trainer.datamodule  # type: ignore[attr-defined]
     batches = data.all_train_dataloader() if isinstance(data, DataModule) else trainer.train_dataloader
@@ -42,7 +42,7 @@ def measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, 
     return measure(module if isinstance(module, Module) else Module, sums, "train")
 
 
-def _has_loss(module: pl.LightningModule) -> bool:
+def has_loss(module: pl.LightningModule) -> bool:
     """Whether a user's module has a method `loss(batch)`."""
     method = getattr(module, "loss", None)
     if not inspect.ismethod(method):

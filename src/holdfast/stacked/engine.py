@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,20 @@ Tensors = dict[str, Tensor]
 """What a job is at one moment, by name: its parameters, the state of its optimizer, its buffers."""
 
 
+class Logged(NamedTuple):
+    """What the loggers of each job would have been given at one moment.
+
+    Attributes:
+        step: the step at which Lightning logs.
+        ends_epoch: whether it is at the end of an epoch, which comes earlier for a job that has diverged in it.
+        values: by name, of the jobs in all rows.
+    """
+
+    step: int
+    ends_epoch: bool
+    values: Metrics
+
+
 class Engine(Protocol):
     """Computes the iterations and the metrics of the jobs of a stack.
 
@@ -29,6 +43,7 @@ class Engine(Protocol):
         batch_size: rows of an iteration.
         stream_of: the stream of each job: jobs of one stream read the same batches, shape `(jobs,)`.
         parameters: shape `(parameters, streams, width)`.
+        logged: what was logged since this list was last emptied.
         resumes: whether a snapshot of `tensors` and `plain` is all that the training needs to go on from.
     """
 
@@ -38,6 +53,7 @@ class Engine(Protocol):
     batch_size: int
     stream_of: Indexes
     parameters: Tensor
+    logged: Sequence[Logged]
     resumes: bool
 
     def begin_epoch(self, epoch: int) -> None:
@@ -74,6 +90,12 @@ class Engine(Protocol):
 
     def set_tensors(self, tensors: Mapping[str, Tensor], layout: Layout, steps: int) -> None:
         """Go on with other tensors, in another layout, after a number of iterations."""
+
+    def freeze(self, columns: Indexes) -> None:
+        """Keep what some jobs have logged so far: they have diverged, and their epoch ends here."""
+
+    def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors of earlier back, of some jobs, each of shape `(numbers, columns)`."""
 
     def check(self) -> None:
         """Check that the user's code has done nothing that it must not do in a stack.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from holdfast.arithmetic.layout import Batch, Indexes, Layout
 from holdfast.arithmetic.optimizers import OPTIMIZERS, clip
 from holdfast.arithmetic.tracing import TRACED_AFTER
 from holdfast.stacked.batches import StackBatches
-from holdfast.stacked.engine import Metrics, Tensors
+from holdfast.stacked.engine import Logged, Metrics, Tensors
 from holdfast.stacked.evaluation import evaluate
 from holdfast.stacked.inputs import StackInputs
 from holdfast.usercode.watch import Watch
@@ -29,6 +29,8 @@ class FormulaEngine:
     """
 
     resumes = True
+
+    logged: Sequence[Logged] = ()
 
     def __init__(self, inputs: StackInputs) -> None:
         self.config = inputs.first
@@ -105,6 +107,14 @@ class FormulaEngine:
         self._optimizer.state, self._optimizer.steps = state, steps
         self._optimizer.set_layout(layout.jobs, self.parameters)
         self._gradients.set_layout(layout.jobs)
+
+    def freeze(self, columns: Indexes) -> None:
+        """Nothing to do: a loss logs nothing."""
+
+    def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors of earlier back, of some jobs."""
+        for name, tensor in self.tensors().items():
+            tensor.flatten(1)[:, columns] = tensors[name]
 
     def check(self) -> None:
         """Check that the user's loss has done nothing but compute a loss."""

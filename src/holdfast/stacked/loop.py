@@ -117,11 +117,11 @@ class Stack:
                     if out.any():
                         columns = self._layout.columns[out]
                         so_far.diverged.append((columns, self._copied(columns)))
+                        engine.freeze(columns)
                         so_far.is_running &= ~out
                     self._pause()
         for columns, tensors in so_far.diverged:
-            for name, tensor in engine.tensors().items():
-                tensor.flatten(1)[:, columns] = tensors[name]
+            engine.put(columns, tensors)
 
     def _pause(self) -> None:
         """Between two iterations, or epochs: write a snapshot, where one is due."""

@@ -59,11 +59,14 @@ class State:
 
     def changed(self, later: State) -> str | None:
         """The first path at which a later state of the same module differs; None if there is none."""
+        return next(self.changes(later), None)
+
+    def changes(self, later: State) -> Iterator[str]:
+        """The paths at which a later state of the same module differs."""
         for path in dict.fromkeys((*self.leaves, *later.leaves, *self.numbers, *later.numbers)):
             same_leaf = self.leaves.get(path) == later.leaves.get(path)
             if not same_leaf or not same_number(self.numbers.get(path), later.numbers.get(path)):
-                return path
-        return None
+                yield path
 
 
 def same_number(one: float | Tensor | None, other: float | Tensor | None) -> bool:
@@ -108,9 +111,10 @@ def walk(
             waiting += (Node(f"{path}.{name}" if path else name, item, where) for name, item, where in children)
 
 
-def read(module: nn.Module) -> State:
-    """Read the state of a module, without the values of its parameters."""
+def read(module: nn.Module, *, buffers: bool = True) -> State:
+    """Read the state of a module, without the values of its parameters; with those of its buffers, or without."""
     state = State()
+    unread = set() if buffers else {id(value) for value in module.buffers()}
     for (path, value, where), identity, first_path in walk(Node("", module)):
         if first_path is not None:
             state.leaves[path] = ("same as", first_path)
@@ -120,7 +124,7 @@ def read(module: nn.Module) -> State:
         elif type(value) in _SCALARS:
             state.leaves[path] = (type(value).__name__, repr(value))
         elif isinstance(value, Tensor):
-            state.leaves[path] = _tensor_leaf(value)
+            state.leaves[path] = _form(value) if id(value) in unread else _tensor_leaf(value)
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             if _is_hiding(value):
@@ -138,13 +142,17 @@ def _may_differ(value: Any) -> bool:
 
 def _tensor_leaf(value: Tensor) -> Hashable:
     """Class, type and shape of a tensor; its values too, unless it is a parameter."""
-    form = (type(value).__name__, str(value.dtype), tuple(value.shape), value.requires_grad)
+    form = _form(value)
     if isinstance(value, nn.Parameter):
         return form
     if value.nbytes > _MOST_BYTES_READ or value.layout != torch.strided:
         return *form, id(value), value._version
     data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return *form, hashlib.sha256(data).hexdigest()
+
+
+def _form(value: Tensor) -> tuple[Hashable, ...]:
+    return type(value).__name__, str(value.dtype), tuple(value.shape), value.requires_grad
 
 
 def _is_hiding(value: Any) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import random
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
-from holdfast.model import Module
 from holdfast.usercode.state import read
 
 
@@ -38,12 +38,15 @@ class Watch:
 
     Args:
         module: the module that all jobs of a stack share. Its Trainer is replaced by a `NoTrainer`.
+        stand_in: what was put in the place of its Trainer already.
     """
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: pl.LightningModule, stand_in: Any = None) -> None:
         self._module, self._name = module, type(module).__name__
+        self._code = f"{self._name}.loss" if stand_in is None else f"a step of {self._name}"
         self._trainer = NoTrainer()
-        module.trainer = self._trainer  # type: ignore[assignment]
+        if stand_in is None:
+            module.trainer = self._trainer  # type: ignore[assignment]
         self._state, self._generators, self._environment = read(module), _global_generators(), dict(os.environ)
 
     def check(self) -> None:
@@ -55,13 +58,13 @@ class Watch:
         """
         if self._trainer.reads:
             names = ", ".join(f"trainer.{name}" for name in dict.fromkeys(self._trainer.reads))
-            raise UnstackableError(f"{self._name}.loss reads the Trainer ({names})")
+            raise UnstackableError(f"{self._code} reads the Trainer ({names})")
         if self._generators != _global_generators():
-            raise UnstackableError(f"{self._name}.loss draws random numbers")
+            raise UnstackableError(f"{self._code} draws random numbers")
         if self._environment != os.environ:
-            raise UnstackableError(f"{self._name}.loss changes the environment")
+            raise UnstackableError(f"{self._code} changes the environment")
         if (path := self._state.changed(read(self._module))) is not None:
-            raise UnstackableError(f"{self._name}.loss changes what it is called on ({readable(path)})")
+            raise UnstackableError(f"{self._code} changes what it is called on ({readable(path)})")
 
 
 def _global_generators() -> bytes:

@@ -1,0 +1,281 @@
+"""The steps of a LightningModule as functions of tensors: parameters, buffers, metric states and rows of one job.
+
+`functional_call` puts the tensors of a job in the place of those of the module that stands for all jobs; what the step
+logs is collected, and returned with the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+from torchmetrics import Metric
+
+from holdfast.arithmetic.job_values import JobValues, replaced
+from holdfast.model import Module
+from holdfast.model.module import loss_sums
+from holdfast.usercode.metric_states import StateName, mapped, metrics_of, states_of
+from holdfast.usercode.stand_in import StandInTrainer
+from holdfast.usercode.watch import UnstackableError
+
+Tensors = dict[str, Tensor]
+
+
+class Logged(NamedTuple):
+    """A call of `self.log`, without its value.
+
+    Attributes:
+        name: of the metric.
+        options: as Lightning hands them to its collection of results.
+        metric: path of the torchmetrics object that was logged; None for a number.
+    """
+
+    name: str
+    options: dict[str, Any]
+    metric: str | None
+
+
+class Outcome(NamedTuple):
+    """What a step of one job, or of all, returns.
+
+    Attributes:
+        loss: of a training step, a scalar; of another step zero.
+        logs: values of the calls of `self.log` that are numbers, in order.
+        buffers: after the step.
+        states: of the metrics, after the step.
+        sums: what `holdfast.model.Module` adds up in a validation step.
+    """
+
+    loss: Tensor
+    logs: list[Tensor]
+    buffers: Tensors
+    states: dict[StateName, Tensor]
+    sums: list[Tensor]
+
+
+class ModuleSteps:
+    """The steps of the module that stands for all jobs.
+
+    Args:
+        module: the module.
+        stand_in: in the place of its Trainer.
+        parameters: names of the trained parameters that have a gradient, in the order of their vector.
+
+    Attributes:
+        module: as given.
+        job_values: values, beside parameters and buffers, in which the jobs differ.
+        logged: the calls of `self.log` of the last call of each step.
+        updated: paths of the metrics that the last call of each step updated.
+        reads_index: whether a step has read its `batch_idx`.
+    """
+
+    def __init__(self, module: pl.LightningModule, stand_in: StandInTrainer, parameters: Sequence[str]) -> None:
+        self.module, self._stand_in = module, stand_in
+        named = dict(module.named_parameters())
+        self._names = [_all_names(module, named[name]) for name in parameters]
+        self._shapes = [named[name].shape for name in parameters]
+        rest = [*module.named_buffers(), *((name, value) for name, value in named.items() if name not in parameters)]
+        self._others = {name: _all_names(module, value) for name, value in rest}
+        self._metrics = metrics_of(module)
+        self._wrapper = _Wrapper(module)
+        self.job_values: Sequence[JobValues] = ()
+        self.logged: dict[str, list[Logged]] = {}
+        self.updated: dict[str, set[str]] = {}
+        self.reads_index = False
+
+    def initial(self) -> tuple[Tensors, dict[StateName, Tensor]]:
+        """The present buffers and metric states of the module."""
+        return dict(self.module.named_buffers()), states_of(self._metrics)
+
+    def gradient(
+        self, parameters: Tensor, buffers: Tensors, states: Any, values: Sequence[Tensor], batch: Any, index: int
+    ) -> tuple[Tensor, Outcome]:
+        """The gradient of the training loss of one job, shape `(parameters,)`, and the outcome of its step."""
+
+        def loss_of(parameters: Tensor) -> tuple[Tensor, Outcome]:
+            outcome = self.call("training_step", parameters, buffers, states, values, batch, index)
+            return outcome.loss, outcome
+
+        gradient, (_, outcome) = grad_and_value(loss_of, has_aux=True)(parameters)
+        return gradient, outcome._replace(loss=outcome.loss.detach())
+
+    def call(
+        self,
+        step: str,
+        parameters: Tensor,
+        buffers: Tensors,
+        states: Any,
+        values: Sequence[Tensor],
+        batch: Any,
+        index: int,
+        loader: int | None = None,
+    ) -> Outcome:
+        """Call a step of one job.
+
+        Args:
+            step: "training_step", "validation_step", or "sums" for the sums of the loss over rows.
+            parameters: shape `(parameters,)`.
+            buffers: before the step, and the parameters that are not trained; not changed.
+            states: of the metrics, before the step; not changed.
+            values: of `job_values`.
+            batch: as the loader would return it.
+            index: `batch_idx`.
+            loader: `dataloader_idx`, where there are several.
+        """
+        parts = torch.split(parameters, [shape.numel() for shape in self._shapes])
+        tensors = {
+            f"module.{name}": part.view(shape)
+            for names, part, shape in zip(self._names, parts, self._shapes, strict=True)
+            for name in names
+        }
+        for name, value in buffers.items():
+            copied = value.clone()
+            tensors |= {f"module.{other}": copied for other in self._others[name]}
+        collector, batch_index, updated = _Collector(self._metrics), BatchIndex(index), set[str]()
+        args = _arguments(self.module, step, batch, batch_index, loader)
+        self._stand_in.update(results=collector)
+        states = {key: value.clone() for key, value in states.items()}
+        try:
+            with replaced(self.job_values, values), mapped(self._metrics, states, updated):
+                outcome: Outcome = functional_call(self._wrapper, tensors, (step, args), tie_weights=False)
+                outcome = outcome._replace(states=states_of(self._metrics), logs=collector.values)
+        finally:
+            self._stand_in.update(results=None)
+        self.reads_index |= batch_index.was_read
+        self.logged[step], self.updated[step] = collector.logged, updated
+        return outcome
+
+
+def loss_alone(module: pl.LightningModule, stand_in: StandInTrainer, batch: Any) -> Tensor:
+    """The training loss of a module by itself, with the graph behind it; what it logs is dropped."""
+    before, module._current_fx_name = module._current_fx_name, "training_step"
+    stand_in.update(results=_Collector(metrics_of(module)))
+    try:
+        return _loss(module.training_step(*_arguments(module, "training_step", batch, 0, None)))
+    finally:
+        module._current_fx_name = before
+        stand_in.update(results=None)
+
+
+class _Wrapper(nn.Module):
+    """The steps of a module as `forward`, which is what `functional_call` calls."""
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, step: str, args: Sequence[Any]) -> Outcome:
+        module = self.module
+        if step == "sums":
+            sums = module.statistics(args[0]) if isinstance(module, Module) else loss_sums(module, args[0])
+            return Outcome(torch.zeros(()), [], {}, {}, [sums])
+        if isinstance(module, Module):
+            module._sums = []
+        before, module._current_fx_name = module._current_fx_name, step
+        try:
+            result = getattr(module, step)(*args)
+        finally:
+            module._current_fx_name = before
+        loss = _loss(result) if step == "training_step" else torch.zeros(())
+        sums, buffers = [], dict(module.named_buffers())
+        if isinstance(module, Module):
+            sums, module._sums = module._sums, []
+        return Outcome(loss, [], buffers, {}, sums)
+
+
+def _loss(result: Any) -> Tensor:
+    loss = result.get("loss") if isinstance(result, dict) else result
+    if loss is None:
+        raise UnstackableError("its training_step returns no loss for some batches")
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise UnstackableError("its training_step returns no single loss")
+    return loss.reshape(())
+
+
+class _Collector:
+    """Takes what `LightningModule.log` writes to Lightning's collection of results."""
+
+    def __init__(self, metrics: dict[str, Metric]) -> None:
+        self._paths = {id(metric): path for path, metric in metrics.items()}
+        self.logged: list[Logged] = []
+        self.values: list[Tensor] = []
+
+    def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
+        """Collect one call."""
+        options = {key: item for key, item in options.items() if not key.startswith("sync_dist")}
+        options["prog_bar"] = False  # Lightning would take the values of all jobs for one number
+        if isinstance(value, Metric):
+            if id(value) not in self._paths or options["on_step"]:
+                raise UnstackableError(f"it logs the metric {name} at every step")
+            self.logged.append(Logged(name, {"fx": fx, **options}, self._paths[id(value)]))
+        elif isinstance(value, Tensor):
+            if isinstance(options["batch_size"], Tensor):
+                raise UnstackableError(f"it logs {name} with a batch_size that is a tensor")
+            self.logged.append(Logged(name, {"fx": fx, **options}, None))
+            self.values.append(value.detach())
+        else:
+            raise UnstackableError(f"it logs {name}, a {type(value).__name__}")
+
+
+class BatchIndex(int):
+    """A `batch_idx` that records whether it was read."""
+
+    was_read = False
+
+
+def _recording(name: str) -> Callable[..., Any]:
+    plain = getattr(int, name)
+
+    def method(self: BatchIndex, *args: Any) -> Any:
+        self.was_read = True
+        return plain(self, *args)
+
+    return method
+
+
+for _name in dir(int):
+    if (
+        _name.startswith("__")
+        and callable(getattr(int, _name))
+        and _name
+        not in (
+            *(
+                "__new__",
+                "__init__",
+                "__class__",
+                "__getattribute__",
+                "__setattr__",
+                "__delattr__",
+                "__init_subclass__",
+            ),
+            *("__subclasshook__", "__dir__", "__doc__", "__sizeof__", "__reduce__", "__reduce_ex__", "__getnewargs__"),
+        )
+    ):
+        setattr(BatchIndex, _name, _recording(_name))
+
+
+def _arguments(module: pl.LightningModule, step: str, batch: Any, index: int, loader: int | None) -> list[Any]:
+    """The arguments that a Trainer gives to a step."""
+    args = [batch]
+    if step == "sums":
+        return args
+    if is_param_in_hook_signature(getattr(module, step), "batch_idx", min_args=2):
+        args.append(index)
+    if loader is not None:
+        args.append(loader)
+    return args
+
+
+def _all_names(module: nn.Module, tensor: Tensor) -> list[str]:
+    """The names of a parameter or a buffer, one for each layer that holds it."""
+    return [
+        f"{layer}.{name}" if layer else name
+        for layer, owner in module.named_modules()
+        for name, value in (*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False))
+        if value is tensor
+    ]

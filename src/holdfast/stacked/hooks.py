@@ -1,0 +1,149 @@
+"""The hooks of an epoch, called for each job of a stack on the job's own module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from holdfast.arithmetic.job_values import JobValues
+from holdfast.arithmetic.steps import Logged, ModuleSteps
+from holdfast.stacked.module_jobs import ModuleJob
+from holdfast.stacked.replay import JobTensors, Replay
+from holdfast.usercode.metric_states import set_states
+from holdfast.usercode.state import read
+from holdfast.usercode.watch import UnstackableError, readable
+
+
+class Hooks:
+    """Calls hooks, with the tensors of the stack in the module of each job.
+
+    Args:
+        steps: of the module that stands for all jobs; they are given the numbers that hooks change.
+        replay: traces the steps.
+        names: of the trained parameters, in the order of their vector.
+    """
+
+    def __init__(self, steps: ModuleSteps, replay: Replay, names: Sequence[str]) -> None:
+        self._steps, self._replay, self._names = steps, replay, names
+        self._updates: dict[str, int] = {}
+        self._numbers: list[str] = []  # attributes of the module that a hook has changed
+
+    def count(self, updated: set[str]) -> None:
+        """Count the updates of metrics in a step."""
+        for path in updated:
+            self._updates[path] = self._updates.get(path, 0) + 1
+
+    def call(
+        self, hook: str, jobs: Sequence[ModuleJob], tensors: JobTensors, log: str, objects: Sequence[Logged] = ()
+    ) -> tuple[JobTensors, list[dict[str, Any]] | None]:
+        """Call a hook of each job.
+
+        Args:
+            hook: its name.
+            jobs: the job in each row of the tensors.
+            tensors: of all jobs.
+            log: "train_log" or "val_log", to which the hook may write.
+            objects: metrics that steps have logged as objects in this epoch, which ends with this hook.
+
+        Returns:
+            The tensors after the hook; and, at the end of an epoch, what each job has logged, if there is anything.
+
+        Raises:
+            UnstackableError: a hook changes something that would not be the job's alone.
+        """
+        ends = hook.endswith("_end")
+        if not objects and not any(hook in job.hooks for job in jobs):
+            return tensors, None
+        found, states, numbers = [], [], []
+        for row, job in enumerate(jobs):
+            self._load(job, row, tensors)
+            is_read = row in (0, len(jobs) - 1)
+            before, numbers_before = read(job.module) if is_read else None, _numbers(job.module)
+            collection = getattr(job, log)
+            for each in objects:
+                assert each.metric is not None
+                collection.log(name=each.name, value=job.metrics[each.metric], **each.options)
+            job.call(hook, collection)
+            self._check(job, row, tensors)
+            if ends:
+                found.append(collection.metrics(on_step=False))
+                collection.reset()
+            numbers.append(_numbers(job.module))
+            self._note(numbers_before, numbers[-1])
+            if before is not None:
+                self._check_state(job, before.changes(read(job.module)))
+            states.append(job.states())
+        self._updates.clear()
+        together = {
+            key: torch.stack([each[key].to(value.device) for each in states]) for key, value in tensors.states.items()
+        }
+        return self._with_numbers(tensors._replace(states=together), numbers), found if ends else None
+
+    def _load(self, job: ModuleJob, row: int, tensors: JobTensors) -> None:
+        """Give a module the parameters, buffers and metric states of its job."""
+        with torch.no_grad():
+            for value, present in self._pairs(job.module, row, tensors):
+                value.copy_(present)
+        for path, metric in job.metrics.items():
+            metric._update_count += self._updates.get(path, 0)
+        set_states(job.metrics, {key: value[row].clone() for key, value in tensors.states.items()})
+
+    def _pairs(self, module: pl.LightningModule, row: int, tensors: JobTensors) -> list[tuple[Tensor, Tensor]]:
+        """The parameters and buffers of a module, each with its present value."""
+        parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+        own = [parameters[name] for name in self._names]
+        parts = tensors.parameters[row].split([value.numel() for value in own])
+        pairs = [(value, part.view(value.shape)) for value, part in zip(own, parts, strict=True)]
+        others = {**parameters, **buffers}
+        return pairs + [(others[name], value[row]) for name, value in tensors.others.items()]
+
+    def _check(self, job: ModuleJob, row: int, tensors: JobTensors) -> None:
+        for value, present in self._pairs(job.module, row, tensors):
+            if not torch.equal(value.detach(), present) and not bool(((value == present) | value.isnan()).all()):
+                raise UnstackableError("a hook changes parameters or buffers")
+
+    def _note(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        """Note the numbers that a hook has changed."""
+        for name in before.keys() | now.keys():
+            if before.get(name) != now.get(name) and name not in self._numbers:
+                if name not in vars(self._steps.module):
+                    raise UnstackableError(f"a hook makes the attribute {name}")
+                self._numbers.append(name)
+
+    def _check_state(self, job: ModuleJob, changed: Iterable[str]) -> None:
+        metrics = ["_modules.['" + path.replace(".", "']._modules.['") + "']" for path in job.metrics]
+        for path in changed:
+            if path not in self._numbers and not path.startswith(tuple(metrics)):
+                raise UnstackableError(f"a hook changes {readable(path)}")
+
+    def _with_numbers(self, tensors: JobTensors, numbers: Sequence[dict[str, Any]]) -> JobTensors:
+        """The tensors with the numbers that hooks have changed."""
+        if not self._numbers:
+            return tensors
+        attributes, module = list(self._steps.job_values), self._steps.module
+        values = list(tensors.values)
+        for name in self._numbers:
+            new = torch.tensor([each[name] for each in numbers], dtype=torch.float64, device=tensors.parameters.device)
+            known = [
+                index for index, each in enumerate(attributes) if each.container is vars(module) and each.key == name
+            ]
+            if known:
+                values[known[0]] = new
+            else:
+                attributes.append(JobValues(vars(module), name, new))
+                values.append(new)
+        if len(attributes) > len(self._steps.job_values):
+            self._steps.job_values = attributes
+            self._replay.forget()
+        return tensors._replace(values=values)
+
+
+def _numbers(module: pl.LightningModule) -> dict[str, Any]:
+    """The numbers among the attributes of a module."""
+    return {
+        name: value for name, value in vars(module).items() if type(value) in (int, float) and not name.startswith("_")
+    }

@@ -1,0 +1,124 @@
+"""What the jobs of a stack log through Lightning: its own collections of results, with one value for each job."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holdfast.arithmetic.layout import Indexes
+from holdfast.arithmetic.steps import Logged
+from holdfast.stacked.module_jobs import ModuleJob
+from holdfast.usercode.watch import UnstackableError
+
+Values = dict[str, Tensor]
+"""Metrics by name, each of shape `(jobs,)`."""
+
+
+class StackLog:
+    """What is logged while the jobs train, or while they are validated.
+
+    Lightning's collection reduces numbers by sums and products of tensors, so that it works on many jobs as on one.
+
+    Args:
+        training: whether it is that of the training.
+
+    Attributes:
+        objects: the metrics that were logged as objects in this epoch, by their key; each job has its own.
+    """
+
+    def __init__(self, *, training: bool) -> None:
+        self._results = _ResultCollection(training)
+        self._frozen: list[tuple[Indexes, _ResultCollection]] = []
+        self._loaders: dict[str, Values] = {"callback": {}, "log": {}}
+        self.objects: dict[str, Logged] = {}
+
+    def add(self, logged: Sequence[Logged], values: Sequence[Tensor], batch: Any, loader: int | None = None) -> None:
+        """Add what one step has logged.
+
+        Args:
+            logged: the calls of `self.log`.
+            values: of those that log numbers, in order, each of shape `(jobs,)`.
+            batch: of one job, of which Lightning can tell the number of rows.
+            loader: `dataloader_idx`, where there are several.
+        """
+        numbers = iter(values)
+        self._results.batch, self._results.batch_size, self._results.dataloader_idx = batch, None, loader
+        for each in logged:
+            if each.name == "step":
+                raise UnstackableError('it logs "step", by which a Trainer numbers what else is logged')
+            if each.options["on_step"] and not self._results.training:
+                raise UnstackableError(f"it logs {each.name} at every step of the validation")
+            if each.metric is None:
+                self._results.log(name=each.name, value=next(numbers), **each.options)
+            elif loader is not None:
+                raise UnstackableError("it logs a metric object for several validation loaders")
+            else:
+                self.objects[f"{each.options['fx']}.{each.name}"] = each
+        self._results.batch = self._results.dataloader_idx = None
+
+    def end_loader(self, loader: int) -> None:
+        """Keep what one of several validation loaders has logged."""
+        self._results.dataloader_idx = loader
+        found = self._results.metrics(on_step=False)
+        for kind, values in self._loaders.items():
+            values |= found[kind]  # type: ignore[literal-required]
+        self._results.dataloader_idx = None
+
+    def freeze(self, columns: Indexes) -> None:
+        """Keep what some jobs have logged so far: their epoch ends here."""
+        self._frozen.append((columns, copy.deepcopy(self._results)))
+
+    @property
+    def frozen(self) -> Indexes:
+        """The columns of the jobs whose epoch has ended early."""
+        return np.concatenate([columns for columns, _ in self._frozen] or [np.array([], dtype=np.int64)])
+
+    def values(self, *, on_step: bool, jobs: int) -> dict[str, Values]:
+        """What was logged, for callbacks ("callback") and loggers ("log")."""
+        now, found = self._results.metrics(on_step), dict[str, Values]()
+        for kind, before in self._loaders.items():
+            found[kind] = dict(before)
+            for name, value in now[kind].items():  # type: ignore[literal-required]
+                found[kind][name] = value.expand(jobs).clone()
+        for columns, results in self._frozen:
+            for kind, values in results.metrics(on_step).items():
+                for name, value in values.items() if kind in found else ():  # type: ignore[attr-defined]
+                    found[kind][name][columns] = value.expand(jobs)[columns]
+        return found
+
+    def reset(self) -> None:
+        """Begin another epoch."""
+        self._results.reset()
+        self._frozen.clear()
+        self._loaders = {"callback": {}, "log": {}}
+        self.objects.clear()
+
+
+def merged(found: dict[str, Values], of_jobs: Sequence[dict[str, Any]]) -> dict[str, Values]:
+    """What was logged by steps and, job by job, by hooks.
+
+    Raises:
+        UnstackableError: the jobs have logged different names.
+    """
+    for kind, values in found.items():
+        names = of_jobs[0][kind].keys()
+        if any(each[kind].keys() != names for each in of_jobs):
+            raise UnstackableError("its hooks log other names for some jobs than for others")
+        for name in names:
+            values[name] = torch.stack([each[kind][name].reshape(()) for each in of_jobs])
+    return found
+
+
+def as_arrays(values: Values) -> dict[str, NDArray[np.float64]]:
+    """The values of all jobs on the CPU."""
+    return {name: value.double().cpu().numpy() for name, value in values.items()}
+
+
+LogOf = Callable[[ModuleJob], _ResultCollection]

@@ -1,0 +1,277 @@
+"""The engine of ordinary LightningModules: their own steps, optimizers and hooks, for many jobs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from holdfast.arithmetic.layout import Indexes, Layout
+from holdfast.arithmetic.mapped_optimizer import MappedOptimizer
+from holdfast.arithmetic.optimizers import clip
+from holdfast.model import Module
+from holdfast.stacked.engine import Logged, Metrics, Tensors
+from holdfast.stacked.evaluation import measure_jobs
+from holdfast.stacked.hooks import Hooks
+from holdfast.stacked.logs import StackLog, Values, as_arrays, merged
+from holdfast.stacked.module_inputs import ModuleInputs
+from holdfast.stacked.module_jobs import ModuleJob, step_all
+from holdfast.stacked.replay import Call, JobTensors, Replay, Result
+from holdfast.usercode.watch import Watch
+
+
+class ModuleEngine:
+    """Trains jobs of a LightningModule on the rows of its DataLoaders: an implementation of `Engine`.
+
+    Args:
+        inputs: the jobs.
+    """
+
+    resumes = False
+
+    def __init__(self, inputs: ModuleInputs) -> None:
+        self._inputs, self.config, self.jobs = inputs, inputs.configs[0], len(inputs.configs)
+        self.iterations, self.batch_size = inputs.iterations, inputs.batch_size
+        self.stream_of: Indexes = np.arange(self.jobs)
+        self._tensors = JobTensors(
+            inputs.parameters,
+            {**inputs.constants, **inputs.buffers},
+            inputs.states,
+            [each.values for each in inputs.job_values],
+        )
+        self._optimizer = MappedOptimizer([job.optimizer for job in inputs.jobs], inputs.group_sizes)
+        self._replay = Replay(inputs.steps, inputs.stand_in, inputs.trainer)
+        self._hooks = Hooks(inputs.steps, self._replay, [name for names in inputs.names for name in names])
+        self._watch = Watch(inputs.module, inputs.stand_in)
+        self._present: Indexes = np.arange(self.jobs)  # the job in each row of the tensors
+        self._train_log, self._val_log = StackLog(training=True), StackLog(training=False)
+        self._epoch, self._rates = 0, np.zeros(self.jobs)
+        self._orders: list[Tensor] = []  # the rows of each batch, shape (jobs, batch)
+        self._callback: Values = {}
+        self.logged: list[Logged] = []
+
+    @property
+    def parameters(self) -> Tensor:
+        """The trained parameters, shape `(parameters, jobs, 1)`."""
+        return self._tensors.parameters.T.unsqueeze(-1)
+
+    def _members(self) -> list[ModuleJob]:
+        """The job in each row."""
+        return [self._inputs.jobs[job] for job in self._present]
+
+    def _running(self) -> list[ModuleJob]:
+        """The jobs that have not diverged in this epoch."""
+        over = set(self._train_log.frozen.tolist())
+        return [job for row, job in enumerate(self._members()) if row not in over]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Let schedulers look at the last epoch, call the hooks, and draw the order of the rows."""
+        members = self._members()
+        if epoch > 0:
+            step_all(members, "epoch", epoch, plateau=True)
+        self._epoch = epoch
+        self._set_clock(epoch * self.iterations, training=True)
+        if epoch == 0:
+            self._call("on_fit_start", "train_log")
+            self._call("on_train_start", "train_log")
+        for number, job in zip(self._present, members, strict=True):
+            job.begin_epoch(epoch)
+            self._rates[number] = job.optimizer.param_groups[0]["lr"]
+        self._call("on_train_epoch_start", "train_log")
+        self._orders = self._order("train", 0, base_seed=epoch > 0)[: self.iterations]
+        self._optimizer.set_groups([job.optimizer.param_groups for job in members])
+
+    def _set_clock(self, global_step: int, *, training: bool) -> None:
+        for stand_in in (self._inputs.stand_in, *(job.stand_in for job in self._members())):
+            stand_in.known.update(current_epoch=self._epoch, global_step=global_step)
+            stand_in.update(training=training)
+
+    def _call(self, hook: str, log: str) -> None:
+        self._tensors, _ = self._hooks.call(hook, self._members(), self._tensors, log)
+
+    def _order(self, split: str, loader: int, *, base_seed: bool) -> list[Tensor]:
+        """The rows of each batch of an epoch, each of shape `(jobs, batch)`."""
+        orders = []
+        for number, job in zip(self._present, self._members(), strict=True):
+            rows, states, offset = self._inputs.rows(number, split, loader)
+            order = rows.order(self._epoch, job.generator, states, base_seed=base_seed)
+            orders.append([batch + offset for batch in order])
+        return [torch.stack(batches).to(self._tensors.parameters.device) for batches in zip(*orders, strict=True)]
+
+    def train(self, done: int, after_step: Callable[[Tensor], None] | None) -> list[Tensor]:
+        """One more iteration."""
+        step = self._epoch * self.iterations + done
+        self._inputs.stand_in.known["global_step"] = step
+        result = self._step(Call("training_step", done), "train", self._orders[done], self._train_log)
+        gradient, sizes, settings = result.gradient, self._inputs.group_sizes, self.config.trainer
+        if settings.gradient_clip_val is not None:
+            gradient = clip(gradient.T, settings.gradient_clip_val, settings.gradient_clip_algorithm).T
+        new = self._optimizer.step(self._tensors.parameters.split(sizes, 1), gradient.split(sizes, 1))
+        self._tensors = self._tensors._replace(parameters=torch.cat(new, 1))
+        if after_step:
+            after_step(self.parameters)
+        if step_all(self._running(), "step", done + 1):
+            self._optimizer.set_groups([job.optimizer.param_groups for job in self._members()])
+        if (step + 1) % self._inputs.log_every == 0:
+            self._add_logged(step, self._values(self._train_log, on_step=True)["log"], ends=False)
+        return [result.outcome.loss]
+
+    def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None) -> Result:
+        """Call a step of all jobs."""
+        leaves = [leaf[rows] for leaf in self._inputs.leaves(split, call.loader or 0)]
+        loaded, generators = (
+            self._inputs.first_rows(split, call.loader or 0),
+            [job.generator for job in self._members()],
+        )
+        result = self._replay.call(call, self._tensors, loaded, leaves, generators)
+        self._hooks.count(result.updated)
+        self._tensors = self._tensors._replace(
+            others={**self._tensors.others, **result.outcome.buffers}, states=result.outcome.states
+        )
+        if log is not None:
+            log.add(result.logged, result.outcome.logs, loaded.batch([leaf[0] for leaf in leaves]), call.loader)
+        return result
+
+    def losses(self, outcomes: list[Tensor]) -> Tensor:
+        """The losses of some iterations."""
+        return torch.stack(outcomes).unsqueeze(-1)
+
+    def freeze(self, columns: Indexes) -> None:
+        """Keep what jobs that have diverged have logged: their epoch ends here."""
+        self._train_log.freeze(columns)
+
+    def validate(self, epoch: int) -> Metrics:
+        """Validate, and call the hooks of the end of an epoch."""
+        last = (epoch + 1) * self.iterations - 1
+        self._callback |= self._values(self._train_log, on_step=True)["callback"]
+        step_all(self._running(), "epoch", epoch + 1)
+        self._set_clock(last + 1, training=False)
+        self._validate()
+        self._set_clock(last + 1, training=True)
+        self._end("on_train_epoch_end", "train_log", self._train_log)
+        for row, job in enumerate(self._members()):
+            job.callback_metrics = {name: value[row] for name, value in self._callback.items()}
+        return as_arrays(self._callback)
+
+    def _validate(self) -> None:
+        """Validate on all rows."""
+        loaders, sums = self._inputs.val_loaders, list[list[Tensor]]()
+        if not loaders:
+            return
+        for module in (self._inputs.module, *(job.module for job in self._members())):
+            module.eval()
+        self._val_log.reset()
+        for loader in range(loaders):
+            # its iterator draws the seed of its workers, before the hook
+            orders = self._order("val", loader, base_seed=True)[: self._inputs.limits[1]]
+            if loader == 0:
+                self._call("on_validation_epoch_start", "val_log")
+            number = loader if loaders > 1 else None
+            for index, rows in enumerate(orders):
+                with torch.no_grad():
+                    result = self._step(Call("validation_step", index, number), "val", rows, self._val_log)
+                sums.append(result.outcome.sums)
+            if number is not None:
+                self._val_log.end_loader(number)
+        if any(sums):
+            for row, job in enumerate(self._members()):
+                job.module._sums = [each[row] for batch in sums for each in batch]  # type: ignore[assignment]
+        self._end("on_validation_epoch_end", "val_log", self._val_log)
+        for module in (self._inputs.module, *(job.module for job in self._members())):
+            module.train()
+
+    def _end(self, hook: str, name: str, log: StackLog) -> None:
+        """End an epoch of training or of validation: call the hook, and take what was logged."""
+        objects = list(log.objects.values())
+        self._tensors, of_jobs = self._hooks.call(hook, self._members(), self._tensors, name, objects)
+        found = self._values(log, on_step=False)
+        found = merged(found, of_jobs) if of_jobs else found
+        self._callback |= found["callback"]
+        self._add_logged((self._epoch + 1) * self.iterations - 1, found["log"], ends=True)
+        log.reset()
+
+    def _values(self, log: StackLog, *, on_step: bool) -> dict[str, Values]:
+        return log.values(on_step=on_step, jobs=len(self._present))
+
+    def _add_logged(self, step: int, values: Values, *, ends: bool) -> None:
+        if values:
+            self.logged.append(Logged(step, ends, as_arrays(values)))
+
+    def measure_train(self) -> Metrics:
+        """The metrics over all training rows, of modules that have a method `loss`."""
+        if not self._inputs.has_loss:
+            return {}
+        self._inputs.module.eval()
+        generators = [job.generator.get_state() for job in self._members()]
+        with self._inputs.loader_states_kept(), torch.no_grad():
+            batches = self._order("train", 0, base_seed=True)
+            sums = [self._step(Call("sums", 0), "train", rows, None).outcome.sums[0] for rows in batches]
+        for job, state in zip(self._members(), generators, strict=True):
+            job.generator.set_state(state)
+        self._inputs.module.train()
+        module = self._inputs.module
+        return measure_jobs(module if isinstance(module, Module) else Module(), torch.stack(sums).sum(0), "train")
+
+    def rates(self, epoch: int) -> NDArray[np.float64]:
+        """The learning rate of each job at the start of the present epoch."""
+        return self._rates
+
+    def tensors(self) -> Tensors:
+        """Parameters, buffers, states of metrics, and the state of the optimizer; views of what is trained."""
+        tensors, jobs = self._tensors, len(self._present)
+        named = {"parameters": tensors.parameters}
+        named |= {f"buffer/{name}": value for name, value in tensors.others.items()}
+        named |= {f"metric/{path}/{name}": value for (path, name), value in tensors.states.items()}
+        for group, state in enumerate(self._optimizer.state):
+            named |= {f"optimizer/{group}/{name}": value for name, value in state.items()}
+        return {name: value.reshape(jobs, -1).T.unsqueeze(-1) for name, value in named.items()}
+
+    def plain(self, jobs: Indexes) -> list[Any] | None:
+        """The hyperparameters of the optimizer, and the states of the schedulers."""
+        return [self._inputs.jobs[job].plain() for job in jobs]
+
+    def set_tensors(self, tensors: Mapping[str, Tensor], layout: Layout, steps: int) -> None:
+        """Go on with other tensors, in another layout."""
+        rows, before = layout.jobs.flatten(), self._present
+        kept = [int(np.flatnonzero(before == job)[0]) for job in rows]
+        some, index = self._tensors, torch.as_tensor(kept, device=self._tensors.parameters.device)
+        self._tensors = JobTensors(
+            some.parameters[index],
+            {name: value[index] for name, value in some.others.items()},
+            {name: value[index] for name, value in some.states.items()},
+            [value[index] for value in some.values],
+        )
+        self._optimizer.state = [
+            {name: value[index] for name, value in state.items()} for state in self._optimizer.state
+        ]
+        self._callback = {name: value[index] for name, value in self._callback.items()}
+        self._present = rows
+
+    def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:
+        """Put tensors of earlier back, of some jobs."""
+        jobs = len(self._present)
+
+        def restored(name: str, value: Tensor) -> Tensor:
+            flat = value.reshape(jobs, -1).clone()
+            flat[torch.as_tensor(columns)] = tensors[name].T.to(flat.dtype)
+            return flat.view(value.shape)
+
+        some = self._tensors
+        self._tensors = some._replace(
+            parameters=restored("parameters", some.parameters),
+            others={name: restored(f"buffer/{name}", value) for name, value in some.others.items()},
+            states={key: restored(f"metric/{'/'.join(key)}", value) for key, value in some.states.items()},
+        )
+        self._optimizer.state = [
+            {name: restored(f"optimizer/{group}/{name}", value) for name, value in state.items()}
+            for group, state in enumerate(self._optimizer.state)
+        ]
+
+    def check(self) -> None:
+        """Check that the steps have done nothing but compute what they return."""
+        self._inputs.stand_in.check()
+        self._watch.check()

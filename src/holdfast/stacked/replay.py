@@ -1,0 +1,183 @@
+"""The steps of a module mapped over jobs, traced once for each shape, and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from holdfast.arithmetic.drawn import DrawnFunction
+from holdfast.arithmetic.steps import Logged, ModuleSteps, Outcome
+from holdfast.stacked.loaders import LoadedRows
+from holdfast.usercode.stand_in import CLOCK, StandInTrainer
+from holdfast.usercode.watch import UnstackableError
+
+_MOST_TRACES = 64
+"""Traces of one step that are kept: a step that reads the clock needs a new one whenever it changes."""
+
+
+class JobTensors(NamedTuple):
+    """What a step of all jobs takes besides rows; the first dimension of each tensor is the job.
+
+    Attributes:
+        parameters: shape `(jobs, parameters)`.
+        others: buffers, and parameters that are not trained.
+        states: of the metrics.
+        values: in which the jobs differ besides.
+    """
+
+    parameters: Tensor
+    others: dict[str, Tensor]
+    states: dict[Any, Tensor]
+    values: list[Tensor]
+
+
+class Call(NamedTuple):
+    """Which step is called, and with which `batch_idx` and `dataloader_idx`."""
+
+    step: str
+    index: int
+    loader: int | None = None
+
+
+class Result(NamedTuple):
+    """What a step of all jobs returns.
+
+    Attributes:
+        gradient: shape `(jobs, parameters)`; of a training step only.
+        outcome: of all jobs.
+        logged: the calls of `self.log` behind `outcome.logs`.
+        updated: paths of the metrics that were updated.
+    """
+
+    gradient: Tensor | None
+    outcome: Outcome
+    logged: list[Logged]
+    updated: set[str]
+
+
+class _Trace(NamedTuple):
+    function: DrawnFunction
+    logged: list[Logged]
+    updated: set[str]
+
+
+class Replay:
+    """Calls the steps of many jobs.
+
+    Args:
+        steps: of the module that stands for all jobs.
+        stand_in: in the place of its Trainer.
+        trainer: knows the precision.
+    """
+
+    def __init__(self, steps: ModuleSteps, stand_in: StandInTrainer, trainer: pl.Trainer) -> None:
+        self._steps, self._stand_in, self._precision = steps, stand_in, trainer.precision_plugin
+        self._reads: dict[Any, tuple[frozenset[str], bool]] = {}  # what a step reads, by its shapes
+        self._traces: dict[Any, _Trace] = {}
+        # torch has no rule to map the fused recurrent layers of this library over jobs
+        self._has_recurrent = any(isinstance(layer, nn.RNNBase) for layer in steps.module.modules())
+
+    def forget(self) -> None:
+        """Trace anew: the values in which jobs differ are others from now on."""
+        self._traces.clear()
+
+    def call(self, call: Call, jobs: JobTensors, rows: LoadedRows, leaves: Sequence[Tensor], generators: Any) -> Result:
+        """Call a step.
+
+        Args:
+            call: which one.
+            jobs: the tensors of the jobs.
+            rows: of the loader; they know how a batch is made of its leaves.
+            leaves: tensors of the batch of each job, shape `(jobs, batch, ...)`.
+            generators: of each job.
+        """
+        shapes = (call.step, call.loader, tuple(leaf.shape for leaf in leaves))
+        args = (*jobs, list(leaves))
+        with self._context():
+            trace = self._traces.get(self._key(shapes, call))
+            if trace is None:
+                if call.step == "training_step" and self._changes_every_step(shapes):
+                    return self._untraced(call, rows, args)
+                trace = self._trace(call, rows, args, shapes)
+            gradient, outcome = trace.function(generators, *args)
+        return Result(gradient, outcome, trace.logged, trace.updated)
+
+    def _key(self, shapes: Any, call: Call) -> Any:
+        """What a trace holds for: the shapes, and the values of what the step reads."""
+        if shapes not in self._reads:
+            return None
+        names, reads_index = self._reads[shapes]
+        known = self._stand_in.known
+        return shapes, tuple(known[name] for name in sorted(names)), call.index if reads_index else None
+
+    def _changes_every_step(self, shapes: Any) -> bool:
+        names, reads_index = self._reads.get(shapes, (frozenset(), False))
+        return reads_index or "global_step" in names
+
+    def _trace(self, call: Call, rows: LoadedRows, args: Any, shapes: Any) -> _Trace:
+        one = self._one(call, rows)
+        self._stand_in.reads.clear()
+        self._steps.reads_index = False
+        first = _first(args)
+        with torch.no_grad():
+            function = DrawnFunction(self._mapped(one), lambda *some: one(*some, gradient=False), args, first)
+        reads, _ = self._reads.get(shapes, (frozenset(), False))
+        self._reads[shapes] = frozenset(self._stand_in.reads & CLOCK) | reads, self._steps.reads_index
+        self._stand_in.check()
+        if call.step == "training_step" and self._changes_every_step(shapes) and function.draws:
+            raise UnstackableError("its training_step reads the number of the batch or step, and draws random numbers")
+        if len(self._traces) >= _MOST_TRACES:
+            self._traces.clear()
+        trace = _Trace(function, self._steps.logged[call.step], self._steps.updated[call.step])
+        self._traces[self._key(shapes, call)] = trace
+        return trace
+
+    def _untraced(self, call: Call, rows: LoadedRows, args: Any) -> Result:
+        with torch.no_grad():
+            gradient, outcome = self._mapped(self._one(call, rows))(*args)
+        self._stand_in.check()
+        return Result(gradient, outcome, self._steps.logged[call.step], self._steps.updated[call.step])
+
+    def _one(self, call: Call, rows: LoadedRows) -> Any:
+        """The step of one job, as a function of its tensors."""
+        steps = self._steps
+
+        def one(parameters: Any, others: Any, states: Any, values: Any, leaves: Any, *, gradient: bool = True) -> Any:
+            batch = rows.batch(leaves)
+            if call.step == "training_step" and gradient:
+                return steps.gradient(parameters, others, states, values, batch, call.index)
+            outcome = steps.call(call.step, parameters, others, states, values, batch, call.index, call.loader)
+            return parameters.new_zeros(()), outcome
+
+        return one
+
+    def _mapped(self, one: Any) -> Any:
+        mapped = vmap(one, randomness="different")
+
+        def of_all(parameters: Any, others: Any, states: Any, values: Any, leaves: Any) -> Any:
+            return mapped(parameters, others, states, values, leaves)
+
+        return of_all
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """How torch has to be set while steps are called or traced."""
+        before = torch._C._functorch._is_vmap_fallback_enabled()
+        torch._C._functorch._set_vmap_fallback_enabled(False)  # it would loop over the jobs
+        mkldnn = torch.backends.mkldnn.flags(enabled=not self._has_recurrent)
+        try:
+            with mkldnn, self._precision.forward_context():
+                yield
+        finally:
+            torch._C._functorch._set_vmap_fallback_enabled(before)
+
+
+def _first(tensors: Any) -> Any:
+    """The tensors of the first job."""
+    return torch.utils._pytree.tree_map(lambda tensor: tensor[0], tensors)
