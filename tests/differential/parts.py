@@ -53,7 +53,7 @@ MODELS, DATA = (
 
 def model_source(parts: list[Part]) -> str:
     """The source of a module with some parts."""
-    lines = [*(part.top for part in parts), "class Model(Regression):", "    stackable = frozenset({'l2', 'lr'})"]
+    lines = [*(part.top for part in parts), "class Model(Regression):"]
     lines += [_indented(part.body, 4) for part in parts]
     lines += [
         "    def __init__(self, l2=0.0, seed=0, lr=0.0):",
@@ -78,7 +78,6 @@ def data_source(part: Part | None) -> str:
         [
             part.top,
             f"class Data({bases}Line):",
-            "    stackable = Line.stackable | {'extra'}",
             "    def __init__(self, extra=0.0, **keys):",
             "        super().__init__(**keys)",
             "        self.extra = extra",

@@ -37,7 +37,6 @@ from holdfast.model import Regression
 class Ridge(Regression):
     """Least squares with a penalty on the weights."""
 
-    stackable = frozenset({"l2"})
 
     def __init__(self, l2: float):
         super().__init__(torch.nn.Linear(1, 1))

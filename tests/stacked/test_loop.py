@@ -110,7 +110,7 @@ def curves(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     # events hold single precision
-    scalars = {tag: [[e.step, float(e.value)] for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    scalars = {tag: [[e.step, float(e.value)] for e in events.Scalars(tag)] for tag in sorted(events.Tags()["scalars"])}
     return {"scalars": scalars, "tensors": [*events.Tags()["tensors"]]}
 
 

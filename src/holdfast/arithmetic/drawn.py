@@ -15,7 +15,7 @@ from holdfast.usercode.watch import UnstackableError
 
 _SEEDED = torch.Tag.nondeterministic_seeded
 _ALLOWED = ("aten", "prims", "profiler")
-"""Namespaces of the operations that torch maps over jobs; an operation of another library may have a rule of its own."""
+"""Namespaces of the operations that torch maps over jobs; those of another library may have rules of their own."""
 
 _METHODS: dict[str, tuple[str, slice | tuple[Any, ...]]] = {
     "bernoulli_.float": ("bernoulli_", slice(1, None)),
@@ -43,11 +43,11 @@ class _Draw(NamedTuple):
     args: tuple[Any, ...]
 
 
-class _Draws(TorchDispatchMode):
+class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records what is drawn: numbers are drawn in memory order, which a mapped function does not tell."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -78,7 +78,7 @@ class DrawnFunction:
         with torch.random.fork_rng(devices=[]):
             module = make_fx(function)(*args)
         self._draws = list(_drawn_outside(module.graph, draws.seen))
-        self._spec = module.graph._codegen.pytree_info.out_spec
+        self._spec = module.graph._codegen.pytree_info.out_spec  # type: ignore[attr-defined]
         module.graph.set_codegen(fx.graph.CodeGen())
         module.graph.eliminate_dead_code()
         module.recompile()

@@ -131,7 +131,8 @@ class MappedOptimizer:
             elif type(optimizer) is torch.optim.Adagrad:  # makes its state when it is built
                 total = torch.full_like(parameter, group["initial_accumulator_value"])
                 optimizer.state[parameter] = {"step": torch.zeros(()), "sum": total}
-        type(optimizer).step.__wrapped__(optimizer)
+        step: Any = type(optimizer).step
+        step.__wrapped__(optimizer)
         tensors = [
             {name: value for name, value in optimizer.state[each].items() if isinstance(value, Tensor)}
             for each in parameters
@@ -159,7 +160,7 @@ class _NumbersOfJobs(TorchFunctionMode):
 
     zero: Tensor
 
-    def __torch_function__(
+    def __torch_function__(  # noqa: PLR0911 (one rule after the other)
         self, function: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given, name = dict(kwargs or {}), getattr(function, "__name__", "")

@@ -13,7 +13,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
+from torch.func import functional_call, grad_and_value, vjp
+from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
 from holdfast.arithmetic.job_values import JobValues, replaced
@@ -38,6 +39,36 @@ class Logged(NamedTuple):
     name: str
     options: dict[str, Any]
     metric: str | None
+
+
+class Call(NamedTuple):
+    """A call of a step.
+
+    Attributes:
+        step: "training_step", "validation_step", or "sums" for the sums of the loss over rows.
+        number: of the batch, `batch_idx`.
+        loader: `dataloader_idx`, where there are several.
+    """
+
+    step: str
+    number: int
+    loader: int | None = None
+
+
+class JobTensors(NamedTuple):
+    """What a step of a job takes besides rows; for all jobs, the first dimension of each tensor is the job.
+
+    Attributes:
+        parameters: those that are trained, shape `(parameters,)`.
+        others: buffers, and parameters that are not trained.
+        states: of the metrics.
+        values: in which the jobs differ besides, as `ModuleSteps.job_values`.
+    """
+
+    parameters: Tensor
+    others: Tensors
+    states: dict[StateName, Tensor]
+    values: list[Tensor]
 
 
 class Outcome(NamedTuple):
@@ -71,7 +102,7 @@ class ModuleSteps:
         job_values: values, beside parameters and buffers, in which the jobs differ.
         logged: the calls of `self.log` of the last call of each step.
         updated: paths of the metrics that the last call of each step updated.
-        reads_index: whether a step has read its `batch_idx`.
+        reads_number: whether a step has read its `batch_idx`.
     """
 
     def __init__(self, module: pl.LightningModule, stand_in: StandInTrainer, parameters: Sequence[str]) -> None:
@@ -86,68 +117,54 @@ class ModuleSteps:
         self.job_values: Sequence[JobValues] = ()
         self.logged: dict[str, list[Logged]] = {}
         self.updated: dict[str, set[str]] = {}
-        self.reads_index = False
+        self.reads_number = False
 
-    def initial(self) -> tuple[Tensors, dict[StateName, Tensor]]:
-        """The present buffers and metric states of the module."""
-        return dict(self.module.named_buffers()), states_of(self._metrics)
-
-    def gradient(
-        self, parameters: Tensor, buffers: Tensors, states: Any, values: Sequence[Tensor], batch: Any, index: int
-    ) -> tuple[Tensor, Outcome]:
+    def gradient(self, call: Call, job: JobTensors, batch: Any) -> tuple[Tensor, Outcome]:
         """The gradient of the training loss of one job, shape `(parameters,)`, and the outcome of its step."""
 
         def loss_of(parameters: Tensor) -> tuple[Tensor, Outcome]:
-            outcome = self.call("training_step", parameters, buffers, states, values, batch, index)
+            outcome = self.call(call, job._replace(parameters=parameters), batch)
             return outcome.loss, outcome
 
-        gradient, (_, outcome) = grad_and_value(loss_of, has_aux=True)(parameters)
+        gradient, (_, outcome) = grad_and_value(loss_of, has_aux=True)(job.parameters)
         return gradient, outcome._replace(loss=outcome.loss.detach())
 
-    def call(
-        self,
-        step: str,
-        parameters: Tensor,
-        buffers: Tensors,
-        states: Any,
-        values: Sequence[Tensor],
-        batch: Any,
-        index: int,
-        loader: int | None = None,
-    ) -> Outcome:
-        """Call a step of one job.
+    def evaluate(self, call: Call, job: JobTensors, batch: Any) -> Outcome:
+        """Call another step than a training step, in a way in which torch takes composite operations apart."""
+        of_call: Any = vjp(
+            lambda parameters: (parameters, self.call(call, job._replace(parameters=parameters), batch)),
+            job.parameters,
+            has_aux=True,
+        )
+        outcome: Outcome = of_call[2]
+        return outcome
 
-        Args:
-            step: "training_step", "validation_step", or "sums" for the sums of the loss over rows.
-            parameters: shape `(parameters,)`.
-            buffers: before the step, and the parameters that are not trained; not changed.
-            states: of the metrics, before the step; not changed.
-            values: of `job_values`.
-            batch: as the loader would return it.
-            index: `batch_idx`.
-            loader: `dataloader_idx`, where there are several.
-        """
-        parts = torch.split(parameters, [shape.numel() for shape in self._shapes])
+    def call(self, call: Call, job: JobTensors, batch: Any) -> Outcome:
+        """Call a step of one job, whose tensors are not changed, on a batch as the loader would return it."""
+        parts = torch.split(job.parameters, [shape.numel() for shape in self._shapes])
         tensors = {
             f"module.{name}": part.view(shape)
             for names, part, shape in zip(self._names, parts, self._shapes, strict=True)
             for name in names
         }
-        for name, value in buffers.items():
+        for name, value in job.others.items():
             copied = value.clone()
             tensors |= {f"module.{other}": copied for other in self._others[name]}
-        collector, batch_index, updated = _Collector(self._metrics), BatchIndex(index), set[str]()
-        args = _arguments(self.module, step, batch, batch_index, loader)
+        collector, number, updated = _Collector(self._metrics), BatchIndex(call.number), set[str]()
+        args = _arguments(self.module, call.step, batch, number, call.loader)
         self._stand_in.update(results=collector)
-        states = {key: value.clone() for key, value in states.items()}
+        states = {key: value.clone() for key, value in job.states.items()}
         try:
-            with replaced(self.job_values, values), mapped(self._metrics, states, updated):
-                outcome: Outcome = functional_call(self._wrapper, tensors, (step, args), tie_weights=False)
+            with _WithoutOut(), replaced(self.job_values, job.values), mapped(self._metrics, states, updated):
+                outcome: Outcome = functional_call(self._wrapper, tensors, (call.step, args), tie_weights=False)
                 outcome = outcome._replace(states=states_of(self._metrics), logs=collector.values)
         finally:
             self._stand_in.update(results=None)
-        self.reads_index |= batch_index.was_read
-        self.logged[step], self.updated[step] = collector.logged, updated
+            for layer in self.module.modules():
+                if isinstance(layer, nn.RNNBase):  # it has a list of its weights, which now holds those of the job
+                    layer._init_flat_weights()
+        self.reads_number |= number.was_read
+        self.logged[call.step], self.updated[call.step] = collector.logged, updated
         return outcome
 
 
@@ -172,8 +189,8 @@ class _Wrapper(nn.Module):
     def forward(self, step: str, args: Sequence[Any]) -> Outcome:
         module = self.module
         if step == "sums":
-            sums = module.statistics(args[0]) if isinstance(module, Module) else loss_sums(module, args[0])
-            return Outcome(torch.zeros(()), [], {}, {}, [sums])
+            of_batch = module.statistics(args[0]) if isinstance(module, Module) else loss_sums(module, args[0])
+            return Outcome(torch.zeros(()), [], {}, {}, [of_batch])
         if isinstance(module, Module):
             module._sums = []
         before, module._current_fx_name = module._current_fx_name, step
@@ -182,9 +199,10 @@ class _Wrapper(nn.Module):
         finally:
             module._current_fx_name = before
         loss = _loss(result) if step == "training_step" else torch.zeros(())
-        sums, buffers = [], dict(module.named_buffers())
+        buffers = dict(module.named_buffers())
+        sums: list[Tensor] = list(module._sums) if isinstance(module, Module) else []
         if isinstance(module, Module):
-            sums, module._sums = module._sums, []
+            module._sums = []
         return Outcome(loss, [], buffers, {}, sums)
 
 
@@ -195,6 +213,16 @@ def _loss(result: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise UnstackableError("its training_step returns no single loss")
     return loss.reshape(())
+
+
+class _WithoutOut(TorchFunctionMode):
+    """Writes results for `out=` by a copy, for which there is a rule to map it over jobs."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = dict(kwargs or {})
+        out = given.pop("out", None)
+        result = function(*args, **given)
+        return result if out is None else out.copy_(result)
 
 
 class _Collector:

@@ -34,10 +34,6 @@ class DataModule(pl.LightningDataModule):
         test_opened: number of times that the test rows were made.
     """
 
-    stackable: frozenset[str] = frozenset()
-    """Arguments of a subclass that may differ between the jobs of one stack, because they do not change the number of
-    rows and columns. Each job still gets the rows of its arguments."""
-
     train: Rows
     val: Rows
 
@@ -152,7 +148,6 @@ class Line(_Synthetic):
     (60, 12)
     """
 
-    stackable = frozenset({"slope", "intercept", "noise", "outliers", "seed"})
     make = staticmethod(synthetic.line)
 
 
@@ -165,5 +160,4 @@ class Linear(_Synthetic):
     (torch.Size([60, 3]), torch.Size([20, 1]))
     """
 
-    stackable = frozenset({"noise", "outlier_fraction", "seed"})
     make = staticmethod(synthetic.linear)

@@ -81,7 +81,7 @@ class Here:
             environment.begin(job)
         config = work.jobs[0].config
         on_epoch_end = partial(self._progress.epoch, len(work.jobs), config.epochs)
-        history = train_stack(work.jobs, environment.files(work.jobs[0]), on_epoch_end)
+        history = train_stack(work.jobs, environment.files(work.jobs[0]), on_epoch_end, by_steps=work.by_steps)
         indexes = [index for index, job in enumerate(work.jobs) if job.number not in work.finished]
         jobs = [work.jobs[index] for index in indexes]
         results = results_of(jobs, history, indexes)

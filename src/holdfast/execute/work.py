@@ -21,11 +21,13 @@ class Work(NamedTuple):
         jobs: in the order of their numbers.
         finished: numbers of the jobs whose results are known. In a stack they are trained again, because results are
             equal to the last bit only in the same stack.
+        by_steps: whether a stack calls the steps of the module itself, instead of its loss.
     """
 
     kind: Literal["stack", "alone"]
     jobs: tuple[JobSpec, ...]
     finished: frozenset[int] = frozenset()
+    by_steps: bool = False
 
     @property
     def unfinished(self) -> list[JobSpec]:

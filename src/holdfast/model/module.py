@@ -23,11 +23,6 @@ class Module(pl.LightningModule):
     they do not depend on the batch size.
     """
 
-    stackable: frozenset[str] = frozenset()
-    """Arguments of a subclass that may differ between the jobs of one stack, because they do not change the shapes of
-    the parameters: an initial value, or a coefficient that `loss` reads. Holdfast tries whether each job trains in the
-    stack as it would alone; if not, each value gets its own stack."""
-
     lr: float = 0.01
     """Learning rate of SGD, where `optimize_with` sets no optimizer."""
 

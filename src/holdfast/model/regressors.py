@@ -91,8 +91,6 @@ class Linear(Regression):
     ['linear.weight', 'linear.bias']
     """
 
-    stackable = frozenset({"weight", "bias"})
-
     def __init__(
         self, features: int = 1, weight: float | None = None, bias: float | None = None, lr: float = 0.01
     ) -> None:

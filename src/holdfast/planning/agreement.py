@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -95,7 +96,7 @@ def _array(values: Tensor) -> ArrayLike:
     return array
 
 
-def compare(module: Module, name: str, stacked: ArrayLike, expected: ArrayLike, tolerance: float) -> None:
+def compare(module: pl.LightningModule, name: str, stacked: ArrayLike, expected: ArrayLike, tolerance: float) -> None:
     """Compare values from a stack with those from a Trainer or from the module by itself.
 
     Args:

@@ -6,18 +6,23 @@ from dataclasses import fields
 from inspect import getattr_static
 from typing import Any
 
+import lightning.pytorch as pl
 from torch import nn
 
 from holdfast.arithmetic.optimizers import OPTIMIZERS
 from holdfast.config.job import FOLDER
 from holdfast.config.schema import Config
 from holdfast.config.trainer_arguments import TrainerArguments
+from holdfast.data import DataModule
 from holdfast.model import Module
 from holdfast.runtime.isolation import GLOBAL_HOOKS
+from holdfast.stacked.module_jobs import HOOKS
 from holdfast.stacked.schedule import SCHEDULERS
 from holdfast.usercode.watch import UnstackableError
 
-_IMPLEMENTED = frozenset({"gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark"})
+_IMPLEMENTED = frozenset(
+    {"gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark", "log_every_n_steps"}
+)
 """Keys of the group `trainer` that a stack implements."""
 
 _NEUTRAL: dict[str, Any] = {field.name: field.default for field in fields(TrainerArguments)}
@@ -26,10 +31,22 @@ _NEUTRAL: dict[str, Any] = {field.name: field.default for field in fields(Traine
 _CHOOSES_CODE = frozenset({"maximize", "foreach", "fused", "capturable", "differentiable"})
 """Keys of the group `optimizer` that choose another implementation of torch's."""
 
-_OVERRIDABLE = frozenset(
-    {"bare", "lr", "loss", "statistics", "metrics", "forward", "draw", "digest", "stackable", "_abc_impl"}
-)
+_OVERRIDABLE = frozenset({"bare", "lr", "loss", "statistics", "metrics", "forward", "draw", "digest", "_abc_impl"})
 """Attributes that a subclass of `Module` or `DataModule` may override; the others are called by a Trainer only."""
+
+STEP_METHODS = frozenset(
+    {"training_step", "validation_step", "test_step", "predict_step", "forward", "configure_optimizers", "setup"}
+    | {"on_test_start", "on_test_epoch_start", "on_test_epoch_end", "on_test_end", "teardown", "_abc_impl"}
+    | {"example_input_array", *HOOKS}
+    | {f"{split}_dataloader" for split in ("train", "val", "test", "predict")}  # those of the data module are used
+)
+"""Attributes of a LightningModule that a class may override whose steps are called in a stack."""
+
+LOADER_METHODS = frozenset(
+    {"prepare_data", "setup", "teardown", "_abc_impl"}
+    | {f"{split}_dataloader" for split in ("train", "val", "test", "predict")}
+)
+"""Attributes of a LightningDataModule that a class may override whose loaders are read by a stack."""
 
 _SPECIAL = ("__call__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__")
 """Special methods with which a class can change the meaning of any other line of code."""
@@ -50,23 +67,41 @@ def check_settings(config: Config) -> None:
     for key in sorted(_NEUTRAL.keys() - _IMPLEMENTED):
         if getattr(config.trainer, key) != _NEUTRAL[key]:
             raise UnstackableError(f"trainer.{key} is the Trainer's")
+    if config.precision == "16-mixed":
+        raise UnstackableError("precision=16-mixed scales the gradient of each job separately")
+
+
+def check_rules(config: Config) -> None:
+    """Refuse a job whose optimizer or scheduler has no formula for many jobs.
+
+    Raises:
+        UnstackableError: such a setting; the message names its key.
+    """
     for key in sorted(_CHOOSES_CODE & config.optimizer.keys()):
         if config.optimizer[key]:
             raise UnstackableError(f"optimizer.{key} chooses code of torch's that trains one job")
-    if config.precision == "16-mixed":
-        raise UnstackableError("precision=16-mixed scales the gradient of each job separately")
     if config.optimizer["_target_"] not in OPTIMIZERS:
         raise UnstackableError(f"{config.optimizer['_target_']} has no rule for many jobs at once")
     if config.scheduler["_target_"] not in SCHEDULERS:
         raise UnstackableError(f"{config.scheduler['_target_']} may look at more than the epoch")
 
 
-def check_class(instance: Any, base: type) -> None:
+def has_rules(config: Config) -> bool:
+    """Whether a job has an optimizer and a scheduler with formulas for many jobs."""
+    try:
+        check_rules(config)
+    except UnstackableError:
+        return False
+    return True
+
+
+def check_class(instance: Any, base: type, overridable: frozenset[str] = _OVERRIDABLE) -> None:
     """Refuse a module or data module that overrides methods that a stack would not call.
 
     Args:
         instance: an object of the user's class; methods that are replaced in the object itself count too.
-        base: `holdfast.model.Module` or `holdfast.data.DataModule`.
+        base: the class that it has to derive from, such as `holdfast.model.Module`.
+        overridable: attributes of the base that it may override.
 
     Raises:
         UnstackableError: the class does not derive from the base, or overrides such a method; the message names it.
@@ -75,17 +110,19 @@ def check_class(instance: Any, base: type) -> None:
     if not isinstance(instance, base):
         raise UnstackableError(f"{name} does not derive from {base.__module__.rpartition('.')[0]}.{base.__name__}")
     for attribute in dir(base):
-        if attribute in _OVERRIDABLE or (attribute.startswith("__") and attribute not in _SPECIAL):
+        if attribute in overridable or (attribute.startswith("__") and attribute not in _SPECIAL):
             continue
-        overridden = getattr_static(type(instance), attribute) is not getattr_static(base, attribute)
+        found = getattr_static(type(instance), attribute)
+        overridden = all(found is not getattr_static(each, attribute, None) for each in (base, Module, DataModule))
         if overridden or (attribute in vars(instance) and callable(getattr(base, attribute))):
             raise UnstackableError(f"{name}.{attribute} needs a Trainer")
     for attribute in _SPECIAL:
-        if any(attribute in vars(cls) for cls in type(instance).__mro__ if not issubclass(base, cls)):
+        classes = (cls for cls in type(instance).__mro__ if not issubclass(base, cls) and cls is not Module)
+        if any(attribute in vars(cls) for cls in classes):
             raise UnstackableError(f"{name}.{attribute} can change the meaning of any line of its code")
 
 
-def check_hooks(module: Module) -> None:
+def check_hooks(module: pl.LightningModule) -> None:
     """Refuse hooks on layers, parameters and gradients: a stack has tensors of its own and would not call them.
 
     Raises:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pkgutil import resolve_name
 from typing import Any
 
 from holdfast.config.options import ORDER
@@ -13,6 +11,14 @@ from holdfast.config.schema import Config
 
 _PER_JOB = frozenset({"lr", "seed", "sweep", "vars", "init_weights", "init_weights_strict"})
 """Keys in which the jobs of a stack may differ."""
+
+_FREE: dict[str, frozenset[str]] = {
+    "holdfast.model.Linear": frozenset({"weight", "bias"}),
+    "holdfast.model.MLP": frozenset(),
+    "holdfast.data.Line": frozenset({"slope", "intercept", "noise", "outliers", "seed"}),
+    "holdfast.data.Linear": frozenset({"noise", "outlier_fraction", "seed"}),
+}
+"""Of the classes that ship with Holdfast, the arguments that change no shape."""
 
 _DESCRIBED = ("batch_size", "model", "optimizer", "scheduler", "data", "accelerator", "precision", "epochs")
 """Keys whose values `describe` lists if stacks differ in them."""
@@ -30,12 +36,14 @@ class Share:
         reason: why they are trained alone; None if they share a program.
         most: number of jobs that fit into half of the free memory; for jobs that share a program.
         note: why other jobs of the same structure do not share the program; "" if all do.
+        by_steps: whether the program calls the steps of the module itself, instead of its loss.
     """
 
     jobs: tuple[int, ...]
     reason: str | None
     most: int = 0
     note: str = ""
+    by_steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,20 @@ class Plan:
         stacks: the numbers of the jobs of each program, ascending.
         alone: why a job is trained alone, by its number.
         notes: why jobs of the same structure are in several stacks.
+        by_steps: the first jobs of the stacks that call the steps of the module itself, instead of its loss.
     """
 
     stacks: tuple[tuple[int, ...], ...]
     alone: Mapping[int, str]
     notes: tuple[str, ...] = ()
+    by_steps: frozenset[int] = frozenset()
 
 
 def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence[Share]]) -> Plan:
     """Group the jobs of a sweep into stacks.
 
     The jobs of a stack run the same operations on tensors of the same shapes. They may differ in `lr`, `seed`, the
-    numbers of the optimizer and of the scheduler, and the arguments that the classes of model and data name as
-    `stackable`.
+    numbers of the optimizer and of the scheduler, and numbers among the arguments of model and data.
 
     Args:
         configs: configurations of all jobs, in the order of their numbers.
@@ -68,14 +77,14 @@ def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence
     Returns:
         A plan with every job exactly once.
     """
-    stackable = cache(_stackable)  # one import for each class instead of one for each job
     groups: dict[Hashable, list[int]] = {}
     parts: Parts = {}
     for number, config in enumerate(configs):
-        groups.setdefault(structure(config, stackable, parts), []).append(number)
+        groups.setdefault(structure(config, parts), []).append(number)
     stacks: list[tuple[int, ...]] = []
     alone: dict[int, str] = {}
     notes: dict[str, None] = {}
+    by_steps: list[int] = []
     for group in groups.values():
         for part in share([configs[number] for number in group]):
             jobs = [group[index] for index in part.jobs]
@@ -85,30 +94,21 @@ def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence
             if part.note:
                 notes[part.note] = None
             count = -(-len(jobs) // (configs[jobs[0]].sweep.max_stack or part.most))
-            stacks += (tuple(jobs[len(jobs) * i // count : len(jobs) * (i + 1) // count]) for i in range(count))
-    return Plan(tuple(sorted(stacks)), dict(sorted(alone.items())), tuple(notes))
-
-
-def _stackable(target: str) -> frozenset[str]:
-    """The arguments that a class names as `stackable`; none if it cannot be imported: the job itself reports that."""
-    try:
-        return frozenset(getattr(resolve_name(target), "stackable", ()))
-    except Exception:
-        return frozenset()
+            made = [tuple(jobs[len(jobs) * i // count : len(jobs) * (i + 1) // count]) for i in range(count)]
+            stacks += made
+            by_steps += [stack[0] for stack in made if part.by_steps]
+    return Plan(tuple(sorted(stacks)), dict(sorted(alone.items())), tuple(notes), frozenset(by_steps))
 
 
 Parts = dict[tuple[str, int], Hashable]
 """Parts of a structure by the key and the identity of its value: jobs share the objects of most groups."""
 
 
-def structure(
-    config: Config, stackable: Callable[[str], frozenset[str]] = _stackable, parts: Parts | None = None
-) -> Hashable:
+def structure(config: Config, parts: Parts | None = None) -> Hashable:
     """Everything in a configuration that the jobs of a stack have in common.
 
     Args:
         config: configuration of a job.
-        stackable: returns the names of the arguments in which jobs may differ, for the `_target_` of model or data.
         parts: filled here, and valid as long as the configurations are.
     """
     parts, common = {} if parts is None else parts, list[Hashable]()
@@ -120,26 +120,29 @@ def structure(
             continue
         identity = (key, id(value))
         if identity not in parts:
-            parts[identity] = _common(key, value, stackable)
+            parts[identity] = _common(key, value)
         common.append(parts[identity])
     return tuple(common)
 
 
-def _common(key: str, value: Any, stackable: Callable[[str], frozenset[str]]) -> Hashable:
+def _common(key: str, value: Any) -> Hashable:
     """What the jobs of a stack have in common in the value of one key."""
-    if key in ("optimizer", "scheduler"):
-        return tuple((name, _form(item)) for name, item in value.items())
-    if key in ("model", "data"):
-        free = stackable(value["_target_"]) | (ORDER - {"batch_size"} if key == "data" else frozenset())
-        return repr([(name, None if name in free else item) for name, item in value.items()])
-    return repr(value)
+    if key not in ("model", "data"):
+        return _form(value) if key in ("optimizer", "scheduler") else repr(value)
+    free = _FREE.get(value["_target_"])
+    if free is None:  # the modules of the jobs are compared later
+        return _form(value)
+    free |= ORDER - {"batch_size"} if key == "data" else frozenset()
+    return repr([(name, None if name in free else item) for name, item in value.items()])
 
 
 def _form(value: Any) -> Hashable:
-    """The type of a number, the length of a list; anything else must be equal."""
+    """The forms of the entries of a container; numbers may differ, anything else must be equal."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return type(value).__name__
-    return len(value) if isinstance(value, list) else str(value)
+        return "number"
+    if isinstance(value, Mapping):
+        return tuple((name, _form(item)) for name, item in value.items())
+    return tuple(map(_form, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def describe(plan: Plan, configs: Mapping[int, Config]) -> str:

@@ -58,7 +58,7 @@ def probe(config: Config) -> int:
     # losses are kept as arrays of 8 bytes an iteration, and converted to records for a part of the jobs at a time
     losses = 8 * config.epochs * -(-len(data.train) // size)
     bytes_per_job = parameters[0].element_size() * numbers + losses
-    return max(1, _free_memory(trainer.strategy.root_device) // 2 // bytes_per_job)
+    return max(1, free_memory(trainer.strategy.root_device) // 2 // bytes_per_job)
 
 
 def _check_loss(module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> None:
@@ -105,7 +105,7 @@ def _activations(module: Module, batch: tuple[Tensor, ...]) -> int:
     return sum(sizes) // len(batch[0])
 
 
-def _free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Free memory in bytes; half of the physical memory where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

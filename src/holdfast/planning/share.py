@@ -7,24 +7,22 @@ modules that do not ship with Holdfast must also pass the trial of `trial`.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-from torch import Tensor
-
 from holdfast.config.schema import Config
-from holdfast.data import DataModule, Rows
 from holdfast.errors import in_a_line
-from holdfast.model import Module
-from holdfast.planning.allowed import check_class, check_hooks, check_settings
+from holdfast.planning import inspect
+from holdfast.planning.allowed import check_settings, has_rules
 from holdfast.planning.child import in_a_child
 from holdfast.planning.plan import Share
 from holdfast.planning.probe import probe
+from holdfast.planning.steps_trial import probe_steps, try_steps
 from holdfast.planning.trial import try_together
 from holdfast.runtime.isolation import isolated
-from holdfast.single.build import build_data, build_module, set_up
 from holdfast.stacked.inputs import is_shipped
-from holdfast.usercode.state import read
-from holdfast.usercode.watch import NoTrainer, UnstackableError, readable
+from holdfast.usercode.watch import UnstackableError
 
 
 def share(configs: Sequence[Config]) -> list[Share]:
@@ -40,13 +38,48 @@ def share(configs: Sequence[Config]) -> list[Share]:
     with isolated():
         try:
             check_settings(configs[0])
-            if is_shipped(configs[0]):
+            if is_shipped(configs[0]) and has_rules(configs[0]):
                 return [Share(everyone, None, probe(configs[0]))]
             return in_a_child(_share_users_code, configs)  # the user's code may change the process it runs in
         except UnstackableError as error:
             return [Share(everyone, str(error))]
         except Exception as error:  # trained alone, each job reports the error in its own result
             return [Share(everyone, f"it could not be tried: {in_a_line(error)}")]
+
+
+def _share_users_code(configs: Sequence[Config]) -> list[Share]:
+    """Divide jobs by the first of two roads on which they can share a program: by their loss, or by their steps."""
+    shares, reasons = list[Share](), dict.fromkeys(range(len(configs)), "")
+    for road in (_BY_LOSS, _BY_STEPS):
+        left = list(reasons)
+        for part in _share_on(road, [configs[job] for job in left]):
+            jobs = tuple(left[index] for index in part.jobs)
+            reasons |= dict.fromkeys(jobs, part.reason or "")
+            if part.reason is None:
+                shares.append(replace(part, jobs=jobs))
+                for job in jobs:
+                    del reasons[job]
+    alone: dict[str, list[int]] = {}
+    for job, reason in reasons.items():
+        alone.setdefault(reason, []).append(job)
+    return shares + [Share(tuple(jobs), reason) for reason, jobs in alone.items()]
+
+
+class _Road(NamedTuple):
+    """A way to train jobs as one program.
+
+    Attributes:
+        inspect_module, inspect_data: return what the modules, or data modules, of a stack have in common.
+        probe: returns how many jobs fit into memory.
+        try_together: trains jobs in a stack and by a Trainer, and compares all results.
+        by_steps: as in `Share`.
+    """
+
+    inspect_module: Callable[[Config], Hashable]
+    inspect_data: Callable[[Config], Hashable]
+    probe: Callable[[Config], int]
+    try_together: Callable[[Sequence[Config], int], object]
+    by_steps: bool
 
 
 class _Verdict(NamedTuple):
@@ -61,16 +94,16 @@ class _Verdict(NamedTuple):
     structure: Hashable = None
 
 
-def _share_users_code(configs: Sequence[Config]) -> list[Share]:
+def _share_on(road: _Road, configs: Sequence[Config]) -> list[Share]:
     """Group jobs whose modules differ only in numbers, and try each group in a stack."""
     groups: dict[Hashable, list[int]] = {}
     refused: dict[str, list[int]] = {}
     verdicts: dict[Hashable, _Verdict] = {}  # one for each different module and data module
     for index, config in enumerate(configs):
         module_key, data_key = ("module", repr(config.model), config.seed), ("data", repr(config.data))
-        for key, inspect in ((module_key, _inspect_module), (data_key, _inspect_data)):
+        for key, look_at in ((module_key, road.inspect_module), (data_key, road.inspect_data)):
             if key not in verdicts:
-                verdicts[key] = _verdict(inspect, config)
+                verdicts[key] = _verdict(look_at, config)
         module, data = verdicts[module_key], verdicts[data_key]
         reason = module.reason or data.reason
         if reason is not None:
@@ -79,70 +112,51 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
             groups.setdefault((module.structure, data.structure), []).append(index)
     alone = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
     note = "" if len(groups) < 2 else "jobs whose modules differ in more than numbers are in separate stacks"
-    return [part for jobs in groups.values() for part in _divide(configs, jobs, _DIVISIONS, note)] + alone
+    return [
+        part for jobs in groups.values() for part in _divide(road, configs, jobs, _divisions(configs, jobs), note)
+    ] + alone
 
 
-def _verdict(inspect: Callable[[Config], Hashable], config: Config) -> _Verdict:
+def _verdict(look_at: Callable[[Config], Hashable], config: Config) -> _Verdict:
     with isolated():
         try:
-            return _Verdict(None, inspect(config))
+            return _Verdict(None, look_at(config))
         except UnstackableError as error:
             return _Verdict(str(error))
         except (Exception, SystemExit) as error:
             return _Verdict(f"it could not be built: {in_a_line(error)}")
 
 
-def _inspect_module(config: Config) -> Hashable:
-    """The structure that the modules of a stack have in common."""
-    module = build_module(config)
-    check_class(module, Module)
-    assert isinstance(module, Module)
-    if not module.automatic_optimization:
-        raise UnstackableError(f"{type(module).__name__} sets automatic_optimization to False")
-    check_hooks(module)
-    state = read(module)
-    for path, kind in state.hidden.items():
-        raise UnstackableError(f"{readable(path)} is a {kind}, whose state cannot be read")
-    return state.structure()
-
-
-def _inspect_data(config: Config) -> Hashable:
-    """The batch size, and the types and shapes of the rows: jobs of a stack take their batches from one tensor."""
-    data = build_data(config.data)
-    check_class(data, DataModule)
-    assert isinstance(data, DataModule)
-    name = type(data).__name__
-    data.trainer = trainer = NoTrainer()  # type: ignore[assignment]
-    try:
-        set_up(data)
-    finally:
-        if trainer.reads:
-            raise UnstackableError(f"{name} reads the Trainer (trainer.{trainer.reads[0]})")
-    for key in ("train", "val", "batch_size", "order_seed", "shuffle"):
-        if key not in vars(data):
-            raise UnstackableError(f"{name}.{key} is not an attribute of the object, but computed each time it is read")
-    for rows in (data.train, data.val):
-        if type(rows) is not Rows or any(type(part) is not Tensor for part in (rows.x, rows.y)):
-            raise UnstackableError(f"{name} has rows of a subclass, which a Trainer reads one batch at a time")
-    return data.batch_size, *((part.dtype, part.shape) for rows in (data.train, data.val) for part in (rows.x, rows.y))
-
-
 _Division = tuple[str, Callable[[Config], Hashable]]
 
-_DIVISIONS: tuple[_Division, ...] = (
-    ("arguments of model and data", lambda config: (repr(config.model), repr(config.data))),
-    ("seed and arguments of model and data", lambda config: (repr(config.model), repr(config.data), config.seed)),
-)
-"""Values by which jobs are divided, first the coarser division, if one stack of all of them fails the trial."""
+
+def _divisions(configs: Sequence[Config], jobs: Sequence[int]) -> list[_Division]:
+    """Values by which jobs are divided, first the coarser divisions, if one stack of all of them fails the trial."""
+    keys = dict.fromkeys(
+        (group, key) for job in jobs for group in ("model", "data") for key in getattr(configs[job], group)
+    )
+    single = [(f"{group}.{key}", partial(_value, group, key)) for group, key in keys]
+    different = [(name, value) for name, value in single if len({value(configs[job]) for job in jobs}) > 1]
+    return [
+        *(different if len(different) > 1 else []),
+        ("arguments of model and data", lambda config: (repr(config.model), repr(config.data))),
+        ("seed and arguments of model and data", lambda config: (repr(config.model), repr(config.data), config.seed)),
+    ]
 
 
-def _divide(configs: Sequence[Config], jobs: Sequence[int], divisions: Sequence[_Division], note: str) -> list[Share]:
+def _value(group: str, key: str, config: Config) -> Hashable:
+    return repr(getattr(config, group).get(key))
+
+
+def _divide(
+    road: _Road, configs: Sequence[Config], jobs: Sequence[int], divisions: Sequence[_Division], note: str
+) -> list[Share]:
     """Try jobs together; if that fails, try those with the same values of a division together."""
     try:
         with isolated():  # as if nothing had been built before
-            most = probe(configs[jobs[0]])
-        try_together([configs[job] for job in jobs], most)
-        return [Share(tuple(jobs), None, most, note)]
+            most = road.probe(configs[jobs[0]])
+        road.try_together([configs[job] for job in jobs], most)
+        return [Share(tuple(jobs), None, most, note, road.by_steps)]
     except UnstackableError as error:
         reason = str(error)
     except Exception as error:
@@ -155,8 +169,13 @@ def _divide(configs: Sequence[Config], jobs: Sequence[int], divisions: Sequence[
             continue
         finer, why = divisions[number + 1 :], f"a stack for each value of {values}: in one for all of them {reason}"
         first, *others = parts.values()
-        shares = _divide(configs, first, finer, why)
+        # one argument alone, or, at last, all of them
+        shares = _divide(road, configs, first, () if "." in values else finer, why)
         if all(part.reason is not None for part in shares):
-            break  # the values are not the reason: the other parts would fail as well
-        return shares + [part for other in others for part in _divide(configs, other, finer, why)]
+            continue  # the values are not the reason: the other parts would fail as well
+        return shares + [part for other in others for part in _divide(road, configs, other, finer, why)]
     return [Share(tuple(jobs), reason)]
+
+
+_BY_LOSS = _Road(inspect.module_with_loss, inspect.data_with_rows, probe, try_together, by_steps=False)
+_BY_STEPS = _Road(inspect.module_with_steps, inspect.data_with_loaders, probe_steps, try_steps, by_steps=True)

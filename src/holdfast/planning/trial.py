@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -37,7 +37,7 @@ from holdfast.usercode.watch import UnstackableError
 
 _EPOCHS = 2
 
-_TOLERANCES = {"64-true": 1e-8, "32-true": 1e-4}
+TOLERANCES = {"64-true": 1e-8, "32-true": 1e-4}
 """Largest difference for each precision, relative to the largest value; half precisions have `_COARSE`."""
 
 _COARSE = 5e-2
@@ -66,8 +66,8 @@ def try_together(configs: Sequence[Config], most: int = _MOST_AT_ONCE) -> None:
     """
     chosen = [configs[index] for index in extremes(configs)]
     reference = _train_alone(chosen)
-    precision, tolerance = reference.precision, _TOLERANCES.get(reference.precision, _COARSE)
-    inputs, histories = _train_stack([_for_trial(config, precision, reference.rate_factor) for config in chosen])
+    precision, tolerance = reference.precision, TOLERANCES.get(reference.precision, _COARSE)
+    inputs, histories = _train_stack([for_trial(config, precision, reference.rate_factor) for config in chosen])
     for index, history in enumerate(reference.histories):
         for name, stacked, expected in _results(inputs, histories, history, index):
             compare(inputs.module, name, stacked, expected, tolerance)
@@ -75,7 +75,7 @@ def try_together(configs: Sequence[Config], most: int = _MOST_AT_ONCE) -> None:
     for first in range(0, len(configs), at_once):
         with isolated():
             part = configs[first : first + at_once]
-            compare_first_batches([_for_trial(config, precision, 1.0) for config in part], tolerance)
+            compare_first_batches([for_trial(config, precision, 1.0) for config in part], tolerance)
 
 
 class _Reference(NamedTuple):
@@ -107,8 +107,8 @@ def _train_alone(configs: Sequence[Config]) -> _Reference:
 
 def _train_alone_in(configs: Sequence[Config], precision: str) -> _Reference:
     for factor in _RATE_FACTORS:
-        histories = [_fit(_for_trial(config, precision, factor)) for config in configs]
-        if all(map(_is_finite, histories)):
+        histories = [fit(for_trial(config, precision, factor)) for config in configs]
+        if all(map(is_finite, histories)):
             return _Reference(histories, precision, factor)
     raise UnstackableError("its losses are not finite, however small the learning rate")
 
@@ -129,8 +129,8 @@ def _train_stack(configs: Sequence[Config]) -> tuple[StackInputs, StackHistory]:
     return inputs, histories
 
 
-def _for_trial(config: Config, precision: str, rate_factor: float) -> Config:
-    """A configuration for two epochs without early stopping; `_is_finite` replaces the divergence threshold."""
+def for_trial(config: Config, precision: str, rate_factor: float = 1.0) -> Config:
+    """A configuration for two epochs without early stopping; `is_finite` replaces the divergence threshold."""
     early_stopping = dataclasses.replace(config.callbacks.early_stopping, patience=None)
     divergence = dataclasses.replace(config.callbacks.divergence, threshold=math.inf)
     return dataclasses.replace(
@@ -152,21 +152,22 @@ class _Shorten(pl.Callback):
         shorten(data)
 
 
-def _fit(config: Config) -> History:
-    """Train a job by a Trainer, without writing files."""
+def fit(config: Config, arguments: Mapping[str, Any] | None = None) -> History:
+    """Train a job by a Trainer, without writing files; with arguments of the Trainer, or with few rows."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
         recorder = Recorder(config, History())
         # with a logger, because only then Lightning checks that the hyperparameters of module and data agree
-        trainer = build_trainer(
-            config, data, plugins=[recorder.checkpoint_io], callbacks=[recorder, _Shorten()], logger=DummyLogger()
-        )
+        callbacks = [recorder] if arguments else [recorder, _Shorten()]
+        more = arguments or {"logger": DummyLogger()}
+        trainer = build_trainer(config, data, plugins=[recorder.checkpoint_io], callbacks=callbacks, **more)
         seed_rows()
         trainer.fit(module, datamodule=data)
         return recorder.history
 
 
-def _is_finite(history: History) -> bool:
+def is_finite(history: History) -> bool:
+    """Whether no loss of a job has diverged."""
     losses = [*history.losses, *(epoch.metrics.get("val/loss", 0.0) for epoch in history.epochs)]
     return all(math.isfinite(loss) and abs(loss) <= _MOST_GROWTH * (1 + abs(losses[0])) for loss in losses)
 

@@ -23,7 +23,7 @@ from holdfast.record.history import SavedEpochs, StackHistory
 from holdfast.record.stopping import Standing
 from holdfast.store.folders import StackFiles
 
-_VERSION = 1
+_VERSION = 2
 
 
 class StackArchive:
@@ -62,19 +62,20 @@ class StackArchive:
                 content = load(files.archive)
                 if {key: content.get(key) for key in self._head} == self._head and not content["finished"]:
                     self.snapshot = content
-                    self.curves.resume(Position(**content["curves"]), content["metrics"])
+                    self.curves.resume(Position(**content["curves"]), content["metrics"], content["logged"])
 
-    def pause(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+    def pause(self, snapshot: Callable[[], Mapping[str, Any]] | None) -> None:
         """Write a snapshot, where one is due.
 
         Args:
-            snapshot: all that the training needs to go on from here, in plain containers and tensors.
+            snapshot: all that the training needs to go on from here, in plain containers and tensors; None where that
+                is not known, and the training begins anew after an interruption.
 
         Raises:
-            Stopped: a signal has arrived; the snapshot is written.
+            Stopped: a signal has arrived; the snapshot, if there is one, is written.
             StorageError: the files cannot be written.
         """
-        if self._signals or time.monotonic() - self._written >= self._seconds:
+        if snapshot and (self._signals or time.monotonic() - self._written >= self._seconds):
             self._write(snapshot(), finished=False)
         if self._signals:
             raise Stopped(self._signals[0])
@@ -86,7 +87,8 @@ class StackArchive:
     def _write(self, content: Mapping[str, Any], *, finished: bool) -> None:
         # the curves first: an archive never names a place that is not there
         position = self.curves.flush()
-        head = {**self._head, "finished": finished, "curves": position._asdict(), "metrics": list(self.curves.names)}
+        names = {"metrics": list(self.curves.names), "logged": list(self.curves.logged_names)}
+        head = {**self._head, "finished": finished, "curves": position._asdict(), **names}
         save(_on_cpu({**head, **content}), self._files.archive)
         self._written = time.monotonic()
 
@@ -109,7 +111,7 @@ def read_stack(files: StackFiles, sha256: str | None = None) -> tuple[list[int],
             return None
         jobs, hashes = content["jobs"], content["config_hashes"]
         curves = Curves(len(jobs), files.history)
-        curves.resume(Position(**content["curves"]), content["metrics"])
+        curves.resume(Position(**content["curves"]), content["metrics"], content["logged"])
         history = StackHistory.start(len(jobs), curves)
         restore_history(history, content)
         return jobs, hashes, history

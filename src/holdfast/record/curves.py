@@ -35,6 +35,10 @@ class Block(NamedTuple):
         ended: end of each epoch, in seconds since 1970, shape `(epochs,)`.
         metrics: at the end of each epoch, shape `(epochs, metrics, jobs)`; NaN where a job was over.
         points: of the parameter paths of models with two parameters, shape `(points, 2, jobs)`.
+        moments: at which values were logged through Lightning: the step, the iterations before the epoch where it is
+            the end of one and otherwise -1, and the time in seconds since 1970, shape `(moments, 3)`.
+        is_logged: whether each name was logged at each moment, shape `(moments, names)`.
+        logged: the values, shape `(moments, names, jobs)`.
     """
 
     clock: _Array
@@ -42,6 +46,9 @@ class Block(NamedTuple):
     ended: _Array
     metrics: _Array
     points: _Array
+    moments: _Array
+    is_logged: _Array
+    logged: _Array
 
 
 class Position(NamedTuple):
@@ -60,6 +67,7 @@ class Curves:
 
     Attributes:
         names: names of the metrics, once the first epoch has ended.
+        logged_names: names of what was logged through Lightning so far.
     """
 
     def __init__(self, jobs: int, path: Path | None = None) -> None:
@@ -67,6 +75,7 @@ class Curves:
         self._memory = io.BytesIO()
         self._size, self._sha256 = 0, hashlib.sha256()
         self.names: tuple[str, ...] = ()
+        self.logged_names: list[str] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -75,6 +84,7 @@ class Curves:
         self._ended: list[float] = []
         self._metrics: list[_Array] = []
         self._points: list[_Array] = []
+        self._logged: list[tuple[tuple[float, float, float], dict[str, _Array]]] = []
         self._pending = 0
 
     def add_iterations(self, count: int, losses: _Array, points: _Array | None) -> None:
@@ -98,6 +108,12 @@ class Curves:
         self._metrics.append(np.stack([metrics[name] for name in self.names]))
         self._hold(self._metrics[-1].nbytes)
 
+    def add_logged(self, step: int, epoch_start: int, values: Mapping[str, _Array]) -> None:
+        """Add values that were logged through Lightning, each of shape `(jobs,)`; see `Block.moments`."""
+        self.logged_names += [name for name in values if name not in self.logged_names]
+        self._logged.append(((step, epoch_start, time.time()), dict(values)))
+        self._hold(8 * self._jobs * len(values))
+
     def _hold(self, size: int) -> None:
         """Count some more bytes, and flush where there are too many: an epoch may be longer than any snapshot."""
         self._pending += size
@@ -110,7 +126,7 @@ class Curves:
         Raises:
             StorageError: the file cannot be written; what was added is not lost.
         """
-        if self._clock or self._ended:
+        if self._clock or self._ended or self._logged:
             content = self._encoded()
             if self._path is None:
                 self._memory.write(content)
@@ -124,17 +140,26 @@ class Curves:
     def _encoded(self) -> bytes:
         stream = io.BytesIO()
         dtype = self._losses[0].dtype if self._losses else np.float32
+        logged = np.full((len(self._logged), len(self.logged_names), self._jobs), np.nan)
+        is_logged = np.zeros(logged.shape[:2], dtype=bool)
+        for row, (_, values) in enumerate(self._logged):
+            for name, of_jobs in values.items():
+                column = self.logged_names.index(name)
+                logged[row, column], is_logged[row, column] = of_jobs, True
         for array in Block(
             np.array(self._clock, dtype=np.float64).reshape(-1, 2),
             np.concatenate(self._losses) if self._losses else np.empty((0, self._jobs), dtype),
             np.array(self._ended, dtype=np.float64),
             np.stack(self._metrics) if self._metrics else np.empty((0, len(self.names), self._jobs)),
             np.concatenate(self._points) if self._points else np.empty((0, 2, self._jobs), dtype),
+            np.array([moment for moment, _ in self._logged], dtype=np.float64).reshape(-1, 3),
+            is_logged,
+            logged,
         ):
             npy.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
         return stream.getvalue()
 
-    def resume(self, position: Position, names: Sequence[str]) -> None:
+    def resume(self, position: Position, names: Sequence[str], logged_names: Sequence[str] = ()) -> None:
         """Take up what is in the file up to a place; what follows is ignored, and overwritten by the next `flush`.
 
         Raises:
@@ -142,7 +167,7 @@ class Curves:
         """
         assert self._path is not None
         self._sha256 = _checked(self._path, position)
-        self._size, self.names = position.size, tuple(names)
+        self._size, self.names, self.logged_names = position.size, tuple(names), list(logged_names)
 
     def blocks(self) -> Iterator[Block]:
         """The blocks of the file, in order."""
@@ -160,11 +185,18 @@ class Curves:
 
     def of_jobs(self, jobs: Sequence[int]) -> Block:
         """All blocks as one, of some jobs only."""
-        parts = [
-            Block(clock, losses[:, jobs], ended, metrics[..., jobs], points[..., jobs])
-            for clock, losses, ended, metrics, points in self.blocks()
-        ]
+        parts = [self._of_jobs(block, jobs) for block in self.blocks()]
         return Block(*(_joined(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _of_jobs(self, block: Block, jobs: Sequence[int]) -> Block:
+        later = len(self.logged_names) - block.is_logged.shape[1]  # names that were not known yet
+        return block._replace(
+            losses=block.losses[:, jobs],
+            metrics=block.metrics[..., jobs],
+            points=block.points[..., jobs],
+            is_logged=np.pad(block.is_logged, ((0, 0), (0, later))),
+            logged=np.pad(block.logged[..., jobs], ((0, 0), (0, later), (0, 0))),
+        )
 
 
 def _checked(path: Path, position: Position) -> Any:

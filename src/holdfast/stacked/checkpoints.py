@@ -46,8 +46,8 @@ class StackCheckpoints:
         """Number of iterations of an epoch."""
         return self._inputs.rows.iterations
 
-    def weights(self, saved: SavedEpochs, column: int) -> dict[str, Any]:
-        """The content of `model.pth` of a job, at its saved epoch; `column` is its place in `saved`."""
+    def weights(self, job: int, saved: SavedEpochs, column: int) -> dict[str, Any]:
+        """The content of `model.pth` of a job, at its saved epoch; arguments as for `checkpoint`."""
         return self._inputs.module.bare(self._state_dict(saved, column))
 
     def checkpoint(self, job: int, saved: SavedEpochs, column: int) -> dict[str, Any]:
@@ -142,20 +142,20 @@ class StackCheckpoints:
         batches, steps = "epoch_loop.batch_progress", "epoch_loop.automatic_optimization.optim_progress"
         validation, scheduled = "epoch_loop.val_loop.batch_progress", "epoch_loop.scheduler_progress"
         fit["epoch_loop.state_dict"] = {**fit["epoch_loop.state_dict"], "_batches_that_stepped": iterations}
-        fit[batches] = _counter(fit[batches], iterations, current)
+        fit[batches] = counter(fit[batches], iterations, current)
         fit[batches]["is_last_batch"] = current == self._inputs.rows.iterations
         optimizer = fit[steps]["optimizer"]
-        fit[steps] = {"optimizer": {key: _counter(value, iterations, current) for key, value in optimizer.items()}}
-        fit[validation] = _counter(fit[validation], validated, validated)
+        fit[steps] = {"optimizer": {key: counter(value, iterations, current) for key, value in optimizer.items()}}
+        fit[validation] = counter(fit[validation], validated, validated)
         if self._inputs.scheduler_states[0]:
-            fit[scheduled] = _counter(fit[scheduled], epoch + 1, 1)
-        done = _counter(fit["epoch_progress"], epoch + 1, epoch + 1)
+            fit[scheduled] = counter(fit[scheduled], epoch + 1, 1)
+        done = counter(fit["epoch_progress"], epoch + 1, epoch + 1)
         # Lightning saves a checkpoint before it counts the epoch as completed
         fit["epoch_progress"] = {**done, **{part: {**done[part], "completed": epoch} for part in ("total", "current")}}
         return {**loops, "fit_loop": fit}
 
 
-def _counter(progress: Mapping[str, Any], total: int, current: int) -> dict[str, Any]:
+def counter(progress: Mapping[str, Any], total: int, current: int) -> dict[str, Any]:
     """One of Lightning's progress counters with other counts."""
     counts = {"total": total, "current": current}
     return {**progress, **{part: dict.fromkeys(progress[part], count) for part, count in counts.items()}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,12 +24,13 @@ class Logged(NamedTuple):
 
     Attributes:
         step: the step at which Lightning logs.
-        ends_epoch: whether it is at the end of an epoch, which comes earlier for a job that has diverged in it.
+        epoch_start: at the end of an epoch, the iterations before it: a job that has diverged in this epoch logs at its
+            own last step; -1 at other moments.
         values: by name, of the jobs in all rows.
     """
 
     step: int
-    ends_epoch: bool
+    epoch_start: int
     values: Metrics
 
 
@@ -42,7 +43,6 @@ class Engine(Protocol):
         iterations: of an epoch.
         batch_size: rows of an iteration.
         stream_of: the stream of each job: jobs of one stream read the same batches, shape `(jobs,)`.
-        parameters: shape `(parameters, streams, width)`.
         logged: what was logged since this list was last emptied.
         resumes: whether a snapshot of `tensors` and `plain` is all that the training needs to go on from.
     """
@@ -52,9 +52,12 @@ class Engine(Protocol):
     iterations: int
     batch_size: int
     stream_of: Indexes
-    parameters: Tensor
-    logged: Sequence[Logged]
+    logged: list[Logged]
     resumes: bool
+
+    @property
+    def parameters(self) -> Tensor:
+        """The trained parameters, shape `(parameters, streams, width)`; before the first `set_tensors` `(…, jobs)`."""
 
     def begin_epoch(self, epoch: int) -> None:
         """Prepare the iterations of an epoch."""

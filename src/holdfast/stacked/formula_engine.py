@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,6 @@ class FormulaEngine:
 
     resumes = True
 
-    logged: Sequence[Logged] = ()
-
     def __init__(self, inputs: StackInputs) -> None:
         self.config = inputs.first
         self._inputs, self.jobs, self.iterations = inputs, len(inputs.configs), inputs.rows.iterations
@@ -45,6 +43,7 @@ class FormulaEngine:
             [config.optimizer for config in inputs.configs]
         )
         self._layout = Layout.of(np.arange(self.jobs), self.stream_of)
+        self.logged: list[Logged] = []
         self._order, self._rate = torch.empty(0), torch.empty(0)
 
     def begin_epoch(self, epoch: int) -> None:

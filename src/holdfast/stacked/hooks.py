@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from holdfast.arithmetic.job_values import JobValues
-from holdfast.arithmetic.steps import Logged, ModuleSteps
+from holdfast.arithmetic.steps import JobTensors, Logged, ModuleSteps
 from holdfast.stacked.module_jobs import ModuleJob
-from holdfast.stacked.replay import JobTensors, Replay
+from holdfast.stacked.replay import Replay
 from holdfast.usercode.metric_states import set_states
 from holdfast.usercode.state import read
 from holdfast.usercode.watch import UnstackableError, readable
@@ -96,7 +96,7 @@ class Hooks:
         """The parameters and buffers of a module, each with its present value."""
         parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
         own = [parameters[name] for name in self._names]
-        parts = tensors.parameters[row].split([value.numel() for value in own])
+        parts = torch.split(tensors.parameters[row], [value.numel() for value in own])
         pairs = [(value, part.view(value.shape)) for value, part in zip(own, parts, strict=True)]
         others = {**parameters, **buffers}
         return pairs + [(others[name], value[row]) for name, value in tensors.others.items()]

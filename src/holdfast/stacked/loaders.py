@@ -45,7 +45,6 @@ class LoadedRows:
     Attributes:
         leaves: the tensors of a batch of all rows, each of shape `(rows, ...)`.
         spec: how a batch is made of its leaves.
-        is_ordered: whether the rows are visited in the order in which they are stored.
         generators: the generators that the loader and its sampler have of their own.
         states: their states at the start.
     """
@@ -53,7 +52,8 @@ class LoadedRows:
     def __init__(self, loader: Any, convert: Callable[[Any], Any]) -> None:
         if type(loader) is not DataLoader:
             raise UnstackableError(f"its loader is a {type(loader).__name__}, not a DataLoader")
-        self._loader, dataset = loader, loader.dataset
+        self._loader: Any = loader
+        dataset: Any = loader.dataset
         self._own = type(loader.sampler) is BatchIndices and type(dataset) is Rows
         if self._own:
             whole: Any = (dataset.x, dataset.y)
@@ -65,7 +65,7 @@ class LoadedRows:
         if not leaves or not all(isinstance(leaf, Tensor) and len(leaf) == self.count for leaf in leaves):
             raise UnstackableError("its batches hold more than tensors with a first dimension of rows")
         self.leaves: list[Tensor] = leaves
-        self.is_ordered = not loader.sampler.shuffle if self._own else type(loader.sampler) is SequentialSampler
+
         found = () if self._own else (loader.generator, getattr(loader.sampler, "generator", None))
         self.generators = list({id(each): each for each in found if each is not None}.values())
         self.states = [each.get_state() for each in self.generators]
@@ -92,20 +92,20 @@ class LoadedRows:
             epoch: the epoch.
             generator: of the job, in the place of torch's global one; goes on.
             states: of `generators`, for this job; updated in place.
-            base_seed: whether the seed of the workers is drawn now; before the first epoch it was drawn already.
+            base_seed: whether the seed of the workers is drawn from `generator`: that of the first epoch was before.
         """
         if self._own:
             sampler = self._loader.sampler
             order = row_order(sampler.rows, sampler.seed, epoch) if sampler.shuffle else torch.arange(sampler.rows)
             if base_seed:
                 torch.empty((), dtype=torch.int64).random_(generator=generator)
-            return list(order.split(sampler.batch_size))
+            return list(torch.split(order, sampler.batch_size))
         before = torch.get_rng_state()
         torch.set_rng_state(generator.get_state())
         for own, state in zip(self.generators, states, strict=True):
             own.set_state(state)
         try:
-            if base_seed:
+            if base_seed or self._loader.generator is not None:
                 torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
             return [torch.as_tensor(batch) for batch in self._loader.batch_sampler]
         finally:
@@ -120,14 +120,14 @@ class LoadedRows:
 
 
 def _check(loader: Any) -> None:
+    if isinstance(loader.dataset, IterableDataset):
+        raise UnstackableError("its rows are a stream (IterableDataset)")
     if loader.batch_sampler is None or type(loader.batch_sampler) is not BatchSampler:
         raise UnstackableError("its loader makes batches in a way of its own (batch_sampler, or batch_size=None)")
     if type(loader.sampler) not in _SAMPLERS:
         raise UnstackableError(f"its loader has a sampler of its own ({type(loader.sampler).__name__})")
     if loader.worker_init_fn is not None:
         raise UnstackableError("its loader has a worker_init_fn, which may change the rows")
-    if isinstance(loader.dataset, IterableDataset):
-        raise UnstackableError("its rows are a stream (IterableDataset)")
 
 
 def _read(dataset: Any, collate: Any) -> Any:
@@ -162,18 +162,18 @@ def _read(dataset: Any, collate: Any) -> Any:
 
 def _generators() -> tuple[Any, ...]:
     """The states of the global generators."""
-    kind, keys, *rest = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), kind, keys.tobytes(), *rest, random.getstate()
+    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state(legacy=False)), random.getstate()
 
 
 def _is_equal(one: Any, other: Any) -> bool:
     (mine, spec), (yours, other_spec) = tree_flatten(one), tree_flatten(other)
-    return spec == other_spec and all(
-        type(a) is type(b)
-        and (
-            a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
-            if isinstance(a, (Tensor, np.ndarray))
-            else a == b
-        )
-        for a, b in zip(mine, yours, strict=True)
-    )
+    return spec == other_spec and all(map(_is_equal_leaf, mine, yours))
+
+
+def _is_equal_leaf(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if not isinstance(one, (Tensor, np.ndarray)):
+        return bool(one == other)
+    one, other = np.asarray(one), np.asarray(other)
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

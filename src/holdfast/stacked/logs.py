@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from holdfast.arithmetic.layout import Indexes
 from holdfast.arithmetic.steps import Logged
-from holdfast.stacked.module_jobs import ModuleJob
 from holdfast.usercode.watch import UnstackableError
 
 Values = dict[str, Tensor]
@@ -56,19 +55,29 @@ class StackLog:
             if each.options["on_step"] and not self._results.training:
                 raise UnstackableError(f"it logs {each.name} at every step of the validation")
             if each.metric is None:
-                self._results.log(name=each.name, value=next(numbers), **each.options)
+                self._add(each, next(numbers))
             elif loader is not None:
                 raise UnstackableError("it logs a metric object for several validation loaders")
             else:
                 self.objects[f"{each.options['fx']}.{each.name}"] = each
         self._results.batch = self._results.dataloader_idx = None
 
+    def _add(self, logged: Logged, value: Tensor) -> None:
+        """Add the values of all jobs; the sum is made one of each job, since its type would be lost beside theirs."""
+        known = set(self._results)
+        self._results.log(name=logged.name, value=value, **logged.options)
+        for key in self._results.keys() - known:
+            metric = self._results[key]
+            metric._defaults["value"] = metric._defaults["value"].expand(len(value)).clone()
+            metric.reset()
+            self._results.log(name=logged.name, value=value, **logged.options)
+
     def end_loader(self, loader: int) -> None:
         """Keep what one of several validation loaders has logged."""
         self._results.dataloader_idx = loader
         found = self._results.metrics(on_step=False)
-        for kind, values in self._loaders.items():
-            values |= found[kind]  # type: ignore[literal-required]
+        for kind in self._loaders:
+            self._loaders[kind] |= found[kind]  # type: ignore[literal-required]
         self._results.dataloader_idx = None
 
     def freeze(self, columns: Indexes) -> None:
@@ -119,6 +128,3 @@ def merged(found: dict[str, Values], of_jobs: Sequence[dict[str, Any]]) -> dict[
 def as_arrays(values: Values) -> dict[str, NDArray[np.float64]]:
     """The values of all jobs on the CPU."""
     return {name: value.double().cpu().numpy() for name, value in values.items()}
-
-
-LogOf = Callable[[ModuleJob], _ResultCollection]

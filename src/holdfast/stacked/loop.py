@@ -126,7 +126,7 @@ class Stack:
     def _pause(self) -> None:
         """Between two iterations, or epochs: write a snapshot, where one is due."""
         if self._archive:
-            self._archive.pause(self._snapshot)
+            self._archive.pause(self._snapshot if self._engine.resumes else None)
 
     def _snapshot(self) -> dict[str, Any]:
         """All that the training needs to go on from here, in plain containers and tensors."""
@@ -188,7 +188,10 @@ class Stack:
         metrics = {name: np.full(self._jobs, np.nan) for name in measured}
         for name, values in measured.items():
             metrics[name][live] = values
+        if history.curves.names and set(metrics) != set(history.curves.names):
+            raise UnstackableError("it logs metrics in some epochs that it does not log in the first")
         history.curves.add_epoch(metrics)
+        self._take_logged()
         largest = np.zeros(self._jobs)
         largest[live] = np.where(self._so_far.is_running, self._so_far.largest, np.nan)
         history.standing = judge(history.standing, epoch, metrics, largest, self._rules)
@@ -196,6 +199,15 @@ class Stack:
         self._save(history.best, metrics, history.standing.best_epoch[live] == epoch)
         is_over = history.standing.end[live] != ""
         self._save(history.last, metrics, is_over if epoch + 1 < self._config.epochs else np.ones_like(is_over))
+
+    def _take_logged(self) -> None:
+        """Give the curves what was logged through Lightning."""
+        for step, epoch_start, values in self._engine.logged:
+            of_all = {name: np.full(self._jobs, np.nan) for name in values}
+            for name, of_columns in values.items():
+                of_all[name][self._layout.live] = of_columns[self._layout.columns]
+            self._history.curves.add_logged(step, epoch_start, of_all)
+        self._engine.logged.clear()
 
     def _best_metric(self) -> float:
         """The best metric of all jobs so far; NaN while there is none."""

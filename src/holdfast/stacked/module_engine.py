@@ -13,6 +13,7 @@ from torch import Tensor
 from holdfast.arithmetic.layout import Indexes, Layout
 from holdfast.arithmetic.mapped_optimizer import MappedOptimizer
 from holdfast.arithmetic.optimizers import clip
+from holdfast.arithmetic.steps import Call, JobTensors
 from holdfast.model import Module
 from holdfast.stacked.engine import Logged, Metrics, Tensors
 from holdfast.stacked.evaluation import measure_jobs
@@ -20,7 +21,7 @@ from holdfast.stacked.hooks import Hooks
 from holdfast.stacked.logs import StackLog, Values, as_arrays, merged
 from holdfast.stacked.module_inputs import ModuleInputs
 from holdfast.stacked.module_jobs import ModuleJob, step_all
-from holdfast.stacked.replay import Call, JobTensors, Replay, Result
+from holdfast.stacked.replay import Replay, Result
 from holdfast.usercode.watch import Watch
 
 
@@ -110,7 +111,7 @@ class ModuleEngine:
         gradient, sizes, settings = result.gradient, self._inputs.group_sizes, self.config.trainer
         if settings.gradient_clip_val is not None:
             gradient = clip(gradient.T, settings.gradient_clip_val, settings.gradient_clip_algorithm).T
-        new = self._optimizer.step(self._tensors.parameters.split(sizes, 1), gradient.split(sizes, 1))
+        new = self._optimizer.step(torch.split(self._tensors.parameters, sizes, 1), torch.split(gradient, sizes, 1))
         self._tensors = self._tensors._replace(parameters=torch.cat(new, 1))
         if after_step:
             after_step(self.parameters)
@@ -119,6 +120,10 @@ class ModuleEngine:
         if (step + 1) % self._inputs.log_every == 0:
             self._add_logged(step, self._values(self._train_log, on_step=True)["log"], ends=False)
         return [result.outcome.loss]
+
+    def first_step(self) -> tuple[Tensor, Result]:
+        """The rows of the first batch of each job, shape `(jobs, batch)`, and its step, without an update."""
+        return self._orders[0], self._step(Call("training_step", 0), "train", self._orders[0], self._train_log)
 
     def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None) -> Result:
         """Call a step of all jobs."""
@@ -133,7 +138,8 @@ class ModuleEngine:
             others={**self._tensors.others, **result.outcome.buffers}, states=result.outcome.states
         )
         if log is not None:
-            log.add(result.logged, result.outcome.logs, loaded.batch([leaf[0] for leaf in leaves]), call.loader)
+            with self._inputs.trainer.precision_plugin.forward_context():  # in it Lightning chooses the type of sums
+                log.add(result.logged, result.outcome.logs, loaded.batch([leaf[0] for leaf in leaves]), call.loader)
         return result
 
     def losses(self, outcomes: list[Tensor]) -> Tensor:
@@ -199,7 +205,7 @@ class ModuleEngine:
 
     def _add_logged(self, step: int, values: Values, *, ends: bool) -> None:
         if values:
-            self.logged.append(Logged(step, ends, as_arrays(values)))
+            self.logged.append(Logged(step, self._epoch * self.iterations if ends else -1, as_arrays(values)))
 
     def measure_train(self) -> Metrics:
         """The metrics over all training rows, of modules that have a method `loss`."""
@@ -231,8 +237,10 @@ class ModuleEngine:
         return {name: value.reshape(jobs, -1).T.unsqueeze(-1) for name, value in named.items()}
 
     def plain(self, jobs: Indexes) -> list[Any] | None:
-        """The hyperparameters of the optimizer, and the states of the schedulers."""
-        return [self._inputs.jobs[job].plain() for job in jobs]
+        """The hyperparameters of the optimizer, the states of the schedulers, and what a checkpoint counts."""
+        inputs = self._inputs
+        shared = {"names": inputs.names, "batches": [self.iterations, inputs.val_batches]}
+        return [{**inputs.jobs[job].plain(), **shared} for job in jobs]
 
     def set_tensors(self, tensors: Mapping[str, Tensor], layout: Layout, steps: int) -> None:
         """Go on with other tensors, in another layout."""
@@ -249,6 +257,8 @@ class ModuleEngine:
             {name: value[index] for name, value in state.items()} for state in self._optimizer.state
         ]
         self._callback = {name: value[index] for name, value in self._callback.items()}
+        if len(rows) < len(before):
+            self._train_log, self._val_log = StackLog(training=True), StackLog(training=False)
         self._present = rows
 
     def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:

@@ -135,6 +135,11 @@ class ModuleInputs:
             key: torch.stack([each[key] for each in of_jobs]).to(self.parameters.device) for key in of_jobs[0]
         }
 
+    @property
+    def val_batches(self) -> int:
+        """Validation batches of an epoch."""
+        return sum(len(rows.batch_sizes[: self.limits[1]]) for rows in self.rows_of[0].val[: self.val_loaders])
+
     def _build(self, config: Config) -> ModuleJob:
         with globals_restored():
             return ModuleJob(config, self.trainer, self.iterations)

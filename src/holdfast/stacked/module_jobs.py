@@ -88,7 +88,7 @@ class ModuleJob:
                 raise UnstackableError(f"{name} has a scheduler with interval={each.interval}")
             if each.reduce_on_plateau and each.interval == "step":
                 raise UnstackableError(f"{name} has a ReduceLROnPlateau that looks at every step")
-        optimizers[0]._opt_called = True  # type: ignore[attr-defined]
+        optimizers[0]._opt_called = True
         return optimizers[0], configs
 
     @contextmanager
@@ -147,7 +147,11 @@ class ModuleJob:
         groups = [
             {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
         ]
-        return {"param_groups": groups, "lr_schedulers": [each.scheduler.state_dict() for each in self.schedulers]}
+        return {
+            "param_groups": groups,
+            "lr_schedulers": [each.scheduler.state_dict() for each in self.schedulers],
+            "schedules": [[each.interval, each.frequency, each.reduce_on_plateau] for each in self.schedulers],
+        }
 
 
 def step_all(jobs: Sequence[ModuleJob], interval: str, count: int, *, plateau: bool = False) -> bool:

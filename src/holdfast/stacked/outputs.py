@@ -20,6 +20,7 @@ from holdfast.record.writer import best_scalars, epoch_entry, hparams
 from holdfast.runtime.isolation import isolated
 from holdfast.stacked.checkpoints import StackCheckpoints
 from holdfast.stacked.inputs import StackInputs
+from holdfast.stacked.module_checkpoints import ModuleCheckpoints
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
 from holdfast.store.versions import versions
@@ -108,8 +109,13 @@ def run_files(
     Yields:
         Each job, and the content of its files by name.
     """
+    configs = [member.job.config for member in members]
     with isolated():
-        checkpoints = StackCheckpoints(StackInputs([member.job.config for member in members]), dry_runs)
+        checkpoints: StackCheckpoints | ModuleCheckpoints = (
+            ModuleCheckpoints(configs, history.last.plain[members[0].column])
+            if history.last.plain
+            else StackCheckpoints(StackInputs(configs), dry_runs)
+        )
     config = members[0].job.config
     total, numbers = config.epochs * checkpoints.iterations, count()
     for part, curves in _parts(members, history):
@@ -119,7 +125,7 @@ def run_files(
             files, number = {}, next(numbers)
             if history.best.epoch[index] >= 0:
                 files[RunFolder.BEST] = _saved(checkpoints.checkpoint(number, history.best, index))
-                files[RunFolder.WEIGHTS] = _saved(checkpoints.weights(history.best, index))
+                files[RunFolder.WEIGHTS] = _saved(checkpoints.weights(number, history.best, index))
             files[RunFolder.LAST] = _saved(checkpoints.checkpoint(number, history.last, index))
             if len(curves.points):
                 path = curves.points[: points_after(int(history.counts[index]), total), :, column]
@@ -144,9 +150,8 @@ def _event_files(members: Sequence[Member], history: StackHistory, curves: Block
     steps, epochs = np.arange(len(curves.losses)), np.arange(len(curves.ended))
     times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
     losses = events.scalar_records("train/loss_step", steps, curves.losses.T, times)
-    metrics = [
-        events.scalar_records(tag, epochs, curves.metrics[:, names.index(tag)].T, curves.ended) for tag in sorted(names)
-    ]
+    own = sorted(set(names) - set(history.curves.logged_names))  # Lightning's loggers are given the others
+    metrics = [events.scalar_records(tag, epochs, curves.metrics[:, names.index(tag)].T, curves.ended) for tag in own]
     best = [dict(best_scalars(member.result.best or {}, member.result.metric)) for member in members]
     points = {
         tag: events.scalar_records(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
@@ -158,8 +163,26 @@ def _event_files(members: Sequence[Member], history: StackHistory, curves: Block
         session = events.session_start(hparams(job.config, list(job.overrides)), history.began)
         records = [head, session, losses[row, : history.counts[index]].tobytes()]
         records += [curve[row, : history.epochs[index]].tobytes() for curve in metrics]
+        records += _logged(history.curves.logged_names, curves, row, int(history.counts[index]))
         records += [record[row].tobytes() for tag, record in points.items() if tag in best[row]]
         yield b"".join([*records, ends[result.status == "completed"]])
+
+
+def _logged(names: Sequence[str], curves: Block, row: int, count: int) -> Iterator[bytes]:
+    """The records of what one job has logged through Lightning.
+
+    Args:
+        names: of what was logged.
+        curves: of some jobs.
+        row: which of these.
+        count: iterations of the job.
+    """
+    steps, starts, times = curves.moments.T
+    happened = np.where(starts < 0, steps < count, starts < count)
+    for column, name in enumerate(names):
+        rows = happened & curves.is_logged[:, column]
+        own = np.minimum(steps[rows], count - 1).astype(np.int64)
+        yield events.scalars(name, own, curves.logged[rows, column, row], times[rows])
 
 
 def _saved(value: Any) -> bytes:

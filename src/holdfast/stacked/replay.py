@@ -10,9 +10,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from holdfast.arithmetic.drawn import DrawnFunction
-from holdfast.arithmetic.steps import Logged, ModuleSteps, Outcome
+from holdfast.arithmetic.steps import Call, JobTensors, Logged, ModuleSteps, Outcome
 from holdfast.stacked.loaders import LoadedRows
 from holdfast.usercode.stand_in import CLOCK, StandInTrainer
 from holdfast.usercode.watch import UnstackableError
@@ -21,41 +22,17 @@ _MOST_TRACES = 64
 """Traces of one step that are kept: a step that reads the clock needs a new one whenever it changes."""
 
 
-class JobTensors(NamedTuple):
-    """What a step of all jobs takes besides rows; the first dimension of each tensor is the job.
-
-    Attributes:
-        parameters: shape `(jobs, parameters)`.
-        others: buffers, and parameters that are not trained.
-        states: of the metrics.
-        values: in which the jobs differ besides.
-    """
-
-    parameters: Tensor
-    others: dict[str, Tensor]
-    states: dict[Any, Tensor]
-    values: list[Tensor]
-
-
-class Call(NamedTuple):
-    """Which step is called, and with which `batch_idx` and `dataloader_idx`."""
-
-    step: str
-    index: int
-    loader: int | None = None
-
-
 class Result(NamedTuple):
     """What a step of all jobs returns.
 
     Attributes:
-        gradient: shape `(jobs, parameters)`; of a training step only.
+        gradient: shape `(jobs, parameters)`; of another step than a training step zero.
         outcome: of all jobs.
         logged: the calls of `self.log` behind `outcome.logs`.
         updated: paths of the metrics that were updated.
     """
 
-    gradient: Tensor | None
+    gradient: Tensor
     outcome: Outcome
     logged: list[Logged]
     updated: set[str]
@@ -98,7 +75,7 @@ class Replay:
             generators: of each job.
         """
         shapes = (call.step, call.loader, tuple(leaf.shape for leaf in leaves))
-        args = (*jobs, list(leaves))
+        args = (jobs, list(leaves))
         with self._context():
             trace = self._traces.get(self._key(shapes, call))
             if trace is None:
@@ -112,23 +89,25 @@ class Replay:
         """What a trace holds for: the shapes, and the values of what the step reads."""
         if shapes not in self._reads:
             return None
-        names, reads_index = self._reads[shapes]
+        names, reads_number = self._reads[shapes]
         known = self._stand_in.known
-        return shapes, tuple(known[name] for name in sorted(names)), call.index if reads_index else None
+        return shapes, tuple(known[name] for name in sorted(names)), call.number if reads_number else None
 
     def _changes_every_step(self, shapes: Any) -> bool:
-        names, reads_index = self._reads.get(shapes, (frozenset(), False))
-        return reads_index or "global_step" in names
+        names, reads_number = self._reads.get(shapes, (frozenset(), False))
+        return reads_number or "global_step" in names
 
     def _trace(self, call: Call, rows: LoadedRows, args: Any, shapes: Any) -> _Trace:
         one = self._one(call, rows)
         self._stand_in.reads.clear()
-        self._steps.reads_index = False
-        first = _first(args)
-        with torch.no_grad():
+        self._steps.reads_number = False
+        jobs, leaves = _first(args)
+        # with gradients, since torch chooses its functions by that
+        first = (jobs._replace(parameters=jobs.parameters.detach().requires_grad_()), leaves)
+        with torch.set_grad_enabled(call.step == "training_step"):
             function = DrawnFunction(self._mapped(one), lambda *some: one(*some, gradient=False), args, first)
         reads, _ = self._reads.get(shapes, (frozenset(), False))
-        self._reads[shapes] = frozenset(self._stand_in.reads & CLOCK) | reads, self._steps.reads_index
+        self._reads[shapes] = frozenset(self._stand_in.reads & CLOCK) | reads, self._steps.reads_number
         self._stand_in.check()
         if call.step == "training_step" and self._changes_every_step(shapes) and function.draws:
             raise UnstackableError("its training_step reads the number of the batch or step, and draws random numbers")
@@ -148,34 +127,41 @@ class Replay:
         """The step of one job, as a function of its tensors."""
         steps = self._steps
 
-        def one(parameters: Any, others: Any, states: Any, values: Any, leaves: Any, *, gradient: bool = True) -> Any:
+        def one(job: JobTensors, leaves: Any, *, gradient: bool = True) -> Any:
             batch = rows.batch(leaves)
-            if call.step == "training_step" and gradient:
-                return steps.gradient(parameters, others, states, values, batch, call.index)
-            outcome = steps.call(call.step, parameters, others, states, values, batch, call.index, call.loader)
-            return parameters.new_zeros(()), outcome
+            if gradient and call.step == "training_step":
+                return steps.gradient(call, job, batch)
+            # without gradient as a job alone would call it, to see what it draws
+            outcome = steps.evaluate(call, job, batch) if gradient else steps.call(call, job, batch)
+            return job.parameters.new_zeros(()), outcome
 
         return one
 
     def _mapped(self, one: Any) -> Any:
         mapped = vmap(one, randomness="different")
 
-        def of_all(parameters: Any, others: Any, states: Any, values: Any, leaves: Any) -> Any:
-            return mapped(parameters, others, states, values, leaves)
+        def of_all(jobs: JobTensors, leaves: Any) -> Any:
+            return mapped(jobs, leaves)
 
         return of_all
 
     @contextmanager
     def _context(self) -> Iterator[None]:
         """How torch has to be set while steps are called or traced."""
-        before = torch._C._functorch._is_vmap_fallback_enabled()
-        torch._C._functorch._set_vmap_fallback_enabled(False)  # it would loop over the jobs
-        mkldnn = torch.backends.mkldnn.flags(enabled=not self._has_recurrent)
+        functorch: Any = torch._C._functorch
+        before = functorch._is_vmap_fallback_enabled()
+        functorch._set_vmap_fallback_enabled(False)  # it would loop over the jobs
+        library, library_before = torch._C, torch._C._get_mkldnn_enabled()
+        library._set_mkldnn_enabled(library_before and not self._has_recurrent)
+        fast_before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # fused layers have no rule to be mapped either
         try:
-            with mkldnn, self._precision.forward_context():
+            with sdpa_kernel(SDPBackend.MATH), self._precision.forward_context():
                 yield
         finally:
-            torch._C._functorch._set_vmap_fallback_enabled(before)
+            functorch._set_vmap_fallback_enabled(before)
+            library._set_mkldnn_enabled(library_before)
+            torch.backends.mha.set_fastpath_enabled(fast_before)
 
 
 def _first(tensors: Any) -> Any:

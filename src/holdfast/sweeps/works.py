@@ -24,6 +24,7 @@ def plan_jobs(jobs: Sequence[JobSpec], alone_because: str | None = None) -> Plan
         tuple(tuple(jobs[index].number for index in stack) for stack in indexed.stacks),
         {jobs[index].number: reason for index, reason in indexed.alone.items()},
         indexed.notes,
+        frozenset(jobs[index].number for index in indexed.by_steps),
     )
 
 
@@ -46,7 +47,7 @@ def plan_again(
     alone = {int(number): reason for number, reason in recorded["alone"].items() if int(number) in by_number}
     if sorted([*alone, *chain(*stacks)]) != sorted(by_number):
         return plan_jobs(jobs, alone_because)
-    kept = []
+    kept, by_steps = [], set[int]()
     for stack in stacks:
         if set(stack) <= set(finished):
             kept.append(stack)
@@ -56,9 +57,10 @@ def plan_again(
             numbers = tuple(stack[index] for index in part.jobs)
             if part.reason is None:
                 kept.append(numbers)
+                by_steps |= {numbers[0]} if part.by_steps else set()
             else:
                 alone |= dict.fromkeys(numbers, part.reason)
-    return Plan(tuple(sorted(kept)), dict(sorted(alone.items())))
+    return Plan(tuple(sorted(kept)), dict(sorted(alone.items())), by_steps=frozenset(by_steps))
 
 
 def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()) -> list[Work]:
@@ -71,7 +73,10 @@ def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()
     """
     by_number = {job.number: job for job in jobs}
     done = frozenset(finished)
-    works = [Work("stack", tuple(by_number[number] for number in stack), done & {*stack}) for stack in plan.stacks]
+    works = [
+        Work("stack", tuple(by_number[number] for number in stack), done & {*stack}, stack[0] in plan.by_steps)
+        for stack in plan.stacks
+    ]
     works += [Work("alone", (by_number[number],), done & {number}) for number in plan.alone]
     return [work for work in works if work.unfinished]
 

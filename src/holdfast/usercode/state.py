@@ -135,13 +135,15 @@ def read(module: nn.Module, *, buffers: bool = True) -> State:
 
 def _may_differ(value: Any) -> bool:
     """Whether a number or a tensor may have another value in each job of a stack."""
-    if type(value) is not Tensor:
+    if type(value) is not Tensor or _is_mapped(value):
         return type(value) in (int, float)
     return not value.requires_grad and value.layout == torch.strided and value.numel() <= _MOST_PER_JOB
 
 
 def _tensor_leaf(value: Tensor) -> Hashable:
     """Class, type and shape of a tensor; its values too, unless it is a parameter."""
+    if _is_mapped(value):
+        return "a tensor that a mapped function has left", id(value)
     form = _form(value)
     if isinstance(value, nn.Parameter):
         return form
@@ -149,6 +151,10 @@ def _tensor_leaf(value: Tensor) -> Hashable:
         return *form, id(value), value._version
     data = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     return *form, hashlib.sha256(data).hexdigest()
+
+
+def _is_mapped(value: Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(value))
 
 
 def _form(value: Tensor) -> tuple[Hashable, ...]:

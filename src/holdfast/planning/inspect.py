@@ -1,0 +1,81 @@
+"""What the modules, and the data modules, of a stack have in common; a refused one is trained alone."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from holdfast.config.schema import Config
+from holdfast.data import DataModule, Rows
+from holdfast.model import Module
+from holdfast.planning.allowed import LOADER_METHODS, STEP_METHODS, check_class, check_hooks, check_rules
+from holdfast.single.build import build_data, build_module, build_trainer, set_up
+from holdfast.stacked.module_inputs import JobRows
+from holdfast.stacked.module_jobs import ModuleJob
+from holdfast.usercode.state import State, read
+from holdfast.usercode.watch import NoTrainer, UnstackableError, readable
+
+
+def module_with_loss(config: Config) -> Hashable:
+    """Of a module that is defined by its loss: everything but the values of numbers."""
+    check_rules(config)
+    module = build_module(config)
+    check_class(module, Module)
+    _check_module(module)
+    return _structure(read(module))
+
+
+def module_with_steps(config: Config) -> Hashable:
+    """Of any LightningModule: everything but the values of numbers and of buffers."""
+    if config.precision not in ("32-true", "64-true"):
+        raise UnstackableError(f"precision={config.precision} computes parts of a step in another type")
+    module = build_module(config)
+    check_class(module, pl.LightningModule, STEP_METHODS)
+    _check_module(module)
+    data = build_data(config.data)
+    trainer = build_trainer(config, data, logger=False, enable_checkpointing=False)
+    if trainer.world_size > 1:
+        raise UnstackableError(f"devices={config.devices} trains it on several devices")
+    job = ModuleJob(config, trainer, iterations=1)
+    return _structure(read(job.module, buffers=False)), type(job.optimizer)
+
+
+def _check_module(module: pl.LightningModule) -> None:
+    if not module.automatic_optimization:
+        raise UnstackableError(f"{type(module).__name__} sets automatic_optimization to False")
+    check_hooks(module)
+
+
+def _structure(state: State) -> str:
+    for path, kind in state.hidden.items():
+        raise UnstackableError(f"{readable(path)} is a {kind}, whose state cannot be read")
+    return state.structure()
+
+
+def data_with_rows(config: Config) -> Hashable:
+    """Of a data module of Holdfast: batch size, types and shapes of the rows, since batches come from one tensor."""
+    data = build_data(config.data)
+    check_class(data, DataModule)
+    assert isinstance(data, DataModule)
+    name = type(data).__name__
+    data.trainer = trainer = NoTrainer()  # type: ignore[assignment]
+    try:
+        set_up(data)
+    finally:
+        if trainer.reads:
+            raise UnstackableError(f"{name} reads the Trainer (trainer.{trainer.reads[0]})")
+    for key in ("train", "val", "batch_size", "order_seed", "shuffle"):
+        if key not in vars(data):
+            raise UnstackableError(f"{name}.{key} is not an attribute of the object, but computed each time it is read")
+    for rows in (data.train, data.val):
+        if type(rows) is not Rows or any(type(part) is not Tensor for part in (rows.x, rows.y)):
+            raise UnstackableError(f"{name} has rows of a subclass, which a Trainer reads one batch at a time")
+    return data.batch_size, *((part.dtype, part.shape) for rows in (data.train, data.val) for part in (rows.x, rows.y))
+
+
+def data_with_loaders(config: Config) -> Hashable:
+    """Of any LightningDataModule: the batches of its loaders."""
+    check_class(build_data(config.data), pl.LightningDataModule, LOADER_METHODS)
+    return repr(JobRows(config, None).form())

@@ -1,0 +1,244 @@
+"""The trial of a stack that calls the steps of a module: against a Trainer, and job by job on the first batch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holdfast.arithmetic.steps import loss_alone
+from holdfast.config.schema import Config
+from holdfast.errors import in_a_line
+from holdfast.planning.agreement import compare
+from holdfast.planning.extremes import extremes
+from holdfast.planning.probe import free_memory
+from holdfast.planning.trial import TOLERANCES, fit, for_trial, is_finite
+from holdfast.record.history import History, StackHistory
+from holdfast.runtime.isolation import isolated
+from holdfast.single.event_logger import EventLogger
+from holdfast.stacked.loop import Stack
+from holdfast.stacked.module_engine import ModuleEngine
+from holdfast.stacked.module_inputs import ModuleInputs
+from holdfast.usercode.watch import UnstackableError
+
+_BATCHES = (12, 4)
+"""Training and validation batches of an epoch of a trial."""
+
+_COPIES = 10
+"""Tensors of the size of a job's parameters: parameters, gradient, optimizer state, best epoch and last epoch."""
+
+
+def try_steps(configs: Sequence[Config], most: int) -> None:
+    """Train jobs in a stack and by a Trainer, and compare all results.
+
+    The jobs that `extremes` chooses are trained; the first batch of every job is compared besides.
+
+    Args:
+        configs: configurations of jobs with the same structure.
+        most: number of jobs that fit into memory.
+
+    Raises:
+        UnstackableError: a number differs, or one of the two ways fails.
+    """
+    reference = _references(configs)
+    inputs, history, logged = _train_stack(reference.configs)
+    for index, (alone, seen) in enumerate(zip(reference.histories, reference.logged, strict=True)):
+        _compare_job(inputs, history, alone, index, reference.tolerance)
+        _compare_logged(inputs, logged, seen, index, reference.tolerance)
+    for first in range(0, len(configs), most):
+        some = [for_trial(config, reference.precision) for config in configs[first : first + most]]
+        with isolated(), redirect_stdout(io.StringIO()):
+            _compare_first_batches(some, reference.tolerance)
+
+
+class _Reference(NamedTuple):
+    """Jobs that were each trained by a Trainer.
+
+    Attributes:
+        configs: as they were trained.
+        histories: one for each job.
+        logged: what the loggers of each job were given: step, name and value.
+        precision: of the training.
+    """
+
+    configs: list[Config]
+    histories: list[History]
+    logged: list[list[tuple[int, str, float]]]
+    precision: str
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative difference from them."""
+        return TOLERANCES[self.precision]
+
+
+def _references(configs: Sequence[Config]) -> _Reference:
+    """Train the jobs with the extreme values by a Trainer, in double precision if possible.
+
+    Jobs that diverge are left out, and others take their places: beyond all bounds only rounding could be compared.
+    """
+    try:
+        return _references_in(configs, "64-true")
+    except UnstackableError:
+        raise
+    except Exception:  # code that sets its own precision, or an accelerator without this one
+        try:
+            return _references_in(configs, configs[0].precision)
+        except Exception as error:
+            raise UnstackableError(f"a Trainer could not train it in a trial: {in_a_line(error)}") from error
+
+
+def _references_in(configs: Sequence[Config], precision: str) -> _Reference:
+    limits = dict(zip(("limit_train_batches", "limit_val_batches"), _BATCHES, strict=True))
+    trained: dict[int, tuple[Config, History, _Captured]] = {}
+    left = list(range(len(configs)))
+    while left:
+        chosen = [left[index] for index in extremes([configs[job] for job in left])]
+        for job in set(chosen) - trained.keys():
+            config, logger = for_trial(configs[job], precision), _Captured()
+            trained[job] = config, fit(config, {"logger": logger, **limits}), logger
+        diverged = {job for job in chosen if not is_finite(trained[job][1])}
+        if not diverged:
+            some = [trained[job] for job in chosen]
+            return _Reference(
+                [each[0] for each in some], [each[1] for each in some], [each[2].seen for each in some], precision
+            )
+        left = [job for job in left if job not in diverged]
+    raise UnstackableError("the losses of all its jobs that were tried are not finite")
+
+
+class _Captured(EventLogger):
+    """Keeps what a Trainer gives to loggers."""
+
+    save_dir = log_dir = ""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, str, float]] = []
+        self.experiment = None  # type: ignore[assignment]
+
+    def finalize(self, status: str) -> None:
+        """Nothing to do."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep metrics as they come."""
+        self.seen += [(step or 0, name, value) for name, value in metrics.items() if name != "epoch"]
+
+
+def _train_stack(configs: Sequence[Config]) -> tuple[ModuleInputs, StackHistory, list[tuple[int, str, Any]]]:
+    """Train jobs as one program; returns also what was logged through Lightning."""
+    with isolated(), redirect_stdout(io.StringIO()) as output:
+        inputs = ModuleInputs(configs, _BATCHES)
+        engine, printed_before = ModuleEngine(inputs), len(output.getvalue())
+        try:
+            history = Stack(engine).train()
+        except UnstackableError:
+            raise
+        except Exception as error:
+            engine.check()  # what the steps have done to the module may be the reason
+            raise UnstackableError(f"it cannot be mapped over jobs: {in_a_line(error)}") from error
+    if len(output.getvalue()) > printed_before:
+        raise UnstackableError("it prints while it is trained")
+    curves = history.curves.of_jobs(range(len(configs)))
+    logged = [
+        (int(step), name, curves.logged[row, column])
+        for row, step in enumerate(curves.moments[:, 0])
+        for column, name in enumerate(history.curves.logged_names)
+        if curves.is_logged[row, column]
+    ]
+    return inputs, history, logged
+
+
+def _compare_job(inputs: ModuleInputs, history: StackHistory, alone: History, index: int, tolerance: float) -> None:
+    """Compare the losses, metrics, parameters and buffers of one job."""
+    module, curves = inputs.module, history.curves.of_jobs([index])
+    compare(module, "the loss", curves.losses[: history.counts[index], 0], alone.losses, tolerance)
+    measured = curves.metrics[: history.epochs[index], :, 0].T
+    stacked = dict(zip(history.curves.names, measured, strict=True))
+    expected = {name: [epoch.metrics.get(name, np.nan) for epoch in alone.epochs] for name in alone.epochs[0].metrics}
+    for name in dict.fromkeys((*stacked, *expected)):
+        if name not in stacked or name not in expected:
+            raise UnstackableError(f"{name} is logged only {'in a stack' if name in stacked else 'by a Trainer'}")
+        compare(module, name, stacked[name], expected[name], tolerance)
+    last = alone.reached.last
+    assert last is not None
+    weights, tensors = last.checkpoint["state_dict"], history.last.tensors
+    flat = torch.cat([weights[name].flatten() for names in inputs.names for name in names])
+    compare(module, "a parameter", _array(tensors["parameters"][:, index]), _array(flat), tolerance)
+    for name in (*inputs.constants, *inputs.buffers):
+        if name in weights:
+            stored = tensors[f"buffer/{name}"][:, index]
+            compare(module, f"the buffer {name}", _array(stored), _array(weights[name].flatten()), tolerance)
+    groups = last.checkpoint["optimizer_states"][0]["param_groups"]
+    for mine, yours in zip(history.last.plain[index]["param_groups"], groups, strict=True):
+        for key, value in mine.items():
+            if isinstance(value, (int, float, tuple)):
+                compare(module, f"{key} of the optimizer", np.array(value, float), np.array(yours[key], float), 1e-12)
+
+
+def _compare_logged(
+    inputs: ModuleInputs,
+    logged: Sequence[tuple[int, str, Any]],
+    seen: Sequence[tuple[int, str, float]],
+    index: int,
+    tolerance: float,
+) -> None:
+    """Compare what the loggers of one job are given."""
+    mine = sorted((step, name, float(values[index])) for step, name, values in logged)
+    yours = sorted(seen)
+    if [entry[:2] for entry in mine] != [entry[:2] for entry in yours]:
+        raise UnstackableError("its loggers are given other values, or at other steps, in a stack than by a Trainer")
+    compare(inputs.module, "a logged value", [entry[2] for entry in mine], [entry[2] for entry in yours], tolerance)
+
+
+def _compare_first_batches(configs: Sequence[Config], tolerance: float) -> None:
+    """Compare the first loss and gradient of every job with those of its module."""
+    inputs = ModuleInputs(configs, _BATCHES)
+    engine, names = ModuleEngine(inputs), [name for names in inputs.names for name in names]
+    engine.begin_epoch(0)
+    generators = [job.generator.get_state() for job in inputs.jobs]
+    rows, result = engine.first_step()
+    for index, job in enumerate(inputs.jobs):
+        batch = inputs.first_rows("train", 0).batch([leaf[rows[index]] for leaf in inputs.leaves("train", 0)])
+        job.generator.set_state(generators[index])
+        parameters = dict(job.module.named_parameters())
+        job.stand_in.update(training=True)
+        with job.drawing(), inputs.trainer.precision_plugin.forward_context():
+            loss = loss_alone(job.module, job.stand_in, batch)
+        gradient = torch.autograd.grad(loss, [parameters[name] for name in names])
+        compare(inputs.module, "the loss", _array(result.outcome.loss[index]), _array(loss.detach()), tolerance)
+        flat = torch.cat([part.flatten() for part in gradient])
+        compare(inputs.module, "the gradient", _array(result.gradient[index]), _array(flat), tolerance)
+
+
+def probe_steps(config: Config) -> int:
+    """Number of jobs that fit into half of the free memory, at least 1.
+
+    Raises:
+        UnstackableError: the steps of a single job do not work.
+    """
+    inputs = ModuleInputs([config])
+    saved: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor.nbytes)
+        return tensor
+
+    job, rows = inputs.jobs[0], inputs.first_rows("train", 0)
+    batch = rows.batch([leaf[: inputs.batch_size] for leaf in rows.leaves])
+    counted = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with counted, redirect_stdout(io.StringIO()), job.drawing(), inputs.trainer.precision_plugin.forward_context():
+        loss_alone(job.module, job.stand_in, batch)
+    leaves = sum(leaf[: inputs.batch_size].nbytes for leaf in rows.leaves)
+    others = sum(value.nbytes for value in (*inputs.constants.values(), *inputs.buffers.values()))
+    losses = 8 * config.epochs * inputs.iterations
+    size = _COPIES * (inputs.parameters.nbytes + others) + 3 * (sum(saved) + leaves) + losses
+    return max(1, free_memory(inputs.trainer.strategy.root_device) // 2 // size)
+
+
+def _array(values: Tensor) -> Any:
+    return values.double().cpu().numpy()

@@ -1,0 +1,142 @@
+"""Every module of the zoo: what the plan says, and every number of a stack against a Trainer's.
+
+A quarter of them runs by default; all of them with `HOLDFAST_FAULTS=all`, as in CI.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from holdfast.config.job import JobSpec
+from holdfast.config.schema import Config
+from holdfast.planning.share import share
+from holdfast.single.trainer import train_one
+from holdfast.stacked.stack_trainer import train_stack
+from holdfast.stacked.stored import StoredStacks
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.sweeps.keep import write_folders
+from tests.stacked.test_loop import assert_folders_alike, configured
+
+KEYS: dict[str, dict[str, list[Any]]] = {
+    "lr": {"lr": [0.003, 0.03]},
+}
+
+
+class Animal(NamedTuple):
+    """A module over data, and what becomes of its sweep.
+
+    Attributes:
+        module, data: names of the classes.
+        second: a key that is swept beside `lr`, with two values.
+        alone: part of the reason why its jobs are trained alone; "" if they are one stack.
+        stacks: number of stacks.
+    """
+
+    module: str
+    data: str = "Table"
+    second: tuple[str, Any, Any] | None = None
+    alone: str = ""
+    stacks: int = 1
+
+
+ZOO = [
+    Animal("Regressor", "Numbers"),
+    Animal("Regressor", "Numbers", ("hidden", 4, 8), stacks=2),
+    Animal("Huber", "Numbers", ("delta", 0.2, 1.0)),
+    Animal("Quantiles", "Numbers", ("quantile", 0.1, 0.9)),
+    Animal("GaussianNll", "Numbers"),
+    Animal("Classifier", second=("weight_decay", 0.01, 0.1)),
+    Animal("Classifier", second=("dropout", 0.2, 0.5), stacks=2),
+    Animal("Classifier", "Generated"),
+    Animal("Normalised"),
+    Animal("BiasBeforeNorm"),
+    Animal("Smoothed", second=("smoothing", 0.1, 0.3), stacks=2),
+    Animal("Focal", second=("gamma", 1.0, 2.0)),
+    Animal("Mixup"),
+    Animal("Noisy"),
+    Animal("AlphaDropout"),
+    Animal("Convolutional", "Images"),
+    Animal("Residual"),
+    Animal("Recurrent"),
+    Animal("LongShortTerm"),
+    Animal("Transformer", "Tokens"),
+    Animal("Tied", "Tokens"),
+    Animal("Autoencoder"),
+    Animal("Variational", second=("beta", 0.1, 1.0)),
+    Animal("WarmUp", "Numbers"),
+    Animal("Siamese"),
+    Animal("Contrastive", second=("temperature", 0.2, 0.5)),
+    Animal("MultiTask"),
+    Animal("Averaged", "Numbers"),
+    Animal("Spectral"),
+    Animal("Finetuned"),
+    Animal("Plateau"),
+    Animal("Sequential"),
+    Animal("Lambdas"),
+    Animal("OtherOptimizer"),
+    Animal("Adamaxed"),
+    Animal("AveragedSgd"),
+    Animal("Template"),
+    Animal("Metrics"),
+    Animal("Nested", "Dictionaries"),
+    Animal("FirstBatch"),
+    Animal("Steps"),
+    Animal("Boring"),
+    Animal("Adversarial", alone="automatic_optimization"),
+    Animal("Branching", alone="cannot be mapped"),
+    Animal("Collecting", alone="changes what it is called on"),
+    Animal("BatchHook", alone="on_train_batch_end"),
+    Animal("Quasi", "Numbers", alone="LBFGS"),
+    Animal("Curve", alone="keeps every value in a list"),
+    Animal("Classifier", "Augmented", alone="differ each time they are read"),
+    Animal("Classifier", "Stream", alone="stream"),
+    Animal("Classifier", "Centred", alone="depends on the other rows"),
+]
+
+SHOWN = ZOO if os.environ.get("HOLDFAST_FAULTS") == "all" else ZOO[::4]
+
+
+def name(animal: Animal) -> str:
+    return "-".join([animal.module, animal.data, *([animal.second[0]] if animal.second else [])])
+
+
+def configs(animal: Animal, *overrides: str) -> Iterator[Config]:
+    """The jobs: two rates, two seeds, and two values of another key."""
+    second = animal.second or ("", 0, 0)
+    grid = itertools.product((0.003, 0.03), (0, 1), second[1:] if animal.second else (None,))
+    for lr, seed, value in grid:
+        config = configured(f"lr={lr}", f"seed={seed}", "epochs=3", "report=false", *overrides)
+        model = {"_target_": f"tests.zoo.modules.{animal.module}", "lr": lr}
+        model |= {second[0]: value} if animal.second else {}
+        yield dataclasses.replace(config, model=model, data={"_target_": f"tests.zoo.data.{animal.data}"})
+
+
+@pytest.mark.parametrize("animal", SHOWN, ids=name)
+def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None:
+    jobs = [
+        JobSpec(number, (), config, f"{number:064}")
+        for number, config in enumerate(configs(animal, "precision=64-true"))
+    ]
+    shares = share([job.config for job in jobs])
+    if animal.alone:
+        assert [animal.alone in str(part.reason) for part in shares] == [True], shares
+        return
+    assert [part.reason for part in shares] == [None] * animal.stacks
+    folder = SweepFolder(tmp_path)
+    for part in shares:
+        some = [jobs[index] for index in sorted(part.jobs)]
+        train_stack(some, folder.stack(some[0].number), by_steps=part.by_steps)
+    stacks = StoredStacks(folder, [job.config_hash for job in jobs])
+    results = stacks.results(jobs)
+    write_folders(folder, stacks, jobs, results, lambda job: {})
+    for job in (jobs[0], jobs[-1]):
+        (alone := tmp_path / f"alone{job.number}").mkdir()
+        train_one(job, RunFolder(alone))
+        assert_folders_alike(folder.job(job.number).path, alone, rtol=1e-9, atol=1e-11)
