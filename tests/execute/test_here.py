@@ -61,7 +61,7 @@ def do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
 
     def do(works: Sequence[Work], train_stack: Callable[..., object], around: Surroundings) -> dict[int, Outcome]:
         monkeypatch.setattr(
-            stack_trainer, "train_stack", lambda jobs, *_: train_stack(jobs) and SimpleNamespace(events="e")
+            stack_trainer, "train_stack", lambda jobs, *_, **__: train_stack(jobs) and SimpleNamespace(events="e")
         )
         monkeypatch.setattr(outputs, "results_of", lambda jobs, *_: list(map(result, jobs)))
         monkeypatch.setattr(outputs, "event_files", lambda members, _: ((member.job, b"") for member in members))

@@ -84,8 +84,8 @@ def jobs(name: str, *overrides: str) -> list[Any]:
 @pytest.mark.parametrize("rate", ["1e3", "1e6", "1e12"])
 def test_jobs_that_diverge_are_tried_at_smaller_rates(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
-    fit = trial._fit
-    monkeypatch.setattr(trial, "_fit", lambda config: rates.append(config.optimizer["lr"]) or fit(config))  # type: ignore[func-returns-value]
+    fit = trial.fit
+    monkeypatch.setattr(trial, "fit", lambda config: rates.append(config.optimizer["lr"]) or fit(config))  # type: ignore[func-returns-value]
     try_together(jobs("Fine", f"lr={rate}", "lr=0.01"))
     assert max(rates[-2:]) < float(rate), "the trial compared finite numbers"
 
@@ -109,7 +109,7 @@ def test_shipped_modules_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_message_names_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack that trains differently, here by a learning rate, is refused."""
-    step = trial.Stack._negative_rates
-    monkeypatch.setattr(trial.Stack, "_negative_rates", lambda self, epoch: step(self, epoch) * (1 + 1e-6 * epoch))
+    losses = trial.FormulaEngine.losses
+    monkeypatch.setattr(trial.FormulaEngine, "losses", lambda self, outcomes: losses(self, outcomes) * (1 + 1e-6))
     with pytest.raises(UnstackableError, match="loss_step of Fine differs between a stack and a Trainer: "):
         try_together(jobs("Fine", "lr=0.01", "lr=0.02"))

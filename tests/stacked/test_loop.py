@@ -70,11 +70,11 @@ def specs(configs: Iterable[Config], overrides: Sequence[Sequence[str]] = ()) ->
     return [job_spec(config, words)._replace(number=number) for number, (config, words) in enumerate(jobs)]
 
 
-def stacked(jobs: Sequence[JobSpec], folder: Path) -> tuple[list[Result], SweepFolder]:
+def stacked(jobs: Sequence[JobSpec], folder: Path, *, by_steps: bool = False) -> tuple[list[Result], SweepFolder]:
     """Train jobs as one program and write their folders."""
     folder.mkdir(exist_ok=True)
     sweep = SweepFolder(folder)
-    train_stack(jobs, sweep.stack(0))
+    train_stack(jobs, sweep.stack(0), by_steps=by_steps)
     stacks = StoredStacks(sweep, [job.config_hash for job in jobs])
     results = write_folders(sweep, stacks, jobs, stacks.results(jobs), lambda job: {})
     return [results[job.number] for job in jobs], sweep
@@ -383,25 +383,44 @@ HERE = "tests.stacked.test_loop"
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        ("++model._target_={here}.Noisy", "draws random numbers"),
-        ("++model._target_={here}.Counts", "changes what it is called on"),
-        ("++model._target_={here}.Branches", "cannot be mapped over jobs"),
-        ("++model._target_={here}.Hooked", "Hooked.on_train_epoch_end"),
-        ("++model._target_={here}.Normed batch_size=5", "changes what it is called on"),
-        ("++model._target_={here}.Unused", "leaves out a parameter"),
-        ("model=mlp model.dropout=0.5", "draws random numbers"),
+        ("++model._target_={here}.Branches", "reads the value of a tensor"),
         ("trainer.max_steps=5", "trainer.max_steps"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
         ("logger=csv logger.csv.save_dir=x", "logger.csv needs a Trainer"),
         ("precision=16-mixed", "precision=16-mixed"),
-        ("++optimizer._target_=torch.optim.ASGD", "torch.optim.ASGD has no rule"),
-        ("++scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "may look at more than the epoch"),
+        ("++optimizer._target_=torch.optim.LBFGS", "LBFGS is not one of the optimizers"),
     ],
 )
 def test_jobs_that_need_a_trainer_are_refused_with_a_reason(overrides: str, reason: str) -> None:
     (shared,) = share([users_config(*overrides.format(here=HERE).split())])
     assert shared.reason is not None
     assert reason in shared.reason
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "++model._target_={here}.Noisy",
+        "++model._target_={here}.Counts",
+        "++model._target_={here}.Hooked",
+        "++model._target_={here}.Normed batch_size=5",
+        "++model._target_={here}.Unused",
+        "model=mlp model.dropout=0.5",
+        "++optimizer._target_=torch.optim.ASGD",
+        "++scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+    ],
+)
+def test_what_has_no_formula_is_stacked_by_its_steps(overrides: str, tmp_path: Path) -> None:
+    words = [*overrides.format(here=HERE).split(), "epochs=3", "precision=64-true", "report=false"]
+    words += [] if "batch_size" in overrides else ["batch_size=20"]
+    configs = [users_config(*words, f"seed={seed}") for seed in (0, 1)]
+    (shared,) = share(configs)
+    assert (shared.reason, shared.by_steps) == (None, True)
+    _, sweep = stacked(specs(configs), tmp_path / "stack", by_steps=True)
+    for number, config in enumerate(configs):
+        (folder := tmp_path / f"alone{number}").mkdir()
+        train_one(job_spec(config), RunFolder(folder))
+        assert_folders_alike(sweep.job(number).path, folder, rtol=1e-9, atol=1e-12)
 
 
 def users_config(*overrides: str) -> Config:

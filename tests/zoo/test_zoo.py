@@ -51,7 +51,7 @@ ZOO = [
     Animal("Regressor", "Numbers", ("hidden", 4, 8), stacks=2),
     Animal("Huber", "Numbers", ("delta", 0.2, 1.0)),
     Animal("Quantiles", "Numbers", ("quantile", 0.1, 0.9)),
-    Animal("GaussianNll", "Numbers"),
+    Animal("GaussianNll", "Numbers", alone="cannot be mapped"),
     Animal("Classifier", second=("weight_decay", 0.01, 0.1)),
     Animal("Classifier", second=("dropout", 0.2, 0.5), stacks=2),
     Animal("Classifier", "Generated"),
@@ -100,6 +100,9 @@ ZOO = [
     Animal("Classifier", "Centred", alone="depends on the other rows"),
 ]
 
+WITH_NOISE = {"BiasBeforeNorm", "Convolutional", "Transformer"}
+"""Modules with a bias before a normalisation, or before a softmax."""
+
 SHOWN = ZOO if os.environ.get("HOLDFAST_FAULTS") == "all" else ZOO[::4]
 
 
@@ -139,4 +142,6 @@ def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None
     for job in (jobs[0], jobs[-1]):
         (alone := tmp_path / f"alone{job.number}").mkdir()
         train_one(job, RunFolder(alone))
-        assert_folders_alike(folder.job(job.number).path, alone, rtol=1e-9, atol=1e-11)
+        # the gradient of such a bias is zero, and Adam divides its rounding by its size
+        tolerance = (1e-6, 1e-8) if animal.module in WITH_NOISE else (1e-9, 1e-11)
+        assert_folders_alike(folder.job(job.number).path, alone, *tolerance)

@@ -172,12 +172,14 @@ class _NumbersOfJobs(TorchFunctionMode):
             made = function(*args, **given)
             if made.dim() > 0 or _is_mapped(made):
                 return made
-            # from now on one of each job; only counts of steps, which start at zero, are read as Python's numbers
-            return made.double() + self.zero if name in ("zeros", "tensor") else made + self.zero.to(made.dtype)
+            # from now on one of each job; counts of steps, which start at zero, are read as Python's numbers
+            counts = name == "zeros" or (name == "tensor" and args[0] == 0)
+            return made.double() + self.zero if counts else made + self.zero.to(made.dtype)
         if given.get("out") is not None:
             out = given.pop("out")
             return out.copy_(function(*args, **given))
-        in_place, base = name.endswith("_") and not name.startswith("__"), name.rstrip("_")
+        in_place = name.startswith("__i") or (name.endswith("_") and not name.startswith("__"))
+        base = name.rstrip("_")
         if base in ("add", "sub") and isinstance(given.get("alpha"), Tensor):
             return getattr(args[0], name)(args[1] * given["alpha"].to(args[0].dtype))
         if base in ("addcmul", "addcdiv"):
@@ -205,6 +207,7 @@ class _NumbersOfJobs(TorchFunctionMode):
 
 _ARITHMETIC = frozenset(
     {"mul", "mul_", "div", "div_", "add", "add_", "sub", "sub_"}
+    | {"__iadd__", "__isub__", "__imul__", "__itruediv__"}
     | {"__add__", "__sub__", "__mul__", "__truediv__", "__radd__", "__rsub__", "__rmul__", "__rtruediv__"}
 )
 

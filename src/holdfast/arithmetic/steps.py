@@ -6,7 +6,7 @@ logs is collected, and returned with the loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -14,31 +14,17 @@ import torch
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp
-from torch.overrides import TorchFunctionMode
-from torchmetrics import Metric
 
 from holdfast.arithmetic.job_values import JobValues, replaced
+from holdfast.arithmetic.mappable import Mappable
 from holdfast.model import Module
 from holdfast.model.module import loss_sums
+from holdfast.usercode.collector import Collector, Logged
 from holdfast.usercode.metric_states import StateName, mapped, metrics_of, states_of
-from holdfast.usercode.stand_in import StandInTrainer
+from holdfast.usercode.stand_in import BatchIndex, StandInTrainer
 from holdfast.usercode.watch import UnstackableError
 
 Tensors = dict[str, Tensor]
-
-
-class Logged(NamedTuple):
-    """A call of `self.log`, without its value.
-
-    Attributes:
-        name: of the metric.
-        options: as Lightning hands them to its collection of results.
-        metric: path of the torchmetrics object that was logged; None for a number.
-    """
-
-    name: str
-    options: dict[str, Any]
-    metric: str | None
 
 
 class Call(NamedTuple):
@@ -150,12 +136,12 @@ class ModuleSteps:
         for name, value in job.others.items():
             copied = value.clone()
             tensors |= {f"module.{other}": copied for other in self._others[name]}
-        collector, number, updated = _Collector(self._metrics), BatchIndex(call.number), set[str]()
+        collector, number, updated = Collector(self._metrics), BatchIndex(call.number), set[str]()
         args = _arguments(self.module, call.step, batch, number, call.loader)
         self._stand_in.update(results=collector)
         states = {key: value.clone() for key, value in job.states.items()}
         try:
-            with _WithoutOut(), replaced(self.job_values, job.values), mapped(self._metrics, states, updated):
+            with Mappable(), replaced(self.job_values, job.values), mapped(self._metrics, states, updated):
                 outcome: Outcome = functional_call(self._wrapper, tensors, (call.step, args), tie_weights=False)
                 outcome = outcome._replace(states=states_of(self._metrics), logs=collector.values)
         finally:
@@ -171,7 +157,7 @@ class ModuleSteps:
 def loss_alone(module: pl.LightningModule, stand_in: StandInTrainer, batch: Any) -> Tensor:
     """The training loss of a module by itself, with the graph behind it; what it logs is dropped."""
     before, module._current_fx_name = module._current_fx_name, "training_step"
-    stand_in.update(results=_Collector(metrics_of(module)))
+    stand_in.update(results=Collector(metrics_of(module)))
     try:
         return _loss(module.training_step(*_arguments(module, "training_step", batch, 0, None)))
     finally:
@@ -213,78 +199,6 @@ def _loss(result: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise UnstackableError("its training_step returns no single loss")
     return loss.reshape(())
-
-
-class _WithoutOut(TorchFunctionMode):
-    """Writes results for `out=` by a copy, for which there is a rule to map it over jobs."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = dict(kwargs or {})
-        out = given.pop("out", None)
-        result = function(*args, **given)
-        return result if out is None else out.copy_(result)
-
-
-class _Collector:
-    """Takes what `LightningModule.log` writes to Lightning's collection of results."""
-
-    def __init__(self, metrics: dict[str, Metric]) -> None:
-        self._paths = {id(metric): path for path, metric in metrics.items()}
-        self.logged: list[Logged] = []
-        self.values: list[Tensor] = []
-
-    def log(self, fx: str, name: str, value: Any, **options: Any) -> None:
-        """Collect one call."""
-        options = {key: item for key, item in options.items() if not key.startswith("sync_dist")}
-        options["prog_bar"] = False  # Lightning would take the values of all jobs for one number
-        if isinstance(value, Metric):
-            if id(value) not in self._paths or options["on_step"]:
-                raise UnstackableError(f"it logs the metric {name} at every step")
-            self.logged.append(Logged(name, {"fx": fx, **options}, self._paths[id(value)]))
-        elif isinstance(value, Tensor):
-            if isinstance(options["batch_size"], Tensor):
-                raise UnstackableError(f"it logs {name} with a batch_size that is a tensor")
-            self.logged.append(Logged(name, {"fx": fx, **options}, None))
-            self.values.append(value.detach())
-        else:
-            raise UnstackableError(f"it logs {name}, a {type(value).__name__}")
-
-
-class BatchIndex(int):
-    """A `batch_idx` that records whether it was read."""
-
-    was_read = False
-
-
-def _recording(name: str) -> Callable[..., Any]:
-    plain = getattr(int, name)
-
-    def method(self: BatchIndex, *args: Any) -> Any:
-        self.was_read = True
-        return plain(self, *args)
-
-    return method
-
-
-for _name in dir(int):
-    if (
-        _name.startswith("__")
-        and callable(getattr(int, _name))
-        and _name
-        not in (
-            *(
-                "__new__",
-                "__init__",
-                "__class__",
-                "__getattribute__",
-                "__setattr__",
-                "__delattr__",
-                "__init_subclass__",
-            ),
-            *("__subclasshook__", "__dir__", "__doc__", "__sizeof__", "__reduce__", "__reduce_ex__", "__getnewargs__"),
-        )
-    ):
-        setattr(BatchIndex, _name, _recording(_name))
 
 
 def _arguments(module: pl.LightningModule, step: str, batch: Any, index: int, loader: int | None) -> list[Any]:

@@ -7,6 +7,7 @@ modules that do not ship with Holdfast must also pass the trial of `trial`.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -39,7 +40,8 @@ def share(configs: Sequence[Config]) -> list[Share]:
         try:
             check_settings(configs[0])
             if is_shipped(configs[0]) and has_rules(configs[0]):
-                return [Share(everyone, None, probe(configs[0]))]
+                with suppress(UnstackableError):  # such as dropout, which draws random numbers
+                    return [Share(everyone, None, probe(configs[0]))]
             return in_a_child(_share_users_code, configs)  # the user's code may change the process it runs in
         except UnstackableError as error:
             return [Share(everyone, str(error))]

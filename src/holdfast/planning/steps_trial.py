@@ -24,6 +24,7 @@ from holdfast.single.event_logger import EventLogger
 from holdfast.stacked.loop import Stack
 from holdfast.stacked.module_engine import ModuleEngine
 from holdfast.stacked.module_inputs import ModuleInputs
+from holdfast.usercode.packages import place_of_users
 from holdfast.usercode.watch import UnstackableError
 
 _BATCHES = (12, 4)
@@ -139,8 +140,9 @@ def _train_stack(configs: Sequence[Config]) -> tuple[ModuleInputs, StackHistory,
         except UnstackableError:
             raise
         except Exception as error:
+            inputs.module.train()  # it may have been stopped in a validation
             engine.check()  # what the steps have done to the module may be the reason
-            raise UnstackableError(f"it cannot be mapped over jobs: {in_a_line(error)}") from error
+            raise UnstackableError(_why(error)) from error
     if len(output.getvalue()) > printed_before:
         raise UnstackableError("it prints while it is trained")
     curves = history.curves.of_jobs(range(len(configs)))
@@ -151,6 +153,14 @@ def _train_stack(configs: Sequence[Config]) -> tuple[ModuleInputs, StackHistory,
         if curves.is_logged[row, column]
     ]
     return inputs, history, logged
+
+
+def _why(error: Exception) -> str:
+    """Why steps cannot be mapped over jobs, and where."""
+    text, place = in_a_line(error), place_of_users(error)
+    if "data-dependent control flow" in text:
+        text = "it reads the value of a tensor, which is another one for each job (.item(), or a condition)"
+    return f"it cannot be mapped over jobs: {text}{place}"
 
 
 def _compare_job(inputs: ModuleInputs, history: StackHistory, alone: History, index: int, tolerance: float) -> None:

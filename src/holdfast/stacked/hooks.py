@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from holdfast.arithmetic.job_values import JobValues
-from holdfast.arithmetic.steps import JobTensors, Logged, ModuleSteps
+from holdfast.arithmetic.steps import JobTensors, ModuleSteps
 from holdfast.stacked.module_jobs import ModuleJob
 from holdfast.stacked.replay import Replay
+from holdfast.usercode.collector import Logged
 from holdfast.usercode.metric_states import set_states
 from holdfast.usercode.state import read
 from holdfast.usercode.watch import UnstackableError, readable

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holdfast.arithmetic.layout import Indexes
-from holdfast.arithmetic.steps import Logged
+from holdfast.usercode.collector import Logged
 from holdfast.usercode.watch import UnstackableError
 
 Values = dict[str, Tensor]

@@ -243,19 +243,12 @@ class ModuleEngine:
         return [{**inputs.jobs[job].plain(), **shared} for job in jobs]
 
     def set_tensors(self, tensors: Mapping[str, Tensor], layout: Layout, steps: int) -> None:
-        """Go on with other tensors, in another layout."""
+        """Go on with the jobs of another layout."""
         rows, before = layout.jobs.flatten(), self._present
         kept = [int(np.flatnonzero(before == job)[0]) for job in rows]
-        some, index = self._tensors, torch.as_tensor(kept, device=self._tensors.parameters.device)
-        self._tensors = JobTensors(
-            some.parameters[index],
-            {name: value[index] for name, value in some.others.items()},
-            {name: value[index] for name, value in some.states.items()},
-            [value[index] for value in some.values],
-        )
-        self._optimizer.state = [
-            {name: value[index] for name, value in state.items()} for state in self._optimizer.state
-        ]
+        index = torch.as_tensor(kept, device=self._tensors.parameters.device)
+        self._change(lambda _, value: value[index])
+        self._tensors = self._tensors._replace(values=[value[index] for value in self._tensors.values])
         self._callback = {name: value[index] for name, value in self._callback.items()}
         if len(rows) < len(before):
             self._train_log, self._val_log = StackLog(training=True), StackLog(training=False)
@@ -263,21 +256,24 @@ class ModuleEngine:
 
     def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:
         """Put tensors of earlier back, of some jobs."""
-        jobs = len(self._present)
 
         def restored(name: str, value: Tensor) -> Tensor:
-            flat = value.reshape(jobs, -1).clone()
+            flat = value.reshape(len(value), -1).clone()
             flat[torch.as_tensor(columns)] = tensors[name].T.to(flat.dtype)
             return flat.view(value.shape)
 
+        self._change(restored)
+
+    def _change(self, change: Callable[[str, Tensor], Tensor]) -> None:
+        """Change each of `tensors`, given its name and a value for each row."""
         some = self._tensors
         self._tensors = some._replace(
-            parameters=restored("parameters", some.parameters),
-            others={name: restored(f"buffer/{name}", value) for name, value in some.others.items()},
-            states={key: restored(f"metric/{'/'.join(key)}", value) for key, value in some.states.items()},
+            parameters=change("parameters", some.parameters),
+            others={name: change(f"buffer/{name}", value) for name, value in some.others.items()},
+            states={key: change(f"metric/{'/'.join(key)}", value) for key, value in some.states.items()},
         )
         self._optimizer.state = [
-            {name: restored(f"optimizer/{group}/{name}", value) for name, value in state.items()}
+            {name: change(f"optimizer/{group}/{name}", value) for name, value in state.items()}
             for group, state in enumerate(self._optimizer.state)
         ]
 

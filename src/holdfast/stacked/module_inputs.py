@@ -37,7 +37,7 @@ class JobRows:
     def __init__(self, config: Config, trainer: pl.Trainer | None) -> None:
         self.data = build_data(config.data)
         self.stand_in = StandInTrainer(config.epochs)
-        self.stand_in.known.update(world_size=1, num_nodes=1)
+        self.stand_in.known.update(world_size=1, num_nodes=1, global_rank=0, local_rank=0)
         self.data.trainer = self.stand_in  # type: ignore[assignment]
         set_up(self.data)
         self.trainer = trainer or build_trainer(config, self.data, logger=False, enable_checkpointing=False)

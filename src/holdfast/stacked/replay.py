@@ -13,8 +13,9 @@ from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from holdfast.arithmetic.drawn import DrawnFunction
-from holdfast.arithmetic.steps import Call, JobTensors, Logged, ModuleSteps, Outcome
+from holdfast.arithmetic.steps import Call, JobTensors, ModuleSteps, Outcome
 from holdfast.stacked.loaders import LoadedRows
+from holdfast.usercode.collector import Logged
 from holdfast.usercode.stand_in import CLOCK, StandInTrainer
 from holdfast.usercode.watch import UnstackableError
 

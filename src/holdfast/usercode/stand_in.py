@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -93,3 +94,40 @@ class _Refusing:
 def _refuse(refused: list[str], name: str) -> NoReturn:
     refused.append(name)
     raise UnstackableError(f"it reads the Trainer (trainer.{name})")
+
+
+class BatchIndex(int):
+    """A `batch_idx` that records whether it was read."""
+
+    was_read = False
+
+
+def _recording(name: str) -> Callable[..., Any]:
+    plain = getattr(int, name)
+
+    def method(self: BatchIndex, *args: Any) -> Any:
+        self.was_read = True
+        return plain(self, *args)
+
+    return method
+
+
+for _name in dir(int):
+    if (
+        _name.startswith("__")
+        and callable(getattr(int, _name))
+        and _name
+        not in (
+            *(
+                "__new__",
+                "__init__",
+                "__class__",
+                "__getattribute__",
+                "__setattr__",
+                "__delattr__",
+                "__init_subclass__",
+            ),
+            *("__subclasshook__", "__dir__", "__doc__", "__sizeof__", "__reduce__", "__reduce_ex__", "__getnewargs__"),
+        )
+    ):
+        setattr(BatchIndex, _name, _recording(_name))

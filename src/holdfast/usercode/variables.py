@@ -45,7 +45,7 @@ def globals_restored() -> Iterator[None]:
     try:
         yield
     finally:
-        _open_blocks.remove(restorers)
+        _open_blocks.pop()  # blocks are nested
         for _, restore in restorers.values():
             restore()
 
