@@ -30,6 +30,22 @@ Group = dict[str, Any]
 State = list[dict[str, Tensor]]
 
 
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Refuse an optimizer that cannot be mapped over jobs.
+
+    Raises:
+        UnstackableError: it is not elementwise, or has options or hooks that are for one job.
+    """
+    name = type(optimizer).__name__
+    if name not in ELEMENTWISE or getattr(torch.optim, name) is not type(optimizer):
+        raise UnstackableError(f"{name} is not one of the optimizers of torch that update each number alone")
+    for key in ("fused", "capturable", "differentiable"):
+        if any(group.get(key) for group in optimizer.param_groups):
+            raise UnstackableError(f"optimizer.{key} chooses code of torch's that trains one job")
+    if any(hooks for key, hooks in vars(optimizer).items() if key.endswith("_hooks")):
+        raise UnstackableError(f"{name} has hooks")
+
+
 class MappedOptimizer:
     """Updates the parameters of many jobs by the optimizer of the first.
 
@@ -47,11 +63,7 @@ class MappedOptimizer:
 
     def __init__(self, optimizers: Sequence[Optimizer], sizes: Sequence[int]) -> None:
         first = optimizers[0]
-        name = type(first).__name__
-        if name not in ELEMENTWISE or getattr(torch.optim, name) is not type(first):
-            raise UnstackableError(f"{name} is not one of the optimizers of torch that update each number alone")
-        if any(hooks for key, hooks in vars(first).items() if key.endswith("_hooks")):
-            raise UnstackableError(f"{name} has hooks")
+        check_optimizer(first)
         self._first, self._sizes = first, sizes
         self.state: State = [{} for _ in sizes]
         self.steps = 0

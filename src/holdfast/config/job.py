@@ -100,12 +100,15 @@ def hashed_texts(
             continue
         if key == "sweep" and isinstance(value, Mapping):  # as version 0.1.0 knew it: snapshots change no number
             keep = "all" if value.get("keep") == "auto" else value.get("keep")
-            value = {**{name: item for name, item in value.items() if name != "snapshot"}, "keep": keep}
+            value = {**{name: item for name, item in value.items() if name not in _HOW}, "keep": keep}
         elif key == "init_weights" and isinstance(value, str):
             value = _digest(value, Path(value).stat().st_mtime_ns)
         texts[key] = cache[written] = f'"{key}": {json.dumps(_stable(value, origin.get(key)), sort_keys=True)}'
     return texts
 
+
+_HOW = frozenset({"snapshot", "stack", "verify"})
+"""Keys of the group `sweep` that say how jobs are trained, and not to what."""
 
 _NONE = object()
 _ADDED: dict[str, Any] = {"vars": {}, "init_weights": None, "init_weights_strict": True}

@@ -100,6 +100,14 @@ class Sweep:
     )
     max_stack: int | None = setting("most jobs trained as one program; null lets memory decide", least=1)
     snapshot: float = setting("seconds between two snapshots of a stack, from which it resumes", default=60.0, least=0)
+    stack: Literal["auto", "always", "never"] = setting(
+        "train jobs together: auto where that has been checked, and two or more can be; always also single ones",
+        default="auto",
+    )
+    verify: bool | Literal["auto"] = setting(
+        "train the winner and another job again alone, and compare; auto: where code of your own was in a stack",
+        default="auto",
+    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 import lightning.pytorch as pl
 from torch import Tensor
 
+from holdfast.arithmetic.mapped_optimizer import check_optimizer
 from holdfast.config.schema import Config
 from holdfast.data import DataModule, Rows
 from holdfast.model import Module
@@ -39,6 +40,7 @@ def module_with_steps(config: Config) -> Hashable:
     if trainer.world_size > 1:
         raise UnstackableError(f"devices={config.devices} trains it on several devices")
     job = ModuleJob(config, trainer, iterations=1)
+    check_optimizer(job.optimizer)
     return _structure(read(job.module, buffers=False)), type(job.optimizer)
 
 

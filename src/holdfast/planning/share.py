@@ -38,6 +38,8 @@ def share(configs: Sequence[Config]) -> list[Share]:
     everyone = tuple(range(len(configs)))
     with isolated():
         try:
+            if configs[0].sweep.stack == "never":
+                raise UnstackableError("sweep.stack=never")
             check_settings(configs[0])
             if is_shipped(configs[0]) and has_rules(configs[0]):
                 with suppress(UnstackableError):  # such as dropout, which draws random numbers
@@ -57,7 +59,9 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
         for part in _share_on(road, [configs[job] for job in left]):
             jobs = tuple(left[index] for index in part.jobs)
             reasons |= dict.fromkeys(jobs, part.reason or "")
-            if part.reason is None:
+            if part.reason is None and len(jobs) == 1 and road.by_steps and configs[0].sweep.stack == "auto":
+                reasons |= dict.fromkeys(jobs, "no other job has the same structure")
+            elif part.reason is None:
                 shares.append(replace(part, jobs=jobs))
                 for job in jobs:
                     del reasons[job]

@@ -211,15 +211,12 @@ class ModuleEngine:
         """The metrics over all training rows, of modules that have a method `loss`."""
         if not self._inputs.has_loss:
             return {}
-        self._inputs.module.eval()
-        generators = [job.generator.get_state() for job in self._members()]
-        with self._inputs.loader_states_kept(), torch.no_grad():
+        module, members = self._inputs.module, self._members()
+        module.eval()
+        with self._inputs.draws_undone(members), torch.no_grad():
             batches = self._order("train", 0, base_seed=True)
             sums = [self._step(Call("sums", 0), "train", rows, None).outcome.sums[0] for rows in batches]
-        for job, state in zip(self._members(), generators, strict=True):
-            job.generator.set_state(state)
-        self._inputs.module.train()
-        module = self._inputs.module
+        module.train()
         return measure_jobs(module if isinstance(module, Module) else Module(), torch.stack(sums).sum(0), "train")
 
     def rates(self, epoch: int) -> NDArray[np.float64]:

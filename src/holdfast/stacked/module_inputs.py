@@ -196,10 +196,13 @@ class ModuleInputs:
         return self._leaves[split, loader]
 
     @contextmanager
-    def loader_states_kept(self) -> Iterator[None]:
-        """Restore the states of the loaders' own generators at the end."""
-        before = {key: [state.clone() for state in states] for key, states in self._loader_states.items()}
+    def draws_undone(self, jobs: Sequence[ModuleJob]) -> Iterator[None]:
+        """Restore the generators of jobs, and those of their loaders, at the end."""
+        loaders = {key: [state.clone() for state in states] for key, states in self._loader_states.items()}
+        generators = [job.generator.get_state() for job in jobs]
         try:
             yield
         finally:
-            self._loader_states = before
+            self._loader_states = loaders
+            for job, state in zip(jobs, generators, strict=True):
+                job.generator.set_state(state)

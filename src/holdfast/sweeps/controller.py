@@ -20,11 +20,11 @@ from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.store.versions import versions
 from holdfast.sweeps import resume
-from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, stack_digests, write_folders
+from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, remove_stacks, stack_digests, write_folders
 from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
 from holdfast.sweeps.spec import MakeTools, SweepSpec
-from holdfast.sweeps.works import plan_again, plan_jobs, works_of
+from holdfast.sweeps.works import plan_again, plan_jobs, unstacked, works_of
 
 _CHANGED_CODE = (
     "Nothing was run; choose another folder for another sweep.\n"
@@ -100,7 +100,8 @@ class _Sweep:
                 lambda jobs: plan_again(jobs, recorded["plan"], self._results, self._spec.alone_because)
             )
         self._train(make_tools, plans)
-        return self._finish()
+        verified = self._verify(plans)
+        return 1 if verified is None else self._finish(verified)
 
     def _batches(self) -> list[tuple[JobSpec, ...]]:
         """The jobs in the portions that are planned and trained at a time."""
@@ -186,8 +187,7 @@ class _Sweep:
                 if plans:
                     print(f"plan: {describe(plans[index], {job.number: job.config for job in jobs})}", flush=True)
                     works = works_of(plans[index], jobs, done)
-                for job, outcome in self._tools.executor.run(works):
-                    self._results[job.number] = self._result(job, outcome)
+                self._do(works)
 
     def _result(self, job: JobSpec, outcome: Outcome) -> Result:
         """The result of a job that has ended; an error is a failure, unless the job left a result that says more."""
@@ -206,11 +206,42 @@ class _Sweep:
             for job, data, swept in zip(self._spec.jobs, self._data, self._swept, strict=True)
         ]
 
-    def _finish(self) -> int:
+    def _verify(self, plans: Sequence[Plan]) -> dict[str, Any] | None:
+        """Train two jobs of stacks again alone, and all of them where these differ.
+
+        Returns:
+            What `selection.json` says of it; None where they differ, and training all alone would take long.
+        """
+        from holdfast.stacked.stored import StoredStacks
+        from holdfast.sweeps.verify import MOST_SECONDS, chosen, to_verify, verify
+
+        planned = {number for plan in plans for stack in plan.stacks for number in stack}
+        if not to_verify(self._spec, planned):
+            return {}
+        stacks = StoredStacks(self._folder, self._hashes)
+        own = to_verify(self._spec, {number for number in planned if number in stacks})
+        jobs = chosen(rank(self._ended_jobs(), self._configs[0].mode), self._spec.jobs, own)
+        found = verify(jobs, self._results, stacks)
+        print(found.message(len(own), self._spec.flags, self._spec.overrides), flush=True)
+        if found.reason and found.seconds * len(own) > MOST_SECONDS:
+            return None
+        if found.reason:
+            self._recorded = {**self._recorded, "plan": unstacked(self._recorded["plan"], own, found.reason)}
+            remove_stacks(self._folder, own)
+            write_json(self._folder.sweep, self._recorded)
+            self._do([Work("alone", (job,)) for job in self._spec.jobs if job.number in own])
+        return found.entry()
+
+    def _do(self, works: Sequence[Work]) -> None:
+        for job, outcome in self._tools.executor.run(works):
+            self._results[job.number] = self._result(job, outcome)
+
+    def _finish(self, verified: Mapping[str, Any]) -> int:
         """Choose the winner, test it, report and print; returns the exit code."""
         from holdfast.sweeps.finish import finish
 
-        finished = finish(self._folder, self._ended_jobs(), self._config_of, self._keep, again=self._spec.test_again)
+        jobs, again = self._ended_jobs(), self._spec.test_again
+        finished = finish(self._folder, jobs, self._config_of, self._keep, verified, again=again)
         if self._configs[0].report is not False:
             self._report()
         print(console.leaderboard(self._folder, finished, self._spec.flags))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,13 @@ class Finished:
 
 
 def finish(
-    folder: SweepFolder, jobs: Sequence[Job], config_of: Callable[[int], Config], keep: Keep, *, again: bool = False
+    folder: SweepFolder,
+    jobs: Sequence[Job],
+    config_of: Callable[[int], Config],
+    keep: Keep,
+    verified: Mapping[str, Any],
+    *,
+    again: bool = False,
 ) -> Finished:
     """Rank the jobs, keep the folders of some, test the winner, and write the leaderboard and the selection.
 
@@ -53,6 +59,7 @@ def finish(
         jobs: every job of the sweep.
         config_of: the configuration of a job, by its number.
         keep: keeps the folders of some jobs, and removes the others.
+        verified: what `selection.json` says of the verification.
         again: whether test rows that were opened before are opened again.
 
     Raises:
@@ -61,7 +68,7 @@ def finish(
     rankings = rank(jobs, config_of(0).mode)
     _write_leaderboard(folder, rankings)
     keep(rankings)
-    selections = _test_winners(folder, rankings, config_of, again=again)
+    selections = [{**entry, **verified} for entry in _test_winners(folder, rankings, config_of, again=again)]
     _write_selection(folder, rankings, selections)
     return Finished(rankings, selections)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.config.job import JobSpec
@@ -91,3 +91,13 @@ def remove_folders(folder: SweepFolder, numbers: Iterable[int], stacks: Containe
 def stack_digests(folder: SweepFolder) -> dict[str, str]:
     """The digest of the archive of each stack, by its name."""
     return {files.archive.name: digest(files.archive) for files in folder.all_stacks()}
+
+
+def remove_stacks(folder: SweepFolder, numbers: Collection[int]) -> None:
+    """Remove the archives of stacks whose first job is one of these, and what the jobs have left."""
+    for files in folder.all_stacks():
+        if int(files.archive.stem) in numbers:
+            for file in files:
+                file.unlink(missing_ok=True)
+    for number in numbers:
+        folder.job(number).remove()

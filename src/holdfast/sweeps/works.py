@@ -81,6 +81,13 @@ def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()
     return [work for work in works if work.unfinished]
 
 
+def unstacked(recorded: Mapping[str, Any], numbers: Collection[int], reason: str) -> dict[str, Any]:
+    """The plan in `sweep.json` with some jobs taken out of their stacks, and why they are trained alone."""
+    stacks = [[number for number in stack if number not in numbers] for stack in recorded["stacks"]]
+    alone = {**recorded["alone"], **dict.fromkeys(sorted(numbers), reason)}
+    return {**recorded, "stacks": [stack for stack in stacks if stack], "alone": alone}
+
+
 def _sharing(alone_because: str | None) -> Callable[[Sequence[Config]], Sequence[Share]]:
     """The function that says which jobs of the same structure can be one stack."""
     from holdfast.planning.share import share
