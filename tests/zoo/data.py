@@ -102,6 +102,13 @@ class Generated(Table):
         return DataLoader(self.train, 16, shuffle=True, generator=torch.Generator().manual_seed(7))
 
 
+class Workers(Table):
+    """Rows that a process of its own loads."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train, 16, shuffle=True, num_workers=1)
+
+
 class Augmented(Table):
     """Rows that are changed at random each time they are read."""
 

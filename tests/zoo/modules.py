@@ -400,6 +400,20 @@ class Finetuned(Classifier):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
+class FrozenNorm(Classifier):
+    """A body whose BatchNorm stays in evaluation mode."""
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.body = nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.BatchNorm1d(FEATURES)).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.body(x))
+
+    def loss(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
 class Plateau(Classifier):
     """ReduceLROnPlateau on its own metric."""
 

@@ -24,10 +24,6 @@ from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.sweeps.keep import write_folders
 from tests.stacked.test_loop import assert_folders_alike, configured
 
-KEYS: dict[str, dict[str, list[Any]]] = {
-    "lr": {"lr": [0.003, 0.03]},
-}
-
 
 class Animal(NamedTuple):
     """A module over data, and what becomes of its sweep.
@@ -55,6 +51,7 @@ ZOO = [
     Animal("Classifier", second=("weight_decay", 0.01, 0.1)),
     Animal("Classifier", second=("dropout", 0.2, 0.5), stacks=2),
     Animal("Classifier", "Generated"),
+    Animal("Classifier", "Workers"),
     Animal("Normalised"),
     Animal("BiasBeforeNorm"),
     Animal("Smoothed", second=("smoothing", 0.1, 0.3), stacks=2),
@@ -77,6 +74,7 @@ ZOO = [
     Animal("Averaged", "Numbers"),
     Animal("Spectral"),
     Animal("Finetuned"),
+    Animal("FrozenNorm"),
     Animal("Plateau"),
     Animal("Sequential"),
     Animal("Lambdas"),
@@ -121,6 +119,7 @@ def configs(animal: Animal, *overrides: str) -> Iterator[Config]:
         yield dataclasses.replace(config, model=model, data={"_target_": f"tests.zoo.data.{animal.data}"})
 
 
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training")
 @pytest.mark.parametrize("animal", SHOWN, ids=name)
 def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None:
     jobs = [

@@ -140,7 +140,6 @@ def _train_stack(configs: Sequence[Config]) -> tuple[ModuleInputs, StackHistory,
         except UnstackableError:
             raise
         except Exception as error:
-            inputs.module.train()  # it may have been stopped in a validation
             engine.check()  # what the steps have done to the module may be the reason
             raise UnstackableError(_why(error)) from error
     if len(output.getvalue()) > printed_before:

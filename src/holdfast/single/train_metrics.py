@@ -10,6 +10,7 @@ from lightning.fabric.utilities.data import sized_len
 
 from holdfast.data import DataModule
 from holdfast.model.module import Module, loss_sums, measure
+from holdfast.runtime.modes import evaluating
 
 
 def measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, float]:
@@ -28,14 +29,13 @@ def measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, 
     batches = data.all_train_dataloader() if isinstance(data, DataModule) else trainer.train_dataloader
     if sized_len(batches) is None:
         return {}  # a stream may have no end
-    sums, training = [], module.training
-    module.eval()
+    sums = []
     # a user's loader may shuffle, which must not change the random numbers of the next epoch
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
+    drawing, precision = torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context()
+    with torch.no_grad(), evaluating(module), drawing, precision:
         for rows in batches:  # type: ignore[union-attr]
             batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(rows))
             sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
-    module.train(training)
     if trainer.world_size > 1 and not isinstance(data, DataModule):
         # each process has read its share of the rows
         sums = [trainer.strategy.reduce(torch.stack(sums).sum(0), reduce_op="sum")]

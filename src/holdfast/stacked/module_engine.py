@@ -15,6 +15,7 @@ from holdfast.arithmetic.mapped_optimizer import MappedOptimizer
 from holdfast.arithmetic.optimizers import clip
 from holdfast.arithmetic.steps import Call, JobTensors
 from holdfast.model import Module
+from holdfast.runtime.modes import evaluating
 from holdfast.stacked.engine import Logged, Metrics, Tensors
 from holdfast.stacked.evaluation import measure_jobs
 from holdfast.stacked.hooks import Hooks
@@ -66,24 +67,25 @@ class ModuleEngine:
 
     def _running(self) -> list[ModuleJob]:
         """The jobs that have not diverged in this epoch."""
-        over = set(self._train_log.frozen.tolist())
-        return [job for row, job in enumerate(self._members()) if row not in over]
+        return [job for row, job in enumerate(self._members()) if row not in self._train_log.frozen]
 
     def begin_epoch(self, epoch: int) -> None:
         """Let schedulers look at the last epoch, call the hooks, and draw the order of the rows."""
         members = self._members()
         if epoch > 0:
             step_all(members, "epoch", epoch, plateau=True)
-        self._epoch = epoch
+        self._epoch, early = epoch, None
         self._set_clock(epoch * self.iterations, training=True)
         if epoch == 0:
             self._call("on_fit_start", "train_log")
+            # workers are given the first batches as soon as they are started
+            early = self._order("train", 0, base_seed=True) if self._inputs.first_rows("train", 0).has_workers else None
             self._call("on_train_start", "train_log")
         for number, job in zip(self._present, members, strict=True):
             job.begin_epoch(epoch)
             self._rates[number] = job.optimizer.param_groups[0]["lr"]
         self._call("on_train_epoch_start", "train_log")
-        self._orders = self._order("train", 0, base_seed=epoch > 0)[: self.iterations]
+        self._orders = (early or self._order("train", 0, base_seed=epoch > 0))[: self.iterations]
         self._optimizer.set_groups([job.optimizer.param_groups for job in members])
 
     def _set_clock(self, global_step: int, *, training: bool) -> None:
@@ -152,12 +154,14 @@ class ModuleEngine:
 
     def validate(self, epoch: int) -> Metrics:
         """Validate, and call the hooks of the end of an epoch."""
-        last = (epoch + 1) * self.iterations - 1
+        done = (epoch + 1) * self.iterations
         self._callback |= self._values(self._train_log, on_step=True)["callback"]
         step_all(self._running(), "epoch", epoch + 1)
-        self._set_clock(last + 1, training=False)
-        self._validate()
-        self._set_clock(last + 1, training=True)
+        self._set_clock(done, training=False)
+        if self._inputs.val_loaders:
+            with evaluating(self._inputs.module, *(job.module for job in self._members())):
+                self._validate()
+        self._set_clock(done, training=True)
         self._end("on_train_epoch_end", "train_log", self._train_log)
         for row, job in enumerate(self._members()):
             job.callback_metrics = {name: value[row] for name, value in self._callback.items()}
@@ -166,10 +170,6 @@ class ModuleEngine:
     def _validate(self) -> None:
         """Validate on all rows."""
         loaders, sums = self._inputs.val_loaders, list[list[Tensor]]()
-        if not loaders:
-            return
-        for module in (self._inputs.module, *(job.module for job in self._members())):
-            module.eval()
         self._val_log.reset()
         for loader in range(loaders):
             # its iterator draws the seed of its workers, before the hook
@@ -187,8 +187,6 @@ class ModuleEngine:
             for row, job in enumerate(self._members()):
                 job.module._sums = [each[row] for batch in sums for each in batch]  # type: ignore[assignment]
         self._end("on_validation_epoch_end", "val_log", self._val_log)
-        for module in (self._inputs.module, *(job.module for job in self._members())):
-            module.train()
 
     def _end(self, hook: str, name: str, log: StackLog) -> None:
         """End an epoch of training or of validation: call the hook, and take what was logged."""
@@ -211,12 +209,10 @@ class ModuleEngine:
         """The metrics over all training rows, of modules that have a method `loss`."""
         if not self._inputs.has_loss:
             return {}
-        module, members = self._inputs.module, self._members()
-        module.eval()
-        with self._inputs.draws_undone(members), torch.no_grad():
+        module = self._inputs.module
+        with evaluating(module), self._inputs.draws_undone(self._members()), torch.no_grad():
             batches = self._order("train", 0, base_seed=True)
             sums = [self._step(Call("sums", 0), "train", rows, None).outcome.sums[0] for rows in batches]
-        module.train()
         return measure_jobs(module if isinstance(module, Module) else Module(), torch.stack(sums).sum(0), "train")
 
     def rates(self, epoch: int) -> NDArray[np.float64]:
@@ -225,13 +221,14 @@ class ModuleEngine:
 
     def tensors(self) -> Tensors:
         """Parameters, buffers, states of metrics, and the state of the optimizer; views of what is trained."""
-        tensors, jobs = self._tensors, len(self._present)
-        named = {"parameters": tensors.parameters}
-        named |= {f"buffer/{name}": value for name, value in tensors.others.items()}
-        named |= {f"metric/{path}/{name}": value for (path, name), value in tensors.states.items()}
-        for group, state in enumerate(self._optimizer.state):
-            named |= {f"optimizer/{group}/{name}": value for name, value in state.items()}
-        return {name: value.reshape(jobs, -1).T.unsqueeze(-1) for name, value in named.items()}
+        some, states = self._tensors, enumerate(self._optimizer.state)
+        named = {
+            "parameters": some.parameters,
+            **{f"buffer/{name}": value for name, value in some.others.items()},
+            **{f"metric/{path}/{name}": value for (path, name), value in some.states.items()},
+            **{f"optimizer/{group}/{name}": value for group, state in states for name, value in state.items()},
+        }
+        return {name: value.reshape(len(value), -1).T.unsqueeze(-1) for name, value in named.items()}
 
     def plain(self, jobs: Indexes) -> list[Any] | None:
         """The hyperparameters of the optimizer, the states of the schedulers, and what a checkpoint counts."""

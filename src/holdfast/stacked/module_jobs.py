@@ -69,7 +69,6 @@ class ModuleJob:
         self.metrics = metrics_of(self.module)
         self.train_log, self.val_log = _ResultCollection(training=True), _ResultCollection(training=False)
         self.hooks = frozenset(name for name in HOOKS if is_overridden(name, self.module))
-        self.module.train()
 
     def _optimizers(self, iterations: int) -> tuple[Optimizer, list[Any]]:
         name, known = type(self.module).__name__, self.stand_in.known
