@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from holdfast.stacked.stack_trainer import train_stack
 from holdfast.stacked.stored import StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.sweeps.keep import write_folders
+from tests.conftest import ROOT
 from tests.stacked.test_loop import assert_folders_alike, configured
 
 
@@ -144,3 +146,13 @@ def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None
         # the gradient of such a bias is zero, and Adam divides its rounding by its size
         tolerance = (1e-6, 1e-8) if animal.module in WITH_NOISE else (1e-9, 1e-11)
         assert_folders_alike(folder.job(job.number).path, alone, *tolerance)
+
+
+def test_the_page_says_of_every_module_what_becomes_of_it() -> None:
+    page = (ROOT / "docs" / "stacks.md").read_text()
+    rows = re.findall(r"^\| `(\w+)`(?:, over (\w+))? \|.*\| (alone: .*|\d+ stack) \| .*\|$", page, re.MULTILINE)
+    told = {(module, data): outcome.startswith("alone") for module, data, outcome in rows}
+    common = {"Table", "Numbers", "Images", "Tokens"}
+    expected = {(each.module, "" if each.data in common else each.data): bool(each.alone) for each in ZOO}
+    assert told == expected
+    assert sum(not alone for alone in told.values()) >= 30

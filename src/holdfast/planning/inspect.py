@@ -32,7 +32,9 @@ def module_with_steps(config: Config) -> Hashable:
     """Of any LightningModule: everything but the values of numbers and of buffers."""
     if config.precision not in ("32-true", "64-true"):
         raise UnstackableError(f"precision={config.precision} computes parts of a step in another type")
-    check_class(build_module(config), pl.LightningModule, STEP_METHODS)
+    module = build_module(config)
+    check_class(module, pl.LightningModule, STEP_METHODS)
+    _check_module(module)
     data = build_data(config.data)
     trainer = build_trainer(config, data, logger=False, enable_checkpointing=False)
     if trainer.world_size > 1:
