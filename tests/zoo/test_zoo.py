@@ -148,6 +148,13 @@ def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None
         assert_folders_alike(folder.job(job.number).path, alone, *tolerance)
 
 
+def test_a_parameter_whose_gradient_is_only_rounding_is_named() -> None:
+    (noisy,) = share(list(configs(Animal("BiasBeforeNorm"))))
+    assert noisy.note.startswith("net.0.bias: the gradient is zero but for rounding")
+    (plain,) = share(list(configs(Animal("Normalised"))))
+    assert plain.note == ""
+
+
 def test_the_page_says_of_every_module_what_becomes_of_it() -> None:
     page = (ROOT / "docs" / "stacks.md").read_text()
     rows = re.findall(r"^\| `(\w+)`(?:, over (\w+))? \|.*\| (alone: .*|\d+ stack) \| .*\|$", page, re.MULTILINE)

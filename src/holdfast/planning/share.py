@@ -77,14 +77,15 @@ class _Road(NamedTuple):
     Attributes:
         inspect_module, inspect_data: return what the modules, or data modules, of a stack have in common.
         probe: returns how many jobs fit into memory.
-        try_together: trains jobs in a stack and by a Trainer, and compares all results.
+        try_together: trains jobs in a stack and by a Trainer, and compares all results; returns what the user has to
+            know all the same.
         by_steps: as in `Share`.
     """
 
     inspect_module: Callable[[Config], Hashable]
     inspect_data: Callable[[Config], Hashable]
     probe: Callable[[Config], int]
-    try_together: Callable[[Sequence[Config], int], object]
+    try_together: Callable[[Sequence[Config], int], str | None]
     by_steps: bool
 
 
@@ -161,8 +162,8 @@ def _divide(
     try:
         with isolated():  # as if nothing had been built before
             most = road.probe(configs[jobs[0]])
-        road.try_together([configs[job] for job in jobs], most)
-        return [Share(tuple(jobs), None, most, note, road.by_steps)]
+        warning = road.try_together([configs[job] for job in jobs], most)
+        return [Share(tuple(jobs), None, most, "; ".join(filter(None, (note, warning))), road.by_steps)]
     except UnstackableError as error:
         reason = str(error)
     except Exception as error:

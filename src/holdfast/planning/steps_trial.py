@@ -30,11 +30,17 @@ from holdfast.usercode.watch import UnstackableError
 _BATCHES = (12, 4)
 """Training and validation batches of an epoch of a trial."""
 
+_ROUNDING = 1e-12
+"""Size of a gradient, relative to the largest, below which it is only rounding in double precision."""
+
+_MOST_AT_ONCE = 256
+"""Jobs whose first batches are compared together."""
+
 _COPIES = 10
 """Tensors of the size of a job's parameters: parameters, gradient, optimizer state, best epoch and last epoch."""
 
 
-def try_steps(configs: Sequence[Config], most: int) -> None:
+def try_steps(configs: Sequence[Config], most: int) -> str:
     """Train jobs in a stack and by a Trainer, and compare all results.
 
     The jobs that `extremes` chooses are trained; the first batch of every job is compared besides.
@@ -42,6 +48,9 @@ def try_steps(configs: Sequence[Config], most: int) -> None:
     Args:
         configs: configurations of jobs with the same structure.
         most: number of jobs that fit into memory.
+
+    Returns:
+        What the user has to know of the parameters whose gradient is only rounding; "" if there are none.
 
     Raises:
         UnstackableError: a number differs, or one of the two ways fails.
@@ -51,10 +60,17 @@ def try_steps(configs: Sequence[Config], most: int) -> None:
     for index, (alone, seen) in enumerate(zip(reference.histories, reference.logged, strict=True)):
         _compare_job(inputs, history, alone, index, reference.tolerance)
         _compare_logged(inputs, logged, seen, index, reference.tolerance)
-    for first in range(0, len(configs), most):
-        some = [for_trial(config, reference.precision) for config in configs[first : first + most]]
+    at_once, noise = min(most, _MOST_AT_ONCE), dict[str, None]()
+    for first in range(0, len(configs), at_once):
+        some = [for_trial(config, reference.precision) for config in configs[first : first + at_once]]
         with isolated(), redirect_stdout(io.StringIO()):
-            _compare_first_batches(some, reference.tolerance)
+            noise |= dict.fromkeys(_compare_first_batches(some, reference.tolerance))
+    if not noise or reference.precision != "64-true" or configs[0].precision == "64-true":
+        return ""
+    return (
+        f"{', '.join(noise)}: the gradient is zero but for rounding, which the optimizer divides by its size; "
+        "in single precision such values are not those of a job alone, and no loss depends on them"
+    )
 
 
 class _Reference(NamedTuple):
@@ -204,8 +220,12 @@ def _compare_logged(
     compare(inputs.module, "a logged value", [entry[2] for entry in mine], [entry[2] for entry in yours], tolerance)
 
 
-def _compare_first_batches(configs: Sequence[Config], tolerance: float) -> None:
-    """Compare the first loss and gradient of every job with those of its module."""
+def _compare_first_batches(configs: Sequence[Config], tolerance: float) -> list[str]:
+    """Compare the first loss and gradient of every job with those of its module.
+
+    Returns:
+        The names of the parameters whose gradient is only rounding, where the optimizer divides it by its size.
+    """
     inputs = ModuleInputs(configs, _BATCHES)
     engine, names = ModuleEngine(inputs), [name for names in inputs.names for name in names]
     engine.begin_epoch(0)
@@ -222,6 +242,10 @@ def _compare_first_batches(configs: Sequence[Config], tolerance: float) -> None:
         compare(inputs.module, "the loss", _array(result.outcome.loss[index]), _array(loss.detach()), tolerance)
         flat = torch.cat([part.flatten() for part in gradient])
         compare(inputs.module, "the gradient", _array(result.gradient[index]), _array(flat), tolerance)
+    if type(inputs.jobs[0].optimizer) is torch.optim.SGD:
+        return []
+    sizes = [float(part.abs().max()) for part in gradient]  # of the last job
+    return [name for name, size in zip(names, sizes, strict=True) if 0 < size < _ROUNDING * max(sizes)]
 
 
 def probe_steps(config: Config) -> int:
