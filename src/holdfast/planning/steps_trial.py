@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from holdfast.errors import in_a_line
 from holdfast.planning.agreement import compare
 from holdfast.planning.extremes import extremes
 from holdfast.planning.probe import free_memory
-from holdfast.planning.trial import TOLERANCES, fit, for_trial, is_finite
+from holdfast.planning.trial import TOLERANCES, fit, for_trial, in_double_if_possible, is_finite
 from holdfast.record.history import History, StackHistory
 from holdfast.runtime.isolation import isolated
 from holdfast.single.event_logger import EventLogger
@@ -55,7 +56,7 @@ def try_steps(configs: Sequence[Config], most: int) -> str:
     Raises:
         UnstackableError: a number differs, or one of the two ways fails.
     """
-    reference = _references(configs)
+    reference = in_double_if_possible(partial(_references, configs), configs[0].precision)
     inputs, history, logged = _train_stack(reference.configs)
     for index, (alone, seen) in enumerate(zip(reference.histories, reference.logged, strict=True)):
         _compare_job(inputs, history, alone, index, reference.tolerance)
@@ -94,23 +95,11 @@ class _Reference(NamedTuple):
         return TOLERANCES[self.precision]
 
 
-def _references(configs: Sequence[Config]) -> _Reference:
-    """Train the jobs with the extreme values by a Trainer, in double precision if possible.
+def _references(configs: Sequence[Config], precision: str) -> _Reference:
+    """Train the jobs with the extreme values by a Trainer.
 
     Jobs that diverge are left out, and others take their places: beyond all bounds only rounding could be compared.
     """
-    try:
-        return _references_in(configs, "64-true")
-    except UnstackableError:
-        raise
-    except Exception:  # code that sets its own precision, or an accelerator without this one
-        try:
-            return _references_in(configs, configs[0].precision)
-        except Exception as error:
-            raise UnstackableError(f"a Trainer could not train it in a trial: {in_a_line(error)}") from error
-
-
-def _references_in(configs: Sequence[Config], precision: str) -> _Reference:
     limits = dict(zip(("limit_train_batches", "limit_val_batches"), _BATCHES, strict=True))
     trained: dict[int, tuple[Config, History, _Captured]] = {}
     left = list(range(len(configs)))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -34,6 +35,8 @@ from holdfast.stacked.inputs import StackInputs, is_equal, is_trained
 from holdfast.stacked.loop import Stack
 from holdfast.stacked.streams import shorten
 from holdfast.usercode.watch import UnstackableError
+
+T = TypeVar("T")
 
 _EPOCHS = 2
 
@@ -65,7 +68,7 @@ def try_together(configs: Sequence[Config], most: int = _MOST_AT_ONCE) -> None:
         UnstackableError: a number differs, or one of the two ways fails.
     """
     chosen = [configs[index] for index in extremes(configs)]
-    reference = _train_alone(chosen)
+    reference = in_double_if_possible(partial(_train_alone_in, chosen), configs[0].precision)
     precision, tolerance = reference.precision, TOLERANCES.get(reference.precision, _COARSE)
     inputs, histories = _train_stack([for_trial(config, precision, reference.rate_factor) for config in chosen])
     for index, history in enumerate(reference.histories):
@@ -92,15 +95,19 @@ class _Reference(NamedTuple):
     rate_factor: float
 
 
-def _train_alone(configs: Sequence[Config]) -> _Reference:
-    """Train each job by a Trainer, in double precision if possible."""
+def in_double_if_possible(train: Callable[[str], T], precision: str) -> T:
+    """Call a function with double precision; where that fails, with the precision of the jobs.
+
+    Raises:
+        UnstackableError: a Trainer cannot train them in either.
+    """
     try:
-        return _train_alone_in(configs, "64-true")
+        return train("64-true")
     except UnstackableError:
         raise
     except Exception:  # code that sets its own precision, or an accelerator without this one
         try:
-            return _train_alone_in(configs, configs[0].precision)
+            return train(precision)
         except Exception as error:
             raise UnstackableError(f"a Trainer could not train it in a trial: {in_a_line(error)}") from error
 
