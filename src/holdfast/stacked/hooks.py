@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from holdfast.arithmetic.job_values import JobValues
 from holdfast.arithmetic.steps import JobTensors, ModuleSteps
@@ -64,6 +65,7 @@ class Hooks:
             self._load(job, row, tensors)
             is_read = row in (0, len(jobs) - 1)
             before, numbers_before = read(job.module) if is_read else None, _numbers(job.module)
+            plain_before = _plain(job.module)
             collection = getattr(job, log)
             for each in objects:
                 assert each.metric is not None
@@ -75,6 +77,9 @@ class Hooks:
                 collection.reset()
             numbers.append(_numbers(job.module))
             self._note(numbers_before, numbers[-1])
+            for name, value in _plain(job.module).items():
+                if name not in self._numbers and value != plain_before.get(name):
+                    raise UnstackableError(f"a hook changes {name}")
             if before is not None:
                 self._check_state(job, before.changes(read(job.module)))
             states.append(job.states())
@@ -104,7 +109,8 @@ class Hooks:
 
     def _check(self, job: ModuleJob, row: int, tensors: JobTensors) -> None:
         for value, present in self._pairs(job.module, row, tensors):
-            if not torch.equal(value.detach(), present) and not bool(((value == present) | value.isnan()).all()):
+            is_same = (value == present) | (value.isnan() & present.isnan())
+            if not (torch.equal(value.detach(), present) or bool(is_same.all())):
                 raise UnstackableError("a hook changes parameters or buffers")
 
     def _note(self, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -148,3 +154,26 @@ def _numbers(module: pl.LightningModule) -> dict[str, Any]:
     return {
         name: value for name, value in vars(module).items() if type(value) in (int, float) and not name.startswith("_")
     }
+
+
+def _plain(module: pl.LightningModule) -> dict[str, Any]:
+    """What can be compared fast of the attributes of all layers: scalars, and the scalars in containers."""
+    found = {}
+    for path, layer in module.named_modules():
+        if isinstance(layer, Metric):
+            continue
+        for name, value in vars(layer).items():
+            full = f"{path}.{name}" if path else name
+            if type(value) in _SCALARS:
+                found[full] = value
+            elif isinstance(value, (dict, list, tuple, set)) and name not in ("_parameters", "_buffers", "_modules"):
+                entries = value.items() if isinstance(value, dict) else value
+                found[full] = [len(value), *(each if type(each) in _SCALARS else _scalars(each) for each in entries)]
+    return found
+
+
+def _scalars(entry: Any) -> Any:
+    return [each for each in entry if type(each) in _SCALARS] if isinstance(entry, (tuple, list)) else None
+
+
+_SCALARS = frozenset({bool, int, float, str, type(None)})
