@@ -163,10 +163,12 @@ def _plain(module: pl.LightningModule) -> dict[str, Any]:
         if isinstance(layer, Metric):
             continue
         for name, value in vars(layer).items():
+            if name in _OF_THE_CALL:
+                continue
             full = f"{path}.{name}" if path else name
             if type(value) in _SCALARS:
                 found[full] = value
-            elif isinstance(value, (dict, list, tuple, set)) and name not in ("_parameters", "_buffers", "_modules"):
+            elif isinstance(value, (dict, list, tuple, set)):
                 entries = value.items() if isinstance(value, dict) else value
                 found[full] = [len(value), *(each if type(each) in _SCALARS else _scalars(each) for each in entries)]
     return found
@@ -175,5 +177,8 @@ def _plain(module: pl.LightningModule) -> dict[str, Any]:
 def _scalars(entry: Any) -> Any:
     return [each for each in entry if type(each) in _SCALARS] if isinstance(entry, (tuple, list)) else None
 
+
+_OF_THE_CALL = frozenset({"_parameters", "_buffers", "_modules", "_sums", "_metric_attributes", "_current_fx_name"})
+"""Attributes that are compared elsewhere, or that Lightning and `holdfast.model.Module` set while a hook is called."""
 
 _SCALARS = frozenset({bool, int, float, str, type(None)})
