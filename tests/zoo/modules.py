@@ -14,6 +14,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from tests.template_project.src.models.blobs_module import BlobsLitModule
 from tests.zoo.data import CLASSES, FEATURES
 
 
@@ -461,68 +462,17 @@ class AveragedSgd(OtherOptimizer):
     name = "ASGD"
 
 
-class Template(pl.LightningModule):
+class Template(BlobsLitModule):
     """A classifier in the shape of lightning-hydra-template's."""
 
-    def __init__(self, net: Any = None, lr: float = 0.01, compile: bool = False) -> None:  # noqa: A002 (its name there)
-        super().__init__()
-        self.save_hyperparameters(logger=False, ignore=["net"])
-        self.net = net or nn.Sequential(nn.Linear(FEATURES, 12), nn.ReLU(), nn.Linear(12, CLASSES))
-        self.optimizer = functools.partial(torch.optim.Adam, lr=lr)
-        self.scheduler = functools.partial(lr_scheduler.ReduceLROnPlateau, mode="min", factor=0.1, patience=10)
-        self.criterion = nn.CrossEntropyLoss()
-        self.train_acc = torchmetrics.Accuracy(task="multiclass", num_classes=CLASSES)
-        self.val_acc = torchmetrics.Accuracy(task="multiclass", num_classes=CLASSES)
-        self.train_loss, self.val_loss = torchmetrics.MeanMetric(), torchmetrics.MeanMetric()
-        self.val_acc_best = torchmetrics.MaxMetric()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def on_train_start(self) -> None:
-        self.val_loss.reset()
-        self.val_acc.reset()
-        self.val_acc_best.reset()
-
-    def model_step(self, batch: Any) -> Any:
-        x, y = batch
-        logits = self.forward(x)
-        return self.criterion(logits, y), torch.argmax(logits, dim=1), y
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss, preds, targets = self.model_step(batch)
-        self.train_loss(loss)
-        self.train_acc(preds, targets)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
-
-    def on_train_epoch_end(self) -> None:
-        pass
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        loss, preds, targets = self.model_step(batch)
-        self.val_loss(loss)
-        self.val_acc(preds, targets)
-        self.log("val/loss", self.val_loss, on_step=False, on_epoch=True, prog_bar=True)
-        self.log("val/acc", self.val_acc, on_step=False, on_epoch=True, prog_bar=True)
-
-    def on_validation_epoch_end(self) -> None:
-        self.val_acc_best(self.val_acc.compute())
-        self.log("val/acc_best", self.val_acc_best.compute(), sync_dist=True, prog_bar=True)
-
-    def setup(self, stage: str) -> None:
-        if self.hparams["compile"] and stage == "fit":
-            self.net = torch.compile(self.net)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(params=self.trainer_parameters())
-        scheduler = self.scheduler(optimizer=optimizer)
-        schedule = {"scheduler": scheduler, "monitor": "val/loss", "interval": "epoch", "frequency": 1}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
-    def trainer_parameters(self) -> Any:
-        return self.parameters()
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(
+            nn.Sequential(nn.Linear(FEATURES, 12), nn.ReLU(), nn.Linear(12, CLASSES)),
+            functools.partial(torch.optim.Adam, lr=lr),  # type: ignore[arg-type]
+            functools.partial(lr_scheduler.ReduceLROnPlateau, mode="min", factor=0.1, patience=10),  # type: ignore[arg-type]
+            num_classes=CLASSES,
+            compile=False,
+        )
 
 
 class Metrics(Classifier):

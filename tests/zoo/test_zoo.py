@@ -122,6 +122,7 @@ def configs(animal: Animal, *overrides: str) -> Iterator[Config]:
 
 
 @pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training")
+@pytest.mark.filterwarnings("ignore:Attribute 'net' is an instance of `nn.Module`")
 @pytest.mark.parametrize("animal", SHOWN, ids=name)
 def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None:
     jobs = [

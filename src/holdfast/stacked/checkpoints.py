@@ -6,18 +6,20 @@ Lightning trains each kind of job for one batch, and its checkpoint of that is g
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
 
+from holdfast.config.schema import Config
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.record.checkpoint import CheckpointIO, plain_values
 from holdfast.record.history import SavedEpochs
 from holdfast.runtime.isolation import isolated
-from holdfast.single.build import build, build_trainer
+from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.stacked.inputs import StackInputs
 
 
@@ -60,12 +62,14 @@ class StackCheckpoints:
         """
         dry, inputs = self._dry_run(job), self._inputs
         epoch, iterations = int(saved.epoch[column]), int(saved.iterations[column])
-        states = inputs.scheduler_states[job]
+        states, validated = inputs.scheduler_states[job], -(-len(inputs.rows.data.val) // EVALUATION_ROWS)
+        schedules = [["epoch", 1, False]] if states else []
+        counts = Counts(epoch, iterations, self.iterations, validated, schedules)
         changed = {
             "epoch": epoch,
             "global_step": iterations,
             "state_dict": self._state_dict(saved, column),
-            "loops": self._loops(dry["loops"], epoch, iterations),
+            "loops": counts.in_loops(dry["loops"]),
             "optimizer_states": [self._optimizer(dry["optimizer_states"][0], job, saved, column)],
             "lr_schedulers": [self._scheduler(dry["lr_schedulers"][0], job, epoch)] if states else [],
             "hyper_parameters": plain_values(inputs.hparams[inputs.hparams_of[job]]),
@@ -122,40 +126,87 @@ class StackCheckpoints:
         groups = (config.model, config.scheduler, config.trainer, config.precision, config.data["_target_"])
         key = repr((options, config.optimizer["_target_"], *groups))
         if key not in self._dry_runs:
-            checkpoint_io = CheckpointIO()
-            one_batch = dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
-            config = dataclasses.replace(config, trainer=one_batch)
+            rows = {name: getattr(self._inputs.rows.data, name) for name in ("train", "val")}
             with isolated():
-                module, data = build(config)
-                data.train, data.val = self._inputs.rows.data.train, self._inputs.rows.data.val  # type: ignore[attr-defined]
-                trainer = build_trainer(config, data, plugins=[checkpoint_io], logger=False, enable_checkpointing=False)
-                trainer.fit_loop.max_epochs = 1
-                trainer.fit(module, datamodule=data)
-                self._dry_runs[key] = checkpoint_io.snapshot(trainer)
+                _, self._dry_runs[key] = dry_run(config, lambda data: vars(data).update(rows))
         return self._dry_runs[key]
 
-    def _loops(self, loops: dict[str, Any], epoch: int, iterations: int) -> dict[str, Any]:
-        """Lightning's loop counters at the end of an epoch."""
-        current = iterations - epoch * self._inputs.rows.iterations
-        validated = -(-len(self._inputs.rows.data.val) // EVALUATION_ROWS)
+
+def dry_run(
+    config: Config, prepare: Callable[[pl.LightningDataModule], object] = lambda data: None
+) -> tuple[pl.Trainer, dict[str, Any]]:
+    """Let Lightning train a job for one batch; returns the Trainer, and a checkpoint of that moment.
+
+    Args:
+        config: configuration of the job.
+        prepare: is given the data module.
+    """
+    checkpoint_io = CheckpointIO()
+    one_batch = dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
+    config = dataclasses.replace(config, trainer=one_batch)
+    module, data = build(config)
+    prepare(data)
+    trainer = build_trainer(config, data, plugins=[checkpoint_io], logger=False, enable_checkpointing=False)
+    trainer.fit_loop.max_epochs = 1
+    seed_rows()
+    trainer.fit(module, datamodule=data)
+    return trainer, checkpoint_io.snapshot(trainer)
+
+
+class Counts(NamedTuple):
+    """What Lightning's loops count.
+
+    Attributes:
+        epoch: the epoch that ends.
+        iterations: so far, over all epochs.
+        per_epoch: iterations of an epoch.
+        validated: batches of a validation.
+        schedules: of each scheduler the interval, the frequency, and whether it looks at a metric.
+    """
+
+    epoch: int
+    iterations: int
+    per_epoch: int
+    validated: int
+    schedules: Sequence[Sequence[Any]]
+
+    def in_loops(self, loops: Mapping[str, Any]) -> dict[str, Any]:
+        """Lightning's loop counters with these counts."""
+        current = self.iterations - self.epoch * self.per_epoch
         fit = dict(loops["fit_loop"])
         batches, steps = "epoch_loop.batch_progress", "epoch_loop.automatic_optimization.optim_progress"
         validation, scheduled = "epoch_loop.val_loop.batch_progress", "epoch_loop.scheduler_progress"
-        fit["epoch_loop.state_dict"] = {**fit["epoch_loop.state_dict"], "_batches_that_stepped": iterations}
-        fit[batches] = counter(fit[batches], iterations, current)
-        fit[batches]["is_last_batch"] = current == self._inputs.rows.iterations
+        fit["epoch_loop.state_dict"] = {**fit["epoch_loop.state_dict"], "_batches_that_stepped": self.iterations}
+        fit[batches] = _counter(fit[batches], self.iterations, current)
+        fit[batches]["is_last_batch"] = current == self.per_epoch
         optimizer = fit[steps]["optimizer"]
-        fit[steps] = {"optimizer": {key: counter(value, iterations, current) for key, value in optimizer.items()}}
-        fit[validation] = counter(fit[validation], validated, validated)
-        if self._inputs.scheduler_states[0]:
-            fit[scheduled] = counter(fit[scheduled], epoch + 1, 1)
-        done = counter(fit["epoch_progress"], epoch + 1, epoch + 1)
+        fit[steps] = {"optimizer": {key: _counter(value, self.iterations, current) for key, value in optimizer.items()}}
+        if self.validated:
+            fit[validation] = _counter(fit[validation], self.validated, self.validated)
+        if self.schedules:
+            total, now = map(sum, zip(*map(self._scheduled, self.schedules), strict=True))
+            fit[scheduled] = _counter(fit[scheduled], total, now)
+        done = _counter(fit["epoch_progress"], self.epoch + 1, self.epoch + 1)
         # Lightning saves a checkpoint before it counts the epoch as completed
-        fit["epoch_progress"] = {**done, **{part: {**done[part], "completed": epoch} for part in ("total", "current")}}
+        fit["epoch_progress"] = {
+            **done,
+            **{part: {**done[part], "completed": self.epoch} for part in ("total", "current")},
+        }
         return {**loops, "fit_loop": fit}
 
+    def _scheduled(self, schedule: Sequence[Any]) -> tuple[int, int]:
+        """How often a scheduler was stepped, over all epochs and in this one."""
+        interval, frequency, looks_at_a_metric = schedule
+        current = self.iterations - self.epoch * self.per_epoch
+        if interval == "step":
+            now = current // frequency
+            return self.epoch * (self.per_epoch // frequency) + now, now
+        before = self.epoch // frequency
+        is_stepped = not looks_at_a_metric and current == self.per_epoch and (self.epoch + 1) % frequency == 0
+        return before + is_stepped, int(is_stepped)
 
-def counter(progress: Mapping[str, Any], total: int, current: int) -> dict[str, Any]:
+
+def _counter(progress: Mapping[str, Any], total: int, current: int) -> dict[str, Any]:
     """One of Lightning's progress counters with other counts."""
     counts = {"total": total, "current": current}
     return {**progress, **{part: dict.fromkeys(progress[part], count) for part, count in counts.items()}}

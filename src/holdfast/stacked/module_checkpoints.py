@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,11 +11,11 @@ from torch import Tensor
 
 from holdfast.config.schema import Config
 from holdfast.model import Module
-from holdfast.record.checkpoint import CheckpointIO, plain_values
+from holdfast.record.checkpoint import plain_values
 from holdfast.record.history import SavedEpochs
 from holdfast.runtime.isolation import isolated
-from holdfast.single.build import build, build_module, build_trainer, seed_rows
-from holdfast.stacked.checkpoints import counter
+from holdfast.single.build import build, build_module
+from holdfast.stacked.checkpoints import Counts, dry_run
 
 
 class _DryRun(NamedTuple):
@@ -67,13 +66,14 @@ class ModuleCheckpoints:
         """
         dry, plain = self._dry.checkpoint, saved.plain[column]
         epoch, iterations = int(saved.epoch[column]), int(saved.iterations[column])
+        counts = Counts(epoch, iterations, self.iterations, plain["batches"][1], plain["schedules"])
         module, data = build(self._configs[number], initial=False)
         hparams = {"hyper_parameters": module.hparams, "datamodule_hyper_parameters": data.hparams}
         changed = {
             "epoch": epoch,
             "global_step": iterations,
             "state_dict": self._state_dict(saved, column),
-            "loops": _loops(dry["loops"], epoch, iterations, plain),
+            "loops": counts.in_loops(dry["loops"]),
             "optimizer_states": [self._optimizer(dry["optimizer_states"][0], saved, column)],
             "lr_schedulers": plain["lr_schedulers"],
             **{key: plain_values(dict(value)) for key, value in hparams.items()},
@@ -126,53 +126,13 @@ class ModuleCheckpoints:
 
 def _dry_run(config: Config) -> _DryRun:
     """Let Lightning train a job for one batch."""
-    checkpoint_io = CheckpointIO()
-    one_batch = dataclasses.replace(config.trainer, limit_train_batches=1, limit_val_batches=1)
-    config = dataclasses.replace(config, trainer=one_batch)
     with isolated():
-        module, data = build(config)
-        trainer = build_trainer(config, data, plugins=[checkpoint_io], logger=False, enable_checkpointing=False)
-        trainer.fit_loop.max_epochs = 1
-        seed_rows()
-        trainer.fit(module, datamodule=data)
+        trainer, checkpoint = dry_run(config)
+        module = trainer.lightning_module
         named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         names = {id(value): name for name, value in named.items()}
         optimized = [names[id(value)] for group in trainer.optimizers[0].param_groups for value in group["params"]]
         entries = module.state_dict(keep_vars=True)
         canonical = {key: names[id(value)] for key, value in entries.items() if id(value) in names}
         shapes = {name: value.shape for name, value in named.items()}
-        return _DryRun(checkpoint_io.snapshot(trainer), shapes, optimized, canonical)
-
-
-def _loops(loops: dict[str, Any], epoch: int, iterations: int, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Lightning's loop counters at the end of an epoch."""
-    per_epoch, validated = plain["batches"]
-    current = iterations - epoch * per_epoch
-    fit = dict(loops["fit_loop"])
-    batches, steps = "epoch_loop.batch_progress", "epoch_loop.automatic_optimization.optim_progress"
-    validation, scheduled = "epoch_loop.val_loop.batch_progress", "epoch_loop.scheduler_progress"
-    fit["epoch_loop.state_dict"] = {**fit["epoch_loop.state_dict"], "_batches_that_stepped": iterations}
-    fit[batches] = counter(fit[batches], iterations, current)
-    fit[batches]["is_last_batch"] = current == per_epoch
-    optimizer = fit[steps]["optimizer"]
-    fit[steps] = {"optimizer": {key: counter(value, iterations, current) for key, value in optimizer.items()}}
-    if validated:
-        fit[validation] = counter(fit[validation], validated, validated)
-    total = now = 0
-    for interval, frequency, plateau in plain["schedules"]:
-        if interval == "step":
-            total += epoch * (per_epoch // frequency) + current // frequency
-            now += current // frequency
-        elif plateau:
-            total += epoch // frequency
-        elif current == per_epoch:
-            total += (epoch + 1) // frequency
-            now += (epoch + 1) % frequency == 0
-        else:
-            total += epoch // frequency
-    if plain["schedules"]:
-        fit[scheduled] = counter(fit[scheduled], total, now)
-    done = counter(fit["epoch_progress"], epoch + 1, epoch + 1)
-    # Lightning saves a checkpoint before it counts the epoch as completed
-    fit["epoch_progress"] = {**done, **{part: {**done[part], "completed": epoch} for part in ("total", "current")}}
-    return {**loops, "fit_loop": fit}
+        return _DryRun(checkpoint, shapes, optimized, canonical)

@@ -21,7 +21,7 @@ from holdfast.stacked.evaluation import measure_jobs
 from holdfast.stacked.hooks import Hooks
 from holdfast.stacked.logs import StackLog, Values, as_arrays, merged
 from holdfast.stacked.module_inputs import ModuleInputs
-from holdfast.stacked.module_jobs import ModuleJob, step_all
+from holdfast.stacked.module_jobs import ModuleJob
 from holdfast.stacked.replay import Replay, Result
 from holdfast.usercode.watch import Watch
 
@@ -52,6 +52,7 @@ class ModuleEngine:
         self._present: Indexes = np.arange(self.jobs)  # the job in each row of the tensors
         self._train_log, self._val_log = StackLog(training=True), StackLog(training=False)
         self._epoch, self._rates = 0, np.zeros(self.jobs)
+        self._steps_schedulers = any(each.interval == "step" for job in inputs.jobs for each in job.schedulers)
         self._orders: list[Tensor] = []  # the rows of each batch, shape (jobs, batch)
         self._callback: Values = {}
         self.logged: list[Logged] = []
@@ -67,13 +68,15 @@ class ModuleEngine:
 
     def _running(self) -> list[ModuleJob]:
         """The jobs that have not diverged in this epoch."""
-        return [job for row, job in enumerate(self._members()) if row not in self._train_log.frozen]
+        over = set(self._train_log.frozen.tolist())
+        return [job for row, job in enumerate(self._members()) if row not in over]
 
     def begin_epoch(self, epoch: int) -> None:
         """Let schedulers look at the last epoch, call the hooks, and draw the order of the rows."""
         members = self._members()
         if epoch > 0:
-            step_all(members, "epoch", epoch, plateau=True)
+            for row, job in enumerate(members):
+                job.step_plateau(epoch, self._callback, row)
         self._epoch, early = epoch, None
         self._set_clock(epoch * self.iterations, training=True)
         if epoch == 0:
@@ -117,7 +120,9 @@ class ModuleEngine:
         self._tensors = self._tensors._replace(parameters=torch.cat(new, 1))
         if after_step:
             after_step(self.parameters)
-        if step_all(self._running(), "step", done + 1):
+        if self._steps_schedulers:
+            for job in self._running():
+                job.step_schedulers("step", done + 1)
             self._optimizer.set_groups([job.optimizer.param_groups for job in self._members()])
         if (step + 1) % self._inputs.log_every == 0:
             self._add_logged(step, self._values(self._train_log, on_step=True)["log"], ends=False)
@@ -130,10 +135,8 @@ class ModuleEngine:
     def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None) -> Result:
         """Call a step of all jobs."""
         leaves = [leaf[rows] for leaf in self._inputs.leaves(split, call.loader or 0)]
-        loaded, generators = (
-            self._inputs.first_rows(split, call.loader or 0),
-            [job.generator for job in self._members()],
-        )
+        loaded = self._inputs.first_rows(split, call.loader or 0)
+        generators = [job.generator for job in self._members()]
         result = self._replay.call(call, self._tensors, loaded, leaves, generators)
         self._hooks.count(result.updated)
         self._tensors = self._tensors._replace(
@@ -156,15 +159,14 @@ class ModuleEngine:
         """Validate, and call the hooks of the end of an epoch."""
         done = (epoch + 1) * self.iterations
         self._callback |= self._values(self._train_log, on_step=True)["callback"]
-        step_all(self._running(), "epoch", epoch + 1)
+        for job in self._running():
+            job.step_schedulers("epoch", epoch + 1)
         self._set_clock(done, training=False)
         if self._inputs.val_loaders:
             with evaluating(self._inputs.module, *(job.module for job in self._members())):
                 self._validate()
         self._set_clock(done, training=True)
         self._end("on_train_epoch_end", "train_log", self._train_log)
-        for row, job in enumerate(self._members()):
-            job.callback_metrics = {name: value[row] for name, value in self._callback.items()}
         return as_arrays(self._callback)
 
     def _validate(self) -> None:
@@ -192,10 +194,10 @@ class ModuleEngine:
         """End an epoch of training or of validation: call the hook, and take what was logged."""
         objects = list(log.objects.values())
         self._tensors, of_jobs = self._hooks.call(hook, self._members(), self._tensors, name, objects)
-        found = self._values(log, on_step=False)
-        found = merged(found, of_jobs) if of_jobs else found
-        self._callback |= found["callback"]
-        self._add_logged((self._epoch + 1) * self.iterations - 1, found["log"], ends=True)
+        values = self._values(log, on_step=False)
+        values = merged(values, of_jobs) if of_jobs else values
+        self._callback |= values["callback"]
+        self._add_logged((self._epoch + 1) * self.iterations - 1, values["log"], ends=True)
         log.reset()
 
     def _values(self, log: StackLog, *, on_step: bool) -> dict[str, Values]:

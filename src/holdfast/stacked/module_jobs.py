@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,14 +49,12 @@ class ModuleJob:
         optimizer, schedulers: as `configure_optimizers` made them.
         metrics: the torchmetrics of the module, by path.
         train_log, val_log: what the module has logged in hooks, and the metrics that it has logged as objects.
-        callback_metrics: as a Trainer's.
         generator: in the place of torch's global generator.
     """
 
     def __init__(self, config: Config, trainer: pl.Trainer, iterations: int) -> None:
         self.config = config
         self.stand_in = StandInTrainer(config.epochs)
-        self.callback_metrics: dict[str, Tensor] = {}
         self.module = build_module(config)
         trainer.precision_plugin.convert_module(self.module)
         self.stand_in.attach(self.module)
@@ -72,10 +70,16 @@ class ModuleJob:
 
     def _optimizers(self, iterations: int) -> tuple[Optimizer, list[Any]]:
         name, known = type(self.module).__name__, self.stand_in.known
-        known |= {"estimated_stepping_batches": iterations * self.config.epochs, "num_training_batches": iterations}
+        only_here = {
+            "estimated_stepping_batches": iterations * self.config.epochs,
+            "num_training_batches": iterations,
+            "model": self.module,
+        }
+        known |= only_here
         returned = self.module.configure_optimizers()
+        for key in only_here:
+            del known[key]
         optimizers, schedulers, monitor = _configure_optimizers(returned)  # type: ignore[arg-type]
-        del known["estimated_stepping_batches"], known["num_training_batches"]
         if len(optimizers) != 1:
             raise UnstackableError(f"{name} has {len(optimizers)} optimizers")
         configs = _configure_schedulers_automatic_opt(schedulers, monitor)
@@ -123,23 +127,30 @@ class ModuleJob:
         """The states of the metrics after a hook."""
         return states_of(self.metrics)
 
-    def step_schedulers(self, interval: str, count: int, *, plateau: bool) -> None:
-        """Step the schedulers, as Lightning does after an iteration or an epoch.
+    def step_schedulers(self, interval: str, count: int) -> None:
+        """Step the schedulers that look at no metric, as Lightning does after an iteration or an epoch.
 
         Args:
             interval: "step" or "epoch".
-            count: iterations of the whole training, or epochs, that are over.
-            plateau: those that need a metric, or the others.
+            count: iterations of this epoch, or epochs, that are over.
         """
         for each in self.schedulers:
-            if each.interval != interval or each.reduce_on_plateau != plateau or count % each.frequency:
-                continue
-            if not plateau:
+            if each.interval == interval and not each.reduce_on_plateau and count % each.frequency == 0:
                 each.scheduler.step()
-                continue
-            if each.monitor not in self.callback_metrics:
-                raise UnstackableError(f"its scheduler needs {each.monitor}, which is not logged")
-            each.scheduler.step(self.callback_metrics[each.monitor])
+
+    def step_plateau(self, epochs: int, metrics: Mapping[str, Tensor], row: int) -> None:
+        """Step the schedulers that look at a metric, after some epochs.
+
+        Args:
+            epochs: number of epochs that are over.
+            metrics: as a Trainer's `callback_metrics`, each of shape `(jobs,)`.
+            row: of this job.
+        """
+        for each in self.schedulers:
+            if each.reduce_on_plateau and epochs % each.frequency == 0:
+                if each.monitor not in metrics:
+                    raise UnstackableError(f"its scheduler needs {each.monitor}, which is not logged")
+                each.scheduler.step(metrics[each.monitor][row])
 
     def plain(self) -> dict[str, Any]:
         """The hyperparameters of the optimizer, and the states of the schedulers, for a checkpoint."""
@@ -151,13 +162,3 @@ class ModuleJob:
             "lr_schedulers": [each.scheduler.state_dict() for each in self.schedulers],
             "schedules": [[each.interval, each.frequency, each.reduce_on_plateau] for each in self.schedulers],
         }
-
-
-def step_all(jobs: Sequence[ModuleJob], interval: str, count: int, *, plateau: bool = False) -> bool:
-    """Step the schedulers of jobs; returns whether there are any."""
-    stepped = False
-    for job in jobs:
-        if any(each.interval == interval and each.reduce_on_plateau == plateau for each in job.schedulers):
-            job.step_schedulers(interval, count, plateau=plateau)
-            stepped = True
-    return stepped
