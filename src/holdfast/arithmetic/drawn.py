@@ -91,12 +91,12 @@ class DrawnFunction:
 
     def __call__(self, generators: Sequence[torch.Generator], *args: Any) -> Any:
         """Call the function; each generator draws the numbers of its job, as it would have alone."""
-        made = [_empty(len(generators), draw) for draw in self._draws]
-        if made:
+        numbers = [_empty(len(generators), draw) for draw in self._draws]
+        if numbers:
             for job, generator in enumerate(generators):
-                for tensor, draw in zip(made, self._draws, strict=True):
+                for tensor, draw in zip(numbers, self._draws, strict=True):
                     getattr(tensor[job], draw.method)(*draw.args, generator=generator)
-        return tree_unflatten(self._run(*tree_leaves(args), *made), self._spec)
+        return tree_unflatten(self._run(*tree_leaves(args), *numbers), self._spec)
 
 
 def _empty(jobs: int, draw: _Draw) -> Tensor:

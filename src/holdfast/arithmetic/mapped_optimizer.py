@@ -181,12 +181,12 @@ class _NumbersOfJobs(TorchFunctionMode):
         if function is Tensor.item:  # one number of each job stays a tensor, as exact as Python's numbers are
             return args[0].double() if args[0].is_floating_point() else args[0]
         if name in ("zeros", "ones", "tensor", "as_tensor", "full", "zeros_like"):
-            made = function(*args, **given)
-            if made.dim() > 0 or _is_mapped(made):
-                return made
+            tensor = function(*args, **given)
+            if tensor.dim() > 0 or _is_mapped(tensor):
+                return tensor
             # from now on one of each job; counts of steps, which start at zero, are read as Python's numbers
             counts = name == "zeros" or (name == "tensor" and args[0] == 0)
-            return made.double() + self.zero if counts else made + self.zero.to(made.dtype)
+            return tensor.double() + self.zero if counts else tensor + self.zero.to(tensor.dtype)
         if given.get("out") is not None:
             out = given.pop("out")
             return out.copy_(function(*args, **given))

@@ -112,8 +112,8 @@ def check_class(instance: Any, base: type, overridable: frozenset[str] = _OVERRI
     for attribute in dir(base):
         if attribute in overridable or (attribute.startswith("__") and attribute not in _SPECIAL):
             continue
-        found = getattr_static(type(instance), attribute)
-        overridden = all(found is not getattr_static(each, attribute, None) for each in (base, Module, DataModule))
+        present = getattr_static(type(instance), attribute)
+        overridden = all(present is not getattr_static(each, attribute, None) for each in (base, Module, DataModule))
         if overridden or (attribute in vars(instance) and callable(getattr(base, attribute))):
             raise UnstackableError(f"{name}.{attribute} needs a Trainer")
     for attribute in _SPECIAL:

@@ -94,9 +94,9 @@ def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence
             if part.note:
                 notes[part.note] = None
             count = -(-len(jobs) // (configs[jobs[0]].sweep.max_stack or part.most))
-            made = [tuple(jobs[len(jobs) * i // count : len(jobs) * (i + 1) // count]) for i in range(count)]
-            stacks += made
-            by_steps += [stack[0] for stack in made if part.by_steps]
+            in_part = [tuple(jobs[len(jobs) * i // count : len(jobs) * (i + 1) // count]) for i in range(count)]
+            stacks += in_part
+            by_steps += [stack[0] for stack in in_part if part.by_steps]
     return Plan(tuple(sorted(stacks)), dict(sorted(alone.items())), tuple(notes), frozenset(by_steps))
 
 

@@ -161,10 +161,10 @@ def _train_stack(configs: Sequence[Config]) -> tuple[ModuleInputs, StackHistory,
 
 def _why(error: Exception) -> str:
     """Why steps cannot be mapped over jobs, and where."""
-    text, place = in_a_line(error), place_of_users(error)
+    text, line = in_a_line(error), place_of_users(error)
     if "data-dependent control flow" in text:
         text = "it reads the value of a tensor, which is another one for each job (.item(), or a condition)"
-    return f"it cannot be mapped over jobs: {text}{place}"
+    return f"it cannot be mapped over jobs: {text}{line}"
 
 
 def _compare_job(inputs: ModuleInputs, history: StackHistory, alone: History, index: int, tolerance: float) -> None:

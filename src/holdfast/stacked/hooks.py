@@ -101,9 +101,9 @@ class Hooks:
     def _pairs(self, module: pl.LightningModule, row: int, tensors: JobTensors) -> list[tuple[Tensor, Tensor]]:
         """The parameters and buffers of a module, each with its present value."""
         parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
-        own = [parameters[name] for name in self._names]
-        parts = torch.split(tensors.parameters[row], [value.numel() for value in own])
-        pairs = [(value, part.view(value.shape)) for value, part in zip(own, parts, strict=True)]
+        trained = [parameters[name] for name in self._names]
+        parts = torch.split(tensors.parameters[row], [value.numel() for value in trained])
+        pairs = [(value, part.view(value.shape)) for value, part in zip(trained, parts, strict=True)]
         others = {**parameters, **buffers}
         return pairs + [(others[name], value[row]) for name, value in tensors.others.items()]
 
@@ -135,11 +135,11 @@ class Hooks:
         values = list(tensors.values)
         for name in self._numbers:
             new = torch.tensor([each[name] for each in numbers], dtype=torch.float64, device=tensors.parameters.device)
-            known = [
+            places = [
                 index for index, each in enumerate(attributes) if each.container is vars(module) and each.key == name
             ]
-            if known:
-                values[known[0]] = new
+            if places:
+                values[places[0]] = new
             else:
                 attributes.append(JobValues(vars(module), name, new))
                 values.append(new)
@@ -158,7 +158,7 @@ def _numbers(module: pl.LightningModule) -> dict[str, Any]:
 
 def _plain(module: pl.LightningModule) -> dict[str, Any]:
     """What can be compared fast of the attributes of all layers: scalars, and the scalars in containers."""
-    found = {}
+    attributes = {}
     for path, layer in module.named_modules():
         if isinstance(layer, Metric):
             continue
@@ -167,11 +167,14 @@ def _plain(module: pl.LightningModule) -> dict[str, Any]:
                 continue
             full = f"{path}.{name}" if path else name
             if type(value) in _SCALARS:
-                found[full] = value
+                attributes[full] = value
             elif isinstance(value, (dict, list, tuple, set)):
                 entries = value.items() if isinstance(value, dict) else value
-                found[full] = [len(value), *(each if type(each) in _SCALARS else _scalars(each) for each in entries)]
-    return found
+                attributes[full] = [
+                    len(value),
+                    *(each if type(each) in _SCALARS else _scalars(each) for each in entries),
+                ]
+    return attributes
 
 
 def _scalars(entry: Any) -> Any:

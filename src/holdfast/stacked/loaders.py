@@ -66,8 +66,8 @@ class LoadedRows:
             raise UnstackableError("its batches hold more than tensors with a first dimension of rows")
         self.leaves: list[Tensor] = leaves
 
-        found = () if self._own else (loader.generator, getattr(loader.sampler, "generator", None))
-        self.generators = list({id(each): each for each in found if each is not None}.values())
+        with_own = () if self._own else (loader.generator, getattr(loader.sampler, "generator", None))
+        self.generators = list({id(each): each for each in with_own if each is not None}.values())
         self.states = [each.get_state() for each in self.generators]
         if not self._own and loader.num_workers > 0 and self.generators:
             raise UnstackableError("its loader has workers and a generator of its own")

@@ -64,9 +64,9 @@ class StackLog:
 
     def _add(self, logged: Logged, value: Tensor) -> None:
         """Add the values of all jobs; the sum is made one of each job, since its type would be lost beside theirs."""
-        known = set(self._results)
+        before = set(self._results)
         self._results.log(name=logged.name, value=value, **logged.options)
-        for key in self._results.keys() - known:
+        for key in self._results.keys() - before:
             metric = self._results[key]
             metric._defaults["value"] = metric._defaults["value"].expand(len(value)).clone()
             metric.reset()
@@ -75,9 +75,9 @@ class StackLog:
     def end_loader(self, loader: int) -> None:
         """Keep what one of several validation loaders has logged."""
         self._results.dataloader_idx = loader
-        found = self._results.metrics(on_step=False)
+        metrics = self._results.metrics(on_step=False)
         for kind in self._loaders:
-            self._loaders[kind] |= found[kind]  # type: ignore[literal-required]
+            self._loaders[kind] |= metrics[kind]  # type: ignore[literal-required]
         self._results.dataloader_idx = None
 
     def freeze(self, columns: Indexes) -> None:
@@ -91,16 +91,16 @@ class StackLog:
 
     def values(self, *, on_step: bool, jobs: int) -> dict[str, Values]:
         """What was logged, for callbacks ("callback") and loggers ("log")."""
-        now, found = self._results.metrics(on_step), dict[str, Values]()
+        now, logged = self._results.metrics(on_step), dict[str, Values]()
         for kind, before in self._loaders.items():
-            found[kind] = dict(before)
+            logged[kind] = dict(before)
             for name, value in now[kind].items():  # type: ignore[literal-required]
-                found[kind][name] = value.expand(jobs).clone()
+                logged[kind][name] = value.expand(jobs).clone()
         for columns, results in self._frozen:
             for kind, values in results.metrics(on_step).items():
-                for name, value in values.items() if kind in found else ():  # type: ignore[attr-defined]
-                    found[kind][name][columns] = value.expand(jobs)[columns]
-        return found
+                for name, value in values.items() if kind in logged else ():  # type: ignore[attr-defined]
+                    logged[kind][name][columns] = value.expand(jobs)[columns]
+        return logged
 
     def reset(self) -> None:
         """Begin another epoch."""

@@ -169,8 +169,8 @@ class ModuleInputs:
             id(value): name for (name, value), each in zip(trained.items(), gradients, strict=True) if each is not None
         }
         groups = [[id(value) for value in group["params"]] for group in probe.optimizer.param_groups]
-        known = {id(value) for value in module.parameters()}
-        if any(each not in known for group in groups for each in group):
+        in_module = {id(value) for value in module.parameters()}
+        if any(each not in in_module for group in groups for each in group):
             raise UnstackableError("its optimizer has parameters that are not the module's")
         return [[used[each] for each in group if each in used] for group in groups]
 

@@ -150,8 +150,10 @@ def _event_files(members: Sequence[Member], history: StackHistory, curves: Block
     steps, epochs = np.arange(len(curves.losses)), np.arange(len(curves.ended))
     times = np.interp(steps + 1, clock[:, 0], clock[:, 1])
     losses = events.scalar_records("train/loss_step", steps, curves.losses.T, times)
-    own = sorted(set(names) - set(history.curves.logged_names))  # Lightning's loggers are given the others
-    metrics = [events.scalar_records(tag, epochs, curves.metrics[:, names.index(tag)].T, curves.ended) for tag in own]
+    unlogged = sorted(set(names) - set(history.curves.logged_names))  # Lightning's loggers are given the others
+    metrics = [
+        events.scalar_records(tag, epochs, curves.metrics[:, names.index(tag)].T, curves.ended) for tag in unlogged
+    ]
     best = [dict(best_scalars(member.result.best or {}, member.result.metric)) for member in members]
     points = {
         tag: events.scalar_records(tag, [0], np.array([[each.get(tag, np.nan)] for each in best]), [now])
@@ -181,8 +183,8 @@ def _logged(names: Sequence[str], curves: Block, row: int, count: int) -> Iterat
     happened = np.where(starts < 0, steps < count, starts < count)
     for column, name in enumerate(names):
         rows = happened & curves.is_logged[:, column]
-        own = np.minimum(steps[rows], count - 1).astype(np.int64)
-        yield events.scalars(name, own, curves.logged[rows, column, row], times[rows])
+        at = np.minimum(steps[rows], count - 1).astype(np.int64)
+        yield events.scalars(name, at, curves.logged[rows, column, row], times[rows])
 
 
 def _saved(value: Any) -> bytes:

@@ -219,18 +219,18 @@ class _Sweep:
         if not to_verify(self._spec, planned):
             return {}
         stacks = StoredStacks(self._folder, self._hashes)
-        own = to_verify(self._spec, {number for number in planned if number in stacks})
-        jobs = chosen(rank(self._ended_jobs(), self._configs[0].mode), self._spec.jobs, own)
-        found = verify(jobs, self._results, stacks)
-        print(found.message(len(own), self._spec.flags, self._spec.overrides), flush=True)
-        if found.reason and found.seconds * len(own) > MOST_SECONDS:
+        users = to_verify(self._spec, {number for number in planned if number in stacks})
+        jobs = chosen(rank(self._ended_jobs(), self._configs[0].mode), self._spec.jobs, users)
+        verification = verify(jobs, self._results, stacks)
+        print(verification.message(len(users), self._spec.flags, self._spec.overrides), flush=True)
+        if verification.reason and verification.seconds * len(users) > MOST_SECONDS:
             return None
-        if found.reason:
-            self._recorded = {**self._recorded, "plan": unstacked(self._recorded["plan"], own, found.reason)}
-            remove_stacks(self._folder, own)
+        if verification.reason:
+            self._recorded = {**self._recorded, "plan": unstacked(self._recorded["plan"], users, verification.reason)}
+            remove_stacks(self._folder, users)
             write_json(self._folder.sweep, self._recorded)
-            self._do([Work("alone", (job,)) for job in self._spec.jobs if job.number in own])
-        return found.entry()
+            self._do([Work("alone", (job,)) for job in self._spec.jobs if job.number in users])
+        return verification.entry()
 
     def _do(self, works: Sequence[Work]) -> None:
         for job, outcome in self._tools.executor.run(works):

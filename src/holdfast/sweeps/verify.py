@@ -145,9 +145,9 @@ def _train_alone(job: JobSpec) -> History:
 
 def _compared(job: JobSpec, result: Result, stacks: StoredStacks, alone: History) -> tuple[float, str]:
     """The largest difference between a stack and a Trainer, and why they do not agree, or ""."""
-    place = stacks.find(job.number)
-    assert place is not None
-    curves = place.history.curves.of_jobs([place.column])
+    column = stacks.find(job.number)
+    assert column is not None
+    curves = column.history.curves.of_jobs([column.column])
     rtol, atol = _CLOSE.get(job.config.precision, _CLOSE_SINGLE)
     mine, yours = curves.losses[:FIRST, 0].astype(float), np.array(alone.losses[:FIRST])
     if len(mine) != len(yours) or not np.allclose(mine, yours, rtol, atol, equal_nan=True):

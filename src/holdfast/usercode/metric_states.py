@@ -66,8 +66,8 @@ def mapped(metrics: Mapping[str, Metric], states: Mapping[StateName, Tensor], up
     before = {path: dict(vars(metric)) for path, metric in metrics.items()}
     try:
         for path, metric in metrics.items():
-            own = {name: states[path, name] for name in metric._defaults}
-            vars(metric).update(own, **_methods(metric, path, updated))
+            of_metric = {name: states[path, name] for name in metric._defaults}
+            vars(metric).update(of_metric, **_methods(metric, path, updated))
         yield
     finally:
         for path, metric in metrics.items():
