@@ -132,6 +132,17 @@ def test_where_that_would_take_long_nothing_is_concluded(
     assert not Path("s/model.pth").exists()
 
 
+def test_where_no_job_of_a_stack_completed_nothing_is_said_to_be_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project(tmp_path, "loss = loss * (1.0 if self.current_epoch < 2 else float('nan'))", monkeypatch)
+    code, said = sweep()
+    assert "3 jobs: 1 stack" in said
+    assert "verified" not in said
+    assert code == 1
+    assert "verified" not in selection()
+
+
 def test_stacks_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project(tmp_path, "", monkeypatch)
     code, said = sweep("sweep.stack=never")

@@ -221,6 +221,8 @@ class _Sweep:
         stacks = StoredStacks(self._folder, self._hashes)
         users = to_verify(self._spec, {number for number in planned if number in stacks})
         jobs = chosen(rank(self._ended_jobs(), self._configs[0].mode), self._spec.jobs, users)
+        if not jobs:  # none of them completed, or they were trained alone after all
+            return {}
         verification = verify(jobs, self._results, stacks)
         print(verification.message(len(users), self._spec.flags, self._spec.overrides), flush=True)
         if verification.reason and verification.seconds * len(users) > MOST_SECONDS:
