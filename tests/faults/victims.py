@@ -36,11 +36,16 @@ WRITES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 
 
 def on_writes(act: Callable[[int, str], None]) -> None:
-    """Call a function before every write boundary, with its number and what it is about."""
-    count = 0
+    """Call a function before every write boundary, with its number and what it is about.
+
+    The trial of a stack runs in a child of its own, whose writes are thrown away with it: they are not counted.
+    """
+    count, process = 0, os.getpid()
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal count
+        if os.getpid() != process:
+            return
         if event == "open":
             path, _, flags = args
             writes = isinstance(path, (str, bytes)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
