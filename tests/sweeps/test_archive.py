@@ -39,14 +39,14 @@ CASES = {
 }
 
 
-class _Interrupted(StackArchive):
+class Interrupted(StackArchive):
     """An archive that is told of a signal at the n-th moment at which a snapshot may be written."""
 
     def __init__(self, *args: Any, pauses: int) -> None:
         super().__init__(*args, 1e9, signals := [])  # type: ignore[misc]
         self._left, self._arrived = pauses, signals
 
-    def pause(self, snapshot: Callable[[], Mapping[str, Any]]) -> None:
+    def pause(self, snapshot: Callable[[], Mapping[str, Any]] | None) -> None:
         self._left -= 1
         if not self._left:
             self._arrived.append(15)
@@ -60,7 +60,7 @@ def test_a_stack_goes_on_from_any_snapshot_bit_for_bit(overrides: str, tmp_path:
     folder, hashes = SweepFolder(tmp_path), ["h"] * len(configs)
 
     def train(name: int, pauses: int) -> StackHistory | None:
-        archive = _Interrupted(folder.stack(name), range(len(configs)), hashes, pauses=pauses)
+        archive = Interrupted(folder.stack(name), range(len(configs)), hashes, pauses=pauses)
         try:
             return Stack(FormulaEngine(StackInputs(configs)), archive).train()
         except Stopped:

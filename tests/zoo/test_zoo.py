@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import pytest
 
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
+from holdfast.planning.plan import Share
 from holdfast.planning.share import share
 from holdfast.single.trainer import train_one
 from holdfast.stacked.stack_trainer import train_stack
@@ -125,27 +126,31 @@ def configs(animal: Animal, *overrides: str) -> Iterator[Config]:
 @pytest.mark.filterwarnings("ignore:Attribute 'net' is an instance of `nn.Module`")
 @pytest.mark.parametrize("animal", SHOWN, ids=name)
 def test_a_stack_is_what_a_trainer_makes(animal: Animal, tmp_path: Path) -> None:
-    jobs = [
-        JobSpec(number, (), config, f"{number:064}")
-        for number, config in enumerate(configs(animal, "precision=64-true"))
-    ]
+    jobs = as_jobs(configs(animal, "precision=64-true"))
     shares = share([job.config for job in jobs])
     if animal.alone:
         assert [animal.alone in str(part.reason) for part in shares] == [True], shares
         return
     assert [part.reason for part in shares] == [None] * animal.stacks
-    folder = SweepFolder(tmp_path)
+    # the gradient of such a bias is zero, and Adam divides its rounding by its size
+    compare(jobs, shares, tmp_path, (1e-6, 1e-8) if animal.module in WITH_NOISE else (1e-9, 1e-11))
+
+
+def as_jobs(configs: Iterable[Config]) -> list[JobSpec]:
+    return [JobSpec(number, (), config, f"{number:064}") for number, config in enumerate(configs)]
+
+
+def compare(jobs: Sequence[JobSpec], shares: Sequence[Share], path: Path, tolerance: tuple[float, float]) -> None:
+    """Train jobs in stacks, and the first and the last by a Trainer: every number of their folders is the same."""
+    folder = SweepFolder(path)
     for part in shares:
         some = [jobs[index] for index in sorted(part.jobs)]
         train_stack(some, folder.stack(some[0].number), by_steps=part.by_steps)
     stacks = StoredStacks(folder, [job.config_hash for job in jobs])
-    results = stacks.results(jobs)
-    write_folders(folder, stacks, jobs, results, lambda job: {})
+    write_folders(folder, stacks, jobs, stacks.results(jobs), lambda job: {})
     for job in (jobs[0], jobs[-1]):
-        (alone := tmp_path / f"alone{job.number}").mkdir()
+        (alone := path / f"alone{job.number}").mkdir()
         train_one(job, RunFolder(alone))
-        # the gradient of such a bias is zero, and Adam divides its rounding by its size
-        tolerance = (1e-6, 1e-8) if animal.module in WITH_NOISE else (1e-9, 1e-11)
         assert_folders_alike(folder.job(job.number).path, alone, *tolerance)
 
 

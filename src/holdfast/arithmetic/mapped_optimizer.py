@@ -59,6 +59,7 @@ class MappedOptimizer:
     Attributes:
         state: of each group by torch's names, each of shape `(jobs, ...)`.
         steps: number of steps taken.
+        as_tensors: of each group the hyperparameters that are tensors: those in which jobs differ, or that change.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], sizes: Sequence[int]) -> None:
@@ -67,7 +68,7 @@ class MappedOptimizer:
         self._first, self._sizes = first, sizes
         self.state: State = [{} for _ in sizes]
         self.steps = 0
-        self._as_tensors: list[set[str]] = [{"lr"} for _ in sizes]
+        self.as_tensors: list[set[str]] = [{"lr"} for _ in sizes]
         self._fixed: list[Group] = []
         self._numbers: list[Group] = []
         self._traces: dict[str, Callable[..., Any]] = {}
@@ -80,7 +81,7 @@ class MappedOptimizer:
             groups: the parameter groups of each job, as the schedulers have left them.
         """
         fixed, numbers = [], []
-        for index, as_tensors in enumerate(self._as_tensors):
+        for index, as_tensors in enumerate(self.as_tensors):
             of_jobs = [job[index] for job in groups]
             before = self._fixed[index] if self._fixed else {}
             for key, value in of_jobs[0].items():

@@ -68,8 +68,8 @@ class StackArchive:
         """Write a snapshot, where one is due.
 
         Args:
-            snapshot: all that the training needs to go on from here, in plain containers and tensors; None where that
-                is not known, and the training begins anew after an interruption.
+            snapshot: all that the training needs to go on from here, in plain containers and tensors; None where none
+                can be taken.
 
         Raises:
             Stopped: a signal has arrived; the snapshot, if there is one, is written.

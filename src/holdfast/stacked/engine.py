@@ -44,7 +44,7 @@ class Engine(Protocol):
         batch_size: rows of an iteration.
         stream_of: the stream of each job: jobs of one stream read the same batches, shape `(jobs,)`.
         logged: what was logged since this list was last emptied.
-        resumes: whether a snapshot of `tensors` and `plain` is all that the training needs to go on from.
+        splits_epochs: whether a snapshot can be taken between any two iterations, and not only between two epochs.
     """
 
     config: Config
@@ -53,7 +53,7 @@ class Engine(Protocol):
     batch_size: int
     stream_of: Indexes
     logged: list[Logged]
-    resumes: bool
+    splits_epochs: bool
 
     @property
     def parameters(self) -> Tensor:
@@ -99,6 +99,12 @@ class Engine(Protocol):
 
     def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:
         """Put tensors of earlier back, of some jobs, each of shape `(numbers, columns)`."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that `restore` needs to go on from here, in plain containers and tensors."""
+
+    def restore(self, snapshot: Mapping[str, Any], layout: Layout, steps: int) -> None:
+        """Go on from a snapshot, in the layout in which it was taken, after a number of iterations."""
 
     def check(self) -> None:
         """Check that the user's code has done nothing that it must not do in a stack.

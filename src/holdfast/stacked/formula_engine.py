@@ -28,7 +28,7 @@ class FormulaEngine:
         inputs: the jobs.
     """
 
-    resumes = True
+    splits_epochs = True
 
     def __init__(self, inputs: StackInputs) -> None:
         self.config = inputs.first
@@ -114,6 +114,14 @@ class FormulaEngine:
         """Put tensors of earlier back, of some jobs."""
         for name, tensor in self.tensors().items():
             tensor.flatten(1)[:, columns] = tensors[name]
+
+    def snapshot(self) -> dict[str, Any]:
+        """The tensors."""
+        return {"tensors": self.tensors()}
+
+    def restore(self, snapshot: Mapping[str, Any], layout: Layout, steps: int) -> None:
+        """Go on from a snapshot."""
+        self.set_tensors(snapshot["tensors"], layout, steps)
 
     def check(self) -> None:
         """Check that the user's loss has done nothing but compute a loss."""

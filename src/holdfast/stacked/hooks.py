@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -88,6 +88,24 @@ class Hooks:
             key: torch.stack([each[key].to(value.device) for each in states]) for key, value in tensors.states.items()
         }
         return self._with_numbers(tensors._replace(states=together), numbers), found if ends else None
+
+    def snapshot(self, jobs: Sequence[ModuleJob]) -> dict[str, Any]:
+        """The numbers that hooks have changed, and the updates of metrics, of each job."""
+        return {
+            "numbers": [{name: vars(job.module)[name] for name in self._numbers} for job in jobs],
+            "counts": [{path: metric._update_count for path, metric in job.metrics.items()} for job in jobs],
+            "updates": dict(self._updates),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any], jobs: Sequence[ModuleJob], tensors: JobTensors) -> JobTensors:
+        """Go on from a snapshot; the tensors with the numbers that hooks have changed."""
+        numbers, self._updates = snapshot["numbers"], dict(snapshot["updates"])
+        self._numbers = list(numbers[0])
+        for job, values, counts in zip(jobs, numbers, snapshot["counts"], strict=True):
+            vars(job.module).update(values)
+            for path, count in counts.items():
+                job.metrics[path]._update_count = count
+        return self._with_numbers(tensors, numbers)
 
     def _load(self, job: ModuleJob, row: int, tensors: JobTensors) -> None:
         """Give a module the parameters, buffers and metric states of its job."""

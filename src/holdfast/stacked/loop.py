@@ -81,7 +81,7 @@ class Stack:
                 self._keep_running(is_running)
                 self._so_far = EpochSoFar.start(len(self._layout.live))
                 if self._epoch < self._config.epochs:
-                    self._pause()
+                    self._pause(between_epochs=True)
         self._engine.check()
         self._history.seconds, self._history.ended = self._seconds, time.time()
         return self._history
@@ -119,14 +119,14 @@ class Stack:
                         so_far.diverged.append((columns, self._copied(columns)))
                         engine.freeze(columns)
                         so_far.is_running &= ~out
-                    self._pause()
+                    self._pause(between_epochs=False)
         for columns, tensors in so_far.diverged:
             engine.put(columns, tensors)
 
-    def _pause(self) -> None:
-        """Between two iterations, or epochs: write a snapshot, where one is due."""
+    def _pause(self, *, between_epochs: bool) -> None:
+        """Between two epochs, or within one: write a snapshot, where one is due."""
         if self._archive:
-            self._archive.pause(self._snapshot if self._engine.resumes else None)
+            self._archive.pause(self._snapshot if between_epochs or self._engine.splits_epochs else None)
 
     def _snapshot(self) -> dict[str, Any]:
         """All that the training needs to go on from here, in plain containers and tensors."""
@@ -135,8 +135,8 @@ class Stack:
             "laid_out": torch.from_numpy(np.unique(self._layout.jobs)),
             "live": torch.from_numpy(self._layout.live),
             "steps": self._epoch * self._iterations + self._so_far.done,
-            "tensors": self._engine.tensors(),
             "so_far": self._so_far.as_plain(),
+            **self._engine.snapshot(),
             **history_as_plain(replace(self._history, seconds=self._seconds)),
         }
 
@@ -150,7 +150,7 @@ class Stack:
         layout = Layout.of(snapshot["laid_out"].numpy(), self._engine.stream_of)
         is_live = np.isin(layout.live, snapshot["live"].numpy())
         self._layout = replace(layout, live=layout.live[is_live], columns=layout.columns[is_live])
-        self._engine.set_tensors(snapshot["tensors"], self._layout, snapshot["steps"])
+        self._engine.restore(snapshot, self._layout, snapshot["steps"])
         if self._paths:
             self._paths.resume(self._epoch * self._iterations + self._so_far.done)
 

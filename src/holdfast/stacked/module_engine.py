@@ -22,6 +22,7 @@ from holdfast.stacked.hooks import Hooks
 from holdfast.stacked.logs import StackLog, Values, as_arrays, merged
 from holdfast.stacked.module_inputs import ModuleInputs
 from holdfast.stacked.module_jobs import ModuleJob
+from holdfast.stacked.module_state import ModuleState
 from holdfast.stacked.replay import Replay, Result
 from holdfast.usercode.watch import Watch
 
@@ -33,19 +34,20 @@ class ModuleEngine:
         inputs: the jobs.
     """
 
-    resumes = False
+    splits_epochs = False
 
     def __init__(self, inputs: ModuleInputs) -> None:
         self._inputs, self.config, self.jobs = inputs, inputs.configs[0], len(inputs.configs)
         self.iterations, self.batch_size = inputs.iterations, inputs.batch_size
         self.stream_of: Indexes = np.arange(self.jobs)
-        self._tensors = JobTensors(
+        tensors = JobTensors(
             inputs.parameters,
             {**inputs.constants, **inputs.buffers},
             inputs.states,
             [each.values for each in inputs.job_values],
         )
-        self._optimizer = MappedOptimizer([job.optimizer for job in inputs.jobs], inputs.group_sizes)
+        optimizer = MappedOptimizer([job.optimizer for job in inputs.jobs], inputs.group_sizes)
+        self._state = ModuleState(tensors, optimizer)
         self._replay = Replay(inputs.steps, inputs.stand_in, inputs.trainer)
         self._hooks = Hooks(inputs.steps, self._replay, [name for names in inputs.names for name in names])
         self._watch = Watch(inputs.module, inputs.stand_in)
@@ -60,7 +62,7 @@ class ModuleEngine:
     @property
     def parameters(self) -> Tensor:
         """The trained parameters, shape `(parameters, jobs, 1)`."""
-        return self._tensors.parameters.T.unsqueeze(-1)
+        return self._state.tensors.parameters.T.unsqueeze(-1)
 
     def _members(self) -> list[ModuleJob]:
         """The job in each row."""
@@ -89,7 +91,7 @@ class ModuleEngine:
             self._rates[number] = job.optimizer.param_groups[0]["lr"]
         self._call("on_train_epoch_start", "train_log")
         self._orders = (early or self._order("train", 0, base_seed=epoch > 0))[: self.iterations]
-        self._optimizer.set_groups([job.optimizer.param_groups for job in members])
+        self._state.optimizer.set_groups([job.optimizer.param_groups for job in members])
 
     def _set_clock(self, global_step: int, *, training: bool) -> None:
         for stand_in in (self._inputs.stand_in, *(job.stand_in for job in self._members())):
@@ -97,7 +99,7 @@ class ModuleEngine:
             stand_in.update(training=training)
 
     def _call(self, hook: str, log: str) -> None:
-        self._tensors, _ = self._hooks.call(hook, self._members(), self._tensors, log)
+        self._state.tensors, _ = self._hooks.call(hook, self._members(), self._state.tensors, log)
 
     def _order(self, split: str, loader: int, *, base_seed: bool) -> list[Tensor]:
         """The rows of each batch of an epoch, each of shape `(jobs, batch)`."""
@@ -106,7 +108,7 @@ class ModuleEngine:
             rows, states, offset = self._inputs.rows(number, split, loader)
             order = rows.order(self._epoch, job.generator, states, base_seed=base_seed)
             orders.append([batch + offset for batch in order])
-        return [torch.stack(batches).to(self._tensors.parameters.device) for batches in zip(*orders, strict=True)]
+        return [torch.stack(batches).to(self._state.tensors.parameters.device) for batches in zip(*orders, strict=True)]
 
     def train(self, done: int, after_step: Callable[[Tensor], None] | None) -> list[Tensor]:
         """One more iteration."""
@@ -116,14 +118,13 @@ class ModuleEngine:
         gradient, sizes, settings = result.gradient, self._inputs.group_sizes, self.config.trainer
         if settings.gradient_clip_val is not None:
             gradient = clip(gradient.T, settings.gradient_clip_val, settings.gradient_clip_algorithm).T
-        new = self._optimizer.step(torch.split(self._tensors.parameters, sizes, 1), torch.split(gradient, sizes, 1))
-        self._tensors = self._tensors._replace(parameters=torch.cat(new, 1))
+        self._state.update(torch.split(self._state.tensors.parameters, sizes, 1), torch.split(gradient, sizes, 1))
         if after_step:
             after_step(self.parameters)
         if self._steps_schedulers:
             for job in self._running():
                 job.step_schedulers("step", done + 1)
-            self._optimizer.set_groups([job.optimizer.param_groups for job in self._members()])
+            self._state.optimizer.set_groups([job.optimizer.param_groups for job in self._members()])
         if (step + 1) % self._inputs.log_every == 0:
             self._add_logged(step, self._values(self._train_log, on_step=True)["log"], ends=False)
         return [result.outcome.loss]
@@ -137,10 +138,10 @@ class ModuleEngine:
         leaves = [leaf[rows] for leaf in self._inputs.leaves(split, call.loader or 0)]
         loaded = self._inputs.first_rows(split, call.loader or 0)
         generators = [job.generator for job in self._members()]
-        result = self._replay.call(call, self._tensors, loaded, leaves, generators)
+        result = self._replay.call(call, self._state.tensors, loaded, leaves, generators)
         self._hooks.count(result.updated)
-        self._tensors = self._tensors._replace(
-            others={**self._tensors.others, **result.outcome.buffers}, states=result.outcome.states
+        self._state.tensors = self._state.tensors._replace(
+            others={**self._state.tensors.others, **result.outcome.buffers}, states=result.outcome.states
         )
         if log is not None:
             with self._inputs.trainer.precision_plugin.forward_context():  # in it Lightning chooses the type of sums
@@ -193,7 +194,7 @@ class ModuleEngine:
     def _end(self, hook: str, name: str, log: StackLog) -> None:
         """End an epoch of training or of validation: call the hook, and take what was logged."""
         objects = list(log.objects.values())
-        self._tensors, of_jobs = self._hooks.call(hook, self._members(), self._tensors, name, objects)
+        self._state.tensors, of_jobs = self._hooks.call(hook, self._members(), self._state.tensors, name, objects)
         values = self._values(log, on_step=False)
         values = merged(values, of_jobs) if of_jobs else values
         self._callback |= values["callback"]
@@ -223,14 +224,8 @@ class ModuleEngine:
 
     def tensors(self) -> Tensors:
         """Parameters, buffers, states of metrics, and the state of the optimizer; views of what is trained."""
-        some, states = self._tensors, enumerate(self._optimizer.state)
-        named = {
-            "parameters": some.parameters,
-            **{f"buffer/{name}": value for name, value in some.others.items()},
-            **{f"metric/{path}/{name}": value for (path, name), value in some.states.items()},
-            **{f"optimizer/{group}/{name}": value for group, state in states for name, value in state.items()},
-        }
-        return {name: value.reshape(len(value), -1).T.unsqueeze(-1) for name, value in named.items()}
+        named = self._state.named().items()
+        return {name: value.reshape(len(value), -1).T.unsqueeze(-1) for name, value in named}
 
     def plain(self, jobs: Indexes) -> list[Any] | None:
         """The hyperparameters of the optimizer, the states of the schedulers, and what a checkpoint counts."""
@@ -242,36 +237,35 @@ class ModuleEngine:
         """Go on with the jobs of another layout."""
         rows, before = layout.jobs.flatten(), self._present
         kept = [int(np.flatnonzero(before == job)[0]) for job in rows]
-        index = torch.as_tensor(kept, device=self._tensors.parameters.device)
-        self._change(lambda _, value: value[index])
-        self._tensors = self._tensors._replace(values=[value[index] for value in self._tensors.values])
-        self._callback = {name: value[index] for name, value in self._callback.items()}
+        self._state.keep(kept)
+        self._callback = {name: value[kept] for name, value in self._callback.items()}
         if len(rows) < len(before):
             self._train_log, self._val_log = StackLog(training=True), StackLog(training=False)
         self._present = rows
 
     def put(self, columns: Indexes, tensors: Mapping[str, Tensor]) -> None:
         """Put tensors of earlier back, of some jobs."""
+        self._state.put(columns, tensors)
 
-        def restored(name: str, value: Tensor) -> Tensor:
-            flat = value.reshape(len(value), -1).clone()
-            flat[torch.as_tensor(columns)] = tensors[name].T.to(flat.dtype)
-            return flat.view(value.shape)
+    def snapshot(self) -> dict[str, Any]:
+        """The tensors, and what the schedulers, the loaders and the modules of the jobs are between two epochs."""
+        return {
+            **self._state.snapshot(),
+            "jobs": [self._inputs.jobs[job].plain() for job in self._present],
+            "loaders": self._inputs.loader_states(),
+            "callback": self._callback,
+            "hooks": self._hooks.snapshot(self._members()),
+        }
 
-        self._change(restored)
-
-    def _change(self, change: Callable[[str, Tensor], Tensor]) -> None:
-        """Change each of `tensors`, given its name and a value for each row."""
-        some = self._tensors
-        self._tensors = some._replace(
-            parameters=change("parameters", some.parameters),
-            others={name: change(f"buffer/{name}", value) for name, value in some.others.items()},
-            states={key: change(f"metric/{'/'.join(key)}", value) for key, value in some.states.items()},
-        )
-        self._optimizer.state = [
-            {name: change(f"optimizer/{group}/{name}", value) for name, value in state.items()}
-            for group, state in enumerate(self._optimizer.state)
-        ]
+    def restore(self, snapshot: Mapping[str, Any], layout: Layout, steps: int) -> None:
+        """Go on from a snapshot."""
+        self.set_tensors({}, layout, steps)
+        self._state.restore(snapshot, steps)
+        self._callback = {name: value.to(self.parameters.device) for name, value in snapshot["callback"].items()}
+        self._inputs.set_loader_states(snapshot["loaders"])
+        for job, plain in zip(self._members(), snapshot["jobs"], strict=True):
+            job.restore(plain)
+        self._state.tensors = self._hooks.restore(snapshot["hooks"], self._members(), self._state.tensors)
 
     def check(self) -> None:
         """Check that the steps have done nothing but compute what they return."""

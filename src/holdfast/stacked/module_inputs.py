@@ -183,6 +183,14 @@ class ModuleInputs:
             self._loader_states[key] = [state.clone() for state in rows.states]
         return rows, self._loader_states[key], rows.count * self.sources.index(source)
 
+    def loader_states(self) -> list[list[Any]]:
+        """The states of the loaders' own generators, in plain containers."""
+        return [[int(number), *key, states] for (number, *key), states in self._loader_states.items()]
+
+    def set_loader_states(self, plain: Sequence[Sequence[Any]]) -> None:
+        """Go on with the states that `loader_states` returned."""
+        self._loader_states = {(number, split, loader): states for number, split, loader, states in plain}
+
     def first_rows(self, split: str, loader: int) -> LoadedRows:
         """The rows of a loader of the first job: all know how a batch is made of its leaves."""
         return self.rows_of[0].train if split == "train" else self.rows_of[0].val[loader]

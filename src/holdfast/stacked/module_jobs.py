@@ -162,3 +162,10 @@ class ModuleJob:
             "lr_schedulers": [each.scheduler.state_dict() for each in self.schedulers],
             "schedules": [[each.interval, each.frequency, each.reduce_on_plateau] for each in self.schedulers],
         }
+
+    def restore(self, plain: Mapping[str, Any]) -> None:
+        """Go on with what `plain` returned."""
+        for each, state in zip(self.schedulers, plain["lr_schedulers"], strict=True):
+            each.scheduler.load_state_dict(state)
+        for group, settings in zip(self.optimizer.param_groups, plain["param_groups"], strict=True):
+            group.update(settings)
