@@ -1,6 +1,6 @@
 """Kills, full disks and read-only folders at every write boundary; see `docs/reliability.md` for the counts.
 
-By default every 30th boundary is tried; HOLDFAST_FAULTS=all, as in CI, tries each, and 50 random times.
+By default every 45th boundary is tried; HOLDFAST_FAULTS=all, as in CI, tries each, and 50 random times.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from holdfast.store.folders import RunFolder
 from tests.conftest import ROOT
 
 ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
-STEP = 1 if ALL else 30
+STEP = 1 if ALL else 45
 RANDOM = 13 if ALL else 2  # of each kind
 KINDS = ("run", "stacked", "basic", "mixed", "snapshots")
 
@@ -42,7 +42,7 @@ def tried(folder: Path, kind: str, tmpdir: Path, **plan: Any) -> list[dict[str, 
 def test_a_kill_at_any_write_loses_nothing(kind: str, tmp_path: Path) -> None:
     other = Path("/dev/shm")  # another file system, where there is one
     tmpdir = other if kind in ("stacked", "run") and other.is_dir() else tmp_path
-    step = max(1, STEP // 5) if kind == "snapshots" else STEP
+    step = max(1, STEP // 8) if kind == "snapshots" else STEP
     outcomes = tried(tmp_path, kind, tmpdir, random=RANDOM, step=step)
     assert [outcome for outcome in outcomes if outcome["code"] != 0] == []
     assert [outcome for outcome in outcomes if not outcome["same"]] == []

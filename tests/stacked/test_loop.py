@@ -380,12 +380,25 @@ class Absolute(Module):
 HERE = "tests.stacked.test_loop"
 
 
+def test_what_only_shows_something_forbids_no_stack() -> None:
+    words = ["+callbacks.bar._target_=lightning.pytorch.callbacks.RichProgressBar", "trainer.enable_model_summary=true"]
+    (shared,) = share([users_config(*words)])
+    assert shared.reason is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
         ("++model._target_={here}.Branches", "reads the value of a tensor"),
         ("trainer.max_steps=5", "trainer.max_steps"),
         ("trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches"),
+        (
+            "+callbacks.early._target_=lightning.pytorch.callbacks.EarlyStopping",
+            "callbacks.early_stopping.patience stops",
+        ),
+        ("+callbacks.best._target_=lightning.pytorch.callbacks.ModelCheckpoint", "best.ckpt"),
+        ("+callbacks.rate._target_=lightning.pytorch.callbacks.LearningRateMonitor", "train/lr is recorded"),
+        ("+callbacks.bar._target_=mine.callbacks.RichProgressBar", "callbacks.bar needs a Trainer"),
         ("logger=csv logger.csv.save_dir=x", "logger.csv needs a Trainer"),
         ("precision=16-mixed", "precision=16-mixed"),
         ("++optimizer._target_=torch.optim.LBFGS", "LBFGS is not one of the optimizers"),

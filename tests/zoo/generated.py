@@ -16,6 +16,17 @@ from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorData
 
 FEATURES, OUTPUTS = 6, 3
 
+
+class _Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, OUTPUTS)
+        self.again = self.layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.sigmoid(self.again(torch.sigmoid(self.layer(x)))))
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(FEATURES, OUTPUTS),
     "tanh": lambda: nn.Sequential(nn.Linear(FEATURES, 5), nn.Tanh(), nn.Linear(5, OUTPUTS)),
@@ -27,7 +38,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "convolution": lambda: nn.Sequential(
         nn.Unflatten(1, (1, FEATURES)), nn.Conv1d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(16, OUTPUTS)
     ),
-    "shared": lambda: _Shared(),
+    "shared": _Shared,
     "gates": lambda: nn.Sequential(nn.Linear(FEATURES, 8), nn.GLU(), nn.PReLU(), nn.Linear(4, OUTPUTS)),
 }
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -43,14 +54,14 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda groups, lr: torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True),
     "adam": lambda groups, lr: torch.optim.Adam(groups, lr, betas=(0.8, 0.99)),
     "amsgrad": lambda groups, lr: torch.optim.Adam(groups, lr, amsgrad=True, weight_decay=0.01),
-    "adamw": lambda groups, lr: torch.optim.AdamW(groups, lr),
+    "adamw": torch.optim.AdamW,
     "rmsprop": lambda groups, lr: torch.optim.RMSprop(groups, lr, centered=True, momentum=0.5),
     "adagrad": lambda groups, lr: torch.optim.Adagrad(groups, lr, lr_decay=0.1),
-    "nadam": lambda groups, lr: torch.optim.NAdam(groups, lr),
-    "radam": lambda groups, lr: torch.optim.RAdam(groups, lr),
-    "adadelta": lambda groups, lr: torch.optim.Adadelta(groups, lr),
-    "adamax": lambda groups, lr: torch.optim.Adamax(groups, lr),
-    "asgd": lambda groups, lr: torch.optim.ASGD(groups, lr),
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adadelta": torch.optim.Adadelta,
+    "adamax": torch.optim.Adamax,
+    "asgd": torch.optim.ASGD,
 }
 SCHEDULERS: dict[str, Callable[[Any, float, Any], Any]] = {
     "none": lambda optimizer, lr, trainer: None,
@@ -96,16 +107,6 @@ def drawn(number: int) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     clip = choose.choice(([], [], ["trainer.gradient_clip_val=0.5"], ["trainer.gradient_clip_val=0.1"]))
     by_value = ["trainer.gradient_clip_algorithm=value"] if clip and choose.random() < 0.5 else []
     return module, data, [*clip, *by_value, *choose.choice(([], ["trainer.log_every_n_steps=1"]))]
-
-
-class _Shared(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.head = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, OUTPUTS)
-        self.again = self.layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.sigmoid(self.again(torch.sigmoid(self.layer(x)))))
 
 
 class Generated(pl.LightningModule):

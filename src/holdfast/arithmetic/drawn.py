@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 from holdfast.usercode.watch import UnstackableError
 
 _SEEDED = torch.Tag.nondeterministic_seeded
+_STACK = torch.ops.aten.stack.default
 _ALLOWED = ("aten", "prims", "profiler")
 """Namespaces of the operations that torch maps over jobs; those of another library may have rules of their own."""
 
@@ -29,6 +30,7 @@ _METHODS: dict[str, tuple[str, slice | tuple[Any, ...]]] = {
     "exponential_.default": ("exponential_", slice(1, None)),
     "randint.low": ("random_", slice(0, 2)),
     "randint.default": ("random_", slice(0, 1)),
+    "randperm.default": ("randperm", slice(0, 1)),
 }
 """For each operation that draws, the method of a tensor that draws the same numbers, and which arguments it takes."""
 
@@ -95,7 +97,10 @@ class DrawnFunction:
         if numbers:
             for job, generator in enumerate(generators):
                 for tensor, draw in zip(numbers, self._draws, strict=True):
-                    getattr(tensor[job], draw.method)(*draw.args, generator=generator)
+                    if draw.method == "randperm":
+                        torch.randperm(*draw.args, generator=generator, out=tensor[job])
+                    else:
+                        getattr(tensor[job], draw.method)(*draw.args, generator=generator)
         return tree_unflatten(self._run(*tree_leaves(args), *numbers), self._spec)
 
 
@@ -108,14 +113,16 @@ def _drawn_outside(graph: fx.Graph, seen: Sequence[tuple[tuple[int, ...], tuple[
     """Make every drawn tensor an input of a graph; returns how each is drawn, in order."""
     last = [node for node in graph.nodes if node.op == "placeholder"][-1]
     draws: list[_Draw] = []
+    erased: set[fx.Node] = set()
     for node in list(graph.nodes):
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         if node.target.namespace not in _ALLOWED:
             raise UnstackableError(f"it calls {node.target}, an operation that is not torch's")
-        if _SEEDED not in node.target.tags:
+        if _SEEDED not in node.target.tags or node in erased:
             continue
-        name, value = node.target.__name__, node.meta["val"]
+        name, nodes = node.target.__name__, _of_all_jobs(node)
+        value = nodes[0].meta["val"]
         if name not in _METHODS:
             raise UnstackableError(f"it draws random numbers by {name}")
         if len(draws) == len(seen) or tuple(value.shape[1:]) != seen[len(draws)][0]:
@@ -129,9 +136,22 @@ def _drawn_outside(graph: fx.Graph, seen: Sequence[tuple[tuple[int, ...], tuple[
         args = (0, *args) if name == "randint.default" else args
         with graph.inserting_after(last):
             last = graph.placeholder(f"draw_{len(draws)}")
-        node.replace_all_uses_with(last)
+        nodes[0].replace_all_uses_with(last)
         draws.append(_Draw(*seen[len(draws)], value.dtype, method, args))
-        graph.erase_node(node)
+        for each in nodes:
+            graph.erase_node(each)
+        erased.update(nodes)
     if len(draws) != len(seen):
         raise UnstackableError("it draws other random numbers in a stack than alone")
     return draws
+
+
+def _of_all_jobs(node: fx.Node) -> list[fx.Node]:
+    """The nodes that draw the same numbers for each job, the one with the numbers of all jobs first.
+
+    torch draws the permutation of each job by itself, and stacks them.
+    """
+    users = list(node.users)
+    if node.target is torch.ops.aten.randperm.default and [user.target for user in users] == [_STACK]:
+        return [users[0], *users[0].args[0]]  # type: ignore[misc]
+    return [node]

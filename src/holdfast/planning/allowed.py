@@ -22,11 +22,22 @@ from holdfast.usercode.watch import UnstackableError
 
 _IMPLEMENTED = frozenset(
     {"gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark", "log_every_n_steps"}
+    | {"enable_progress_bar", "enable_model_summary"}
 )
-"""Keys of the group `trainer` that a stack implements."""
+"""Keys of the group `trainer` that a stack implements, or that only show something."""
 
 _NEUTRAL: dict[str, Any] = {field.name: field.default for field in fields(TrainerArguments)}
 """The other keys of the group `trainer` have to have these values, which are Lightning's defaults."""
+
+_ONLY_SHOW = frozenset({"TQDMProgressBar", "RichProgressBar", "ModelSummary", "RichModelSummary"})
+"""Callbacks of Lightning that print, and change nothing: a stack shows its own progress instead."""
+
+_INSTEAD = {
+    "EarlyStopping": "callbacks.early_stopping.patience stops the jobs of a stack too, each by the key metric",
+    "ModelCheckpoint": "best.ckpt, by the key metric, and last.ckpt are kept without it",
+    "LearningRateMonitor": "train/lr is recorded without it",
+}
+"""What Holdfast has in the place of some callbacks of Lightning."""
 
 _CHOOSES_CODE = frozenset({"maximize", "foreach", "fused", "capturable", "differentiable"})
 """Keys of the group `optimizer` that choose another implementation of torch's."""
@@ -58,9 +69,14 @@ def check_settings(config: Config) -> None:
     Raises:
         UnstackableError: such a setting; the message names its key.
     """
-    for group in ("callbacks", "logger"):
-        for name in getattr(config, group).extras:
-            raise UnstackableError(f"{group}.{name} needs a Trainer")
+    for name, callback in config.callbacks.extras.items():
+        module, _, kind = callback["_target_"].rpartition(".")
+        lightnings = module.startswith("lightning.pytorch.callbacks")
+        if not (lightnings and kind in _ONLY_SHOW):
+            instead = _INSTEAD.get(kind) if lightnings else None
+            raise UnstackableError(f"callbacks.{name} needs a Trainer" + (f"; {instead}" if instead else ""))
+    for name in config.logger.extras:
+        raise UnstackableError(f"logger.{name} needs a Trainer")
     for group in ("data", "model", "optimizer", "scheduler"):
         if FOLDER in repr(getattr(config, group)):
             raise UnstackableError(f"{group} names the folder of its run")

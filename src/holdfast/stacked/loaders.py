@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -84,14 +85,17 @@ class LoadedRows:
         return [size] * (rows // size) + ([last] if last and not drops_last else [])
 
     def order(
-        self, epoch: int, generator: torch.Generator, states: Sequence[Tensor], *, base_seed: bool
+        self, epoch: int, generator: torch.Generator, states: Sequence[Tensor], *, most: int | None, base_seed: bool
     ) -> list[Tensor]:
         """The indexes of the rows of each batch of an epoch, and the draws behind them, as `DataLoader.__iter__` does.
+
+        No batch is asked for after the last one, as Lightning asks for none: a sampler at its end may draw again.
 
         Args:
             epoch: the epoch.
             generator: of the job, in the place of torch's global one; goes on.
             states: of `generators`, for this job; updated in place.
+            most: number of batches that are read; None for all.
             base_seed: whether the seed of the workers is drawn from `generator`: that of the first epoch was before.
         """
         if self._own:
@@ -99,7 +103,7 @@ class LoadedRows:
             order = row_order(sampler.rows, sampler.seed, epoch) if sampler.shuffle else torch.arange(sampler.rows)
             if base_seed:
                 torch.empty((), dtype=torch.int64).random_(generator=generator)
-            return list(torch.split(order, sampler.batch_size))
+            return list(torch.split(order, sampler.batch_size))[:most]
         before = torch.get_rng_state()
         torch.set_rng_state(generator.get_state())
         for own, state in zip(self.generators, states, strict=True):
@@ -107,7 +111,8 @@ class LoadedRows:
         try:
             if base_seed or self._loader.generator is not None:
                 torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
-            return [torch.as_tensor(batch) for batch in self._loader.batch_sampler]
+            batches = islice(self._loader.batch_sampler, len(self.batch_sizes[:most]))
+            return [torch.as_tensor(batch) for batch in batches]
         finally:
             generator.set_state(torch.get_rng_state())
             for own, state in zip(self.generators, states, strict=True):

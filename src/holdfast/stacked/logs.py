@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class StackLog:
 
     Attributes:
         objects: the metrics that were logged as objects in this epoch, by their key; each job has its own.
+        order: the names, in the order in which they were first logged.
     """
 
     def __init__(self, *, training: bool) -> None:
@@ -37,6 +39,7 @@ class StackLog:
         self._frozen: list[tuple[Indexes, _ResultCollection]] = []
         self._loaders: dict[str, Values] = {"callback": {}, "log": {}}
         self.objects: dict[str, Logged] = {}
+        self.order: dict[str, int] = {}
 
     def add(self, logged: Sequence[Logged], values: Sequence[Tensor], batch: Any, loader: int | None = None) -> None:
         """Add what one step has logged.
@@ -50,6 +53,7 @@ class StackLog:
         numbers = iter(values)
         self._results.batch, self._results.batch_size, self._results.dataloader_idx = batch, None, loader
         for each in logged:
+            self.order.setdefault(each.name, len(self.order))
             if each.name == "step":
                 raise UnstackableError('it logs "step", by which a Trainer numbers what else is logged')
             if each.options["on_step"] and not self._results.training:
@@ -110,8 +114,13 @@ class StackLog:
         self.objects.clear()
 
 
-def merged(found: dict[str, Values], of_jobs: Sequence[dict[str, Any]]) -> dict[str, Values]:
-    """What was logged by steps and, job by job, by hooks.
+def merged(found: dict[str, Values], of_jobs: Sequence[dict[str, Any]], order: Mapping[str, int]) -> dict[str, Values]:
+    """What was logged by steps and, job by job, by hooks, in the order in which it was first logged.
+
+    Args:
+        found: what steps have logged.
+        of_jobs: what hooks have logged.
+        order: of the names; those that are missing come last.
 
     Raises:
         UnstackableError: the jobs have logged different names.
@@ -122,7 +131,14 @@ def merged(found: dict[str, Values], of_jobs: Sequence[dict[str, Any]]) -> dict[
             raise UnstackableError("its hooks log other names for some jobs than for others")
         for name in names:
             values[name] = torch.stack([each[kind][name].reshape(()) for each in of_jobs])
-    return found
+    return {
+        kind: dict(sorted(values.items(), key=lambda item: _place(item[0], order))) for kind, values in found.items()
+    }
+
+
+def _place(name: str, order: Mapping[str, int]) -> int:
+    """Where a name comes; `loss_epoch` is what Lightning makes of `loss`."""
+    return order.get(name, order.get(re.sub("_(step|epoch)$", "", name), len(order)))
 
 
 def as_arrays(values: Values) -> dict[str, NDArray[np.float64]]:

@@ -90,7 +90,7 @@ class ModuleEngine:
             job.begin_epoch(epoch)
             self._rates[number] = job.optimizer.param_groups[0]["lr"]
         self._call("on_train_epoch_start", "train_log")
-        self._orders = (early or self._order("train", 0, base_seed=epoch > 0))[: self.iterations]
+        self._orders = early or self._order("train", 0, base_seed=epoch > 0)
         self._state.optimizer.set_groups([job.optimizer.param_groups for job in members])
 
     def _set_clock(self, global_step: int, *, training: bool) -> None:
@@ -98,15 +98,19 @@ class ModuleEngine:
             stand_in.known.update(current_epoch=self._epoch, global_step=global_step)
             stand_in.update(training=training)
 
-    def _call(self, hook: str, log: str) -> None:
-        self._state.tensors, _ = self._hooks.call(hook, self._members(), self._state.tensors, log)
+    def _call(self, hook: str, name: str) -> None:
+        """Call a hook at the start of something."""
+        members, log = self._members(), self._val_log if name == "val_log" else self._train_log
+        self._state.tensors, _ = self._hooks.call(hook, members, self._state.tensors, name)
+        for each in getattr(members[0], name).values():
+            log.order.setdefault(each.meta.name, len(log.order))
 
-    def _order(self, split: str, loader: int, *, base_seed: bool) -> list[Tensor]:
+    def _order(self, split: str, loader: int, *, base_seed: bool, whole: bool = False) -> list[Tensor]:
         """The rows of each batch of an epoch, each of shape `(jobs, batch)`."""
-        orders = []
+        orders, most = [], None if whole else self._inputs.limits[split == "val"]
         for number, job in zip(self._present, self._members(), strict=True):
             rows, states, offset = self._inputs.rows(number, split, loader)
-            order = rows.order(self._epoch, job.generator, states, base_seed=base_seed)
+            order = rows.order(self._epoch, job.generator, states, most=most, base_seed=base_seed)
             orders.append([batch + offset for batch in order])
         return [torch.stack(batches).to(self._state.tensors.parameters.device) for batches in zip(*orders, strict=True)]
 
@@ -176,7 +180,7 @@ class ModuleEngine:
         self._val_log.reset()
         for loader in range(loaders):
             # its iterator draws the seed of its workers, before the hook
-            orders = self._order("val", loader, base_seed=True)[: self._inputs.limits[1]]
+            orders = self._order("val", loader, base_seed=True)
             if loader == 0:
                 self._call("on_validation_epoch_start", "val_log")
             number = loader if loaders > 1 else None
@@ -196,7 +200,7 @@ class ModuleEngine:
         objects = list(log.objects.values())
         self._state.tensors, of_jobs = self._hooks.call(hook, self._members(), self._state.tensors, name, objects)
         values = self._values(log, on_step=False)
-        values = merged(values, of_jobs) if of_jobs else values
+        values = merged(values, of_jobs, log.order) if of_jobs else values
         self._callback |= values["callback"]
         self._add_logged((self._epoch + 1) * self.iterations - 1, values["log"], ends=True)
         log.reset()
@@ -214,7 +218,7 @@ class ModuleEngine:
             return {}
         module = self._inputs.module
         with evaluating(module), self._inputs.draws_undone(self._members()), torch.no_grad():
-            batches = self._order("train", 0, base_seed=True)
+            batches = self._order("train", 0, base_seed=True, whole=True)
             sums = [self._step(Call("sums", 0), "train", rows, None).outcome.sums[0] for rows in batches]
         return measure_jobs(module if isinstance(module, Module) else Module(), torch.stack(sums).sum(0), "train")
 
