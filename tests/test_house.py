@@ -19,6 +19,7 @@ FLOORS = (
     {"store"},
     {"data"},
     {"model"},
+    {"tables"},
     {"record"},
     {"usercode"},
     {"runtime"},

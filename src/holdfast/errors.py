@@ -143,6 +143,12 @@ class DataError(HoldfastError):
     """A model cannot be trained on the rows: a split is empty, or a shape does not fit."""
 
 
+class TableError(DataError):
+    """A table cannot be read, or cannot be used as it is asked for: names the file, the line or the column."""
+
+    exit_code = 2
+
+
 class StorageError(HoldfastError):
     """A file cannot be written: the disk is full, or the folder is read-only."""
 

@@ -92,6 +92,32 @@ class LinearData(_Rows):
     outlier_fraction: float = setting("share of training rows whose y is replaced", least=0, most=1)
 
 
+TABLE = "holdfast.tables.Table"
+"""The `_target_` of `data=table`."""
+
+
+@option(TABLE)
+@dataclass
+class TableData(_Rows):
+    """CSV or Parquet files."""
+
+    path: str | None = setting("the table: a CSV file, which may be compressed (.gz), a Parquet file, or a glob")
+    target: str | list[str] | None = setting("the column, or columns, to predict")
+    columns: list[str] | None = setting("columns to predict from; null takes all that can be used")
+    drop: list[str] = setting("columns to leave out")
+    task: Literal["auto", "regression", "classification"] = setting("auto: texts and booleans are classes")
+    split: str | None = setting("column that names the split of each row: train, val, test")
+    val_path: str | None = setting("files with the validation rows")
+    test_path: str | None = setting("files with the test rows")
+    group: str | None = setting("column whose equal values stay in one split")
+    time: str | None = setting("column of times: the last rows are test rows")
+    fractions: list[float] = setting("share of train, validation and test rows", check=rules.fractions)
+    delimiter: str | None = setting("character between the columns of a CSV file; null finds it")
+    decimal: Literal[".", ","] | None = setting("decimal sign; null finds it")
+    standardise: bool = setting("give numbers mean 0 and standard deviation 1, by the training rows")
+    features: int | None = setting("columns of x; found from the table", default=None)
+
+
 ORDER = frozenset({"batch_size", "order_seed", "shuffle", "num_workers"})
 """Keys of a data group that set the order in which rows are visited, not which rows there are."""
 
@@ -116,7 +142,7 @@ def source(data: Mapping[str, Any]) -> str:
 class LinearModel:
     """y = w x + b."""
 
-    features: int = setting("columns of x", least=1)
+    features: int | None = setting("columns of x; null: those of the table", least=1)
     weight: float | None = setting("initial value of every weight; null draws them from the seed")
     bias: float | None = setting("initial bias; null draws it from the seed")
 
@@ -126,7 +152,7 @@ class LinearModel:
 class MLPModel:
     """A multi-layer perceptron."""
 
-    features: int = setting("columns of x", least=1)
+    features: int | None = setting("columns of x; null: those of the table", least=1)
     hidden: list[int] = setting("units of each hidden layer", check=rules.widths)
     activation: Literal["tanh", "relu"] = setting("nonlinearity after each hidden layer")
     dropout: float = setting("share of hidden units set to zero while training", least=0, most=1)

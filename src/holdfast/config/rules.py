@@ -154,6 +154,19 @@ def _line(data: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
+def _table(data: Mapping[str, Any]) -> dict[str, str]:
+    lessons = {}
+    if data["path"] is None:
+        lessons["data.path"] = "is missing: data.path=FILE.csv names the table"
+    if not data["target"]:
+        lessons["data.target"] = "is missing: data.target=COLUMN names what is predicted"
+    if data["features"] is not None:
+        lessons["data.features"] = "follows from the table: leave it out"
+    if data["delimiter"] is not None and len(data["delimiter"]) != 1:
+        lessons["data.delimiter"] = "must be one character, such as ';'"
+    return lessons
+
+
 def _linear(data: Mapping[str, Any]) -> dict[str, str]:
     for split, fraction in zip(("train", "validation", "test"), data["fractions"], strict=True):
         if data["rows"] * fraction < 1:
@@ -161,5 +174,10 @@ def _linear(data: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-_CONFLICTS = {"torch.optim.SGD": _sgd, "holdfast.data.Line": _line, "holdfast.data.Linear": _linear}
+_CONFLICTS = {
+    "torch.optim.SGD": _sgd,
+    "holdfast.data.Line": _line,
+    "holdfast.data.Linear": _linear,
+    "holdfast.tables.Table": _table,
+}
 """The rule of each option whose values can contradict each other, by `_target_`."""

@@ -17,6 +17,7 @@ _FREE: dict[str, frozenset[str]] = {
     "holdfast.model.MLP": frozenset(),
     "holdfast.data.Line": frozenset({"slope", "intercept", "noise", "outliers", "seed"}),
     "holdfast.data.Linear": frozenset({"noise", "outlier_fraction", "seed"}),
+    "holdfast.tables.Table": frozenset(),
 }
 """Of the classes that ship with Holdfast, the arguments that change no shape."""
 

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from holdfast.config.keys import key_of
+from holdfast.config.options import OPTIONS, TABLE
 from holdfast.config.schema import Config
 from holdfast.config.trainer_arguments import TrainerArguments
 from holdfast.data import DataModule
@@ -51,13 +52,28 @@ def build_module(config: Config, *, initial: bool = True) -> pl.LightningModule:
         initial: whether its initial weights are needed: a function of `config.seed`, or those of `init_weights`.
     """
     reseed(derive(config.seed, "weights"))
-    module: pl.LightningModule = instantiate(config.model)
+    module: pl.LightningModule = _of_table(config) if is_table(config) else instantiate(config.model)
     if isinstance(module, Module):
         scheduler = partial(instantiate, config.scheduler) if config.scheduler["_target_"] else None
         module.optimize_with(partial(instantiate, config.optimizer), scheduler, config.metric)
     if initial and config.init_weights is not None:
         initialize(module, config.init_weights, strict=config.init_weights_strict)
     return module
+
+
+def is_table(config: Config) -> bool:
+    """Whether a model that ships with Holdfast is trained on a table."""
+    return config.data["_target_"] == TABLE and config.model["_target_"] in OPTIONS
+
+
+def _of_table(config: Config) -> pl.LightningModule:
+    """The model of a table: its inputs and outputs follow from the table's columns."""
+    from holdfast.tables.models import model_of  # only where a table is trained
+    from holdfast.tables.source import source_of
+
+    settings = {key: value for key, value in config.model.items() if key not in ("_target_", "features")}
+    kind = config.model["_target_"].rpartition(".")[2].lower()
+    return model_of(source_of(config.data).encoding.as_plain(), {"kind": kind, **settings})
 
 
 def without_effect(config: Config, origin: Mapping[str, Any] | None, overrides: Sequence[str]) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
 from holdfast.runtime.signals import deferred
 
@@ -30,6 +31,24 @@ def prepare(config: Config) -> None:
     from holdfast.runtime.devices import check
 
     check(config)
+    read_tables([config.data])
+
+
+def read_tables(groups: Iterable[Mapping[str, Any]]) -> None:
+    """Read the tables of data groups, before anything is written, and say what was found out.
+
+    Raises:
+        TableError: a table cannot be used.
+    """
+    tables = [group for group in groups if group["_target_"] == TABLE]
+    if not tables:
+        return
+    from holdfast.runtime import processes
+    from holdfast.tables.source import source_of
+
+    said = dict.fromkeys(line for source in dict.fromkeys(map(source_of, tables)) for line in source.said)
+    if processes.is_leader():
+        print("\n".join(said), flush=True)
 
 
 @contextmanager

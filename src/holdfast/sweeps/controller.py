@@ -12,7 +12,7 @@ from holdfast.errors import Stopped, StorageError, in_a_line
 from holdfast.execute.work import Outcome, Work
 from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
-from holdfast.single.startup import import_training
+from holdfast.single.startup import import_training, read_tables
 from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, locked
@@ -47,6 +47,7 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
         StorageError: a file could not be written; likewise.
     """
     import_training()
+    read_tables(job.config.data for job in spec.jobs)
     warn_of_missing_devices(spec.jobs)
     from holdfast.sweeps.row_digests import data_digests
 

@@ -1,0 +1,34 @@
+"""The data module of a table."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from holdfast.data.datamodule import DataModule
+from holdfast.data.order import Rows
+from holdfast.data.split import Split
+from holdfast.tables.source import source_of
+
+
+class Table(DataModule):
+    """Rows of CSV or Parquet files, encoded: `python train.py data=table data.path=houses.csv data.target=price`.
+
+    Args:
+        batch_size, order_seed, shuffle, num_workers: as for `holdfast.data.DataModule`.
+        keys: the other keys of `data=table`; see `docs/tables.md`.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | Literal["full"] = 256,
+        order_seed: int = 0,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        **keys: Any,
+    ) -> None:
+        super().__init__(batch_size, order_seed, shuffle, num_workers)
+        self.source = source_of(keys)
+
+    def draw(self, split: Split) -> Rows:
+        """The encoded rows of a split."""
+        return self.source.rows_of(split)
