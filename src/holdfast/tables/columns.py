@@ -18,7 +18,12 @@ Kind = Literal["number", "boolean", "date", "text"]
 MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none", "#n/a", "."})
 """What stands for a missing value, in lower case."""
 
-_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|([+-]\d\d):?(\d\d))?)?")
+_THOUSANDS = re.compile(r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$")
+
+_LARGEST = 1e100
+"""Largest number: the square of a larger one may be infinite."""
+
 _MOSTLY = 0.5
 """Share of numbers from which a column with other values is a mistake, and not a column of texts."""
 
@@ -58,8 +63,9 @@ def column_of(name: str, pieces: Sequence[Piece], decimal: str | None) -> Column
     """
     pa = import_arrow()
     parts = [piece.table.column(name) for piece in pieces]
-    if not all(_is_text(part.type) for part in parts):
-        return _typed(name, pieces, parts)
+    has_texts = any(_is_text(part.type) for part in parts)
+    if typed := [part for part in parts if not has_texts or pa.types.is_nested(part.type)]:
+        return _typed(name, pieces, typed)
     values = pa.chunked_array([chunk for part in parts for chunk in part.cast(pa.string()).chunks], pa.string())
     texts, missing = _stripped(values)
     present = texts[~missing]
@@ -70,17 +76,19 @@ def column_of(name: str, pieces: Sequence[Piece], decimal: str | None) -> Column
         parsed = np.full(len(texts), np.nan)
         parsed[~missing] = [text.lower() == "true" for text in present]
         return Column("boolean", parsed)
+    if decimal is None and pieces[0].delimiter != ";":
+        _check_thousands(name, texts, missing, pieces)
     numbers, is_number = _numbers(present, decimal)
     if is_number.all():
         return _finite(name, numbers, missing, pieces, whole=not any(map(_has_fraction, present)))
     if is_number.mean() >= _MOSTLY:
         row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
         raise TableError(
-            f"{_where(pieces, row)}: column {name!r} holds {texts[row]!r}, and numbers in most other rows. Correct it, "
-            f"or leave the column out: data.drop=[{name}]"
+            f"{_where(pieces, row)}: column {name!r} holds {_short(texts[row])}, and numbers in most other rows. "
+            f"Correct it; a feature can also be left out, with data.drop=[{name}]."
         )
-    if all(re.match(_DATE, text) for text in present):
-        return Column("date", _days(texts, missing))
+    if all(map(_DATE.fullmatch, present)):
+        return Column("date", _days(name, texts, missing, pieces))
     return Column("text", _none_where(missing, texts))
 
 
@@ -99,16 +107,38 @@ def numbers_of(name: str, piece: Piece, decimal: str | None) -> NDArray[np.float
     parsed, is_number = _numbers(present, decimal)
     if not is_number.all():
         row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
-        raise TableError(f"{piece.where(row)}: column {name!r} holds {texts[row]!r}, which is not a number.")
+        raise TableError(f"{piece.where(row)}: column {name!r} holds {_short(texts[row])}, which is not a number.")
     numbers[~missing] = parsed
     return _finite(name, numbers[~missing], missing, [piece], whole=False).values
 
 
 def texts_of(name: str, piece: Piece) -> NDArray[Any]:
-    """The values of a column as texts, None where missing."""
-    part = piece.table.column(name)
-    texts, missing = _stripped(part.cast(import_arrow().string()))
+    """The values of a column as texts, None where missing.
+
+    Raises:
+        TableError: they are lists or structures.
+    """
+    part, pa = piece.table.column(name), import_arrow()
+    if pa.types.is_nested(part.type):
+        _typed(name, [piece], [part])
+    texts, missing = _stripped(part.cast(pa.string()))
     return _none_where(missing, texts)
+
+
+def _check_thousands(name: str, texts: NDArray[Any], missing: NDArray[np.bool_], pieces: Sequence[Piece]) -> None:
+    """Refuse numbers such as 1,234: the comma may divide thousands, or be the decimal sign."""
+    rows = [row for row in np.flatnonzero(~missing) if "," in texts[row]]
+    if not rows or not all(_THOUSANDS.match(texts[row]) for row in rows):
+        return
+    if all(_number(text.replace(",", ""), ".") is not None for text in texts[~missing]):
+        raise TableError(
+            f"{_where(pieces, int(rows[0]))}: column {name!r} holds {texts[rows[0]]!r}: its comma may divide "
+            "thousands, or be the decimal sign. Write the numbers without the comma, or give data.decimal=','."
+        )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _none_where(missing: NDArray[np.bool_], texts: NDArray[Any]) -> NDArray[Any]:
@@ -127,13 +157,19 @@ def _is_text(kind: Any) -> bool:
 def _typed(name: str, pieces: Sequence[Piece], parts: Sequence[Any]) -> Column:
     """A column whose file knows its type."""
     pa = import_arrow()
-    kind = parts[0].type
-    whole = pa.concat_tables([pa.table({name: part}) for part in parts], promote_options="permissive").column(name)
-    types = pa.types
+    try:
+        whole = pa.concat_tables([pa.table({name: part}) for part in parts], promote_options="permissive").column(name)
+    except pa.ArrowException:
+        kinds = ", ".join(dict.fromkeys(str(part.type) for part in parts))
+        raise TableError(
+            f"{pieces[0].file} and other files: column {name!r} holds values of several types ({kinds}). Write it with "
+            f"one type, or leave it out: data.drop=[{name}]"
+        ) from None
+    types, kind = pa.types, whole.type
     if types.is_boolean(kind):
         return Column("boolean", _floats(whole.cast(pa.int8())))
     if types.is_timestamp(kind) or types.is_date(kind):
-        return Column("date", _floats(whole.cast(pa.timestamp("us")).cast(pa.int64())) / 86_400e6)
+        return Column("date", _floats(whole.cast(pa.timestamp("us"), safe=False).cast(pa.int64())) / 86_400e6)
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         values = _floats(whole.cast(pa.float64(), safe=False))
         missing = np.isnan(values)
@@ -178,7 +214,7 @@ def _numbers(texts: NDArray[Any], decimal: str | None) -> tuple[NDArray[np.float
 
 def _number(text: str, decimal: str) -> float | None:
     try:
-        return float(text.replace(",", ".") if decimal == "," else text)
+        return None if "_" in text else float(text.replace(",", ".") if decimal == "," else text)
     except ValueError:
         return None
 
@@ -192,19 +228,32 @@ def _finite(
 ) -> Column:
     values = np.full(len(missing), np.nan)
     values[~missing] = present
-    if np.isinf(values).any():
-        where = _where(pieces, int(np.flatnonzero(np.isinf(values))[0]))
+    if (huge := np.abs(values) > _LARGEST).any():
+        where = _where(pieces, int(np.flatnonzero(huge)[0]))
         raise TableError(
-            f"{where}: column {name!r} holds an infinite number. Replace it; an empty value counts as missing."
+            f"{where}: column {name!r} holds a number that is infinite or beyond {_LARGEST:g}. Replace it; an empty "
+            "value counts as missing."
         )
     return Column("number", values, whole)
 
 
-def _days(texts: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _days(name: str, texts: NDArray[Any], missing: NDArray[np.bool_], pieces: Sequence[Piece]) -> NDArray[np.float64]:
     days = np.full(len(texts), np.nan)
-    plain = [text.replace(" ", "T", 1).removesuffix("Z")[:26] for text in texts[~missing]]
-    days[~missing] = np.array(plain, dtype="datetime64[us]").astype(np.int64) / 86_400e6
+    for row in np.flatnonzero(~missing):
+        try:
+            days[row] = _day(texts[row])
+        except ValueError:
+            where = _where(pieces, int(row))
+            raise TableError(f"{where}: column {name!r} holds {texts[row]!r}, which is no date. Correct it.") from None
     return days
+
+
+def _day(text: str) -> float:
+    """A date as days since 1970, in UTC where it has an offset."""
+    date, clock, hours, minutes = _DATE.fullmatch(text).groups()  # type: ignore[union-attr]
+    day = float(np.datetime64(f"{date}T{clock[:15]}" if clock else date, "us").astype(np.int64)) / 86_400e6
+    offset = (abs(int(hours)) * 60 + int(minutes)) / 1440 if hours else 0.0
+    return day + offset if hours and hours[0] == "-" else day - offset
 
 
 def _where(pieces: Iterable[Piece], row: int) -> str:

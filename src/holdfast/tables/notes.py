@@ -26,7 +26,7 @@ def summary(encoding: Encoding, columns: Mapping[str, Column], split: NDArray[np
         split: of each row.
     """
     names = [
-        f"{each.name} (text, {len(each.levels)} levels)" if each.kind == "text" else each.name
+        f"{each.name} (text, {len(each.levels)} levels)" if each.kind == "text" else each.name or "(unnamed)"
         for each in encoding.features
     ]
     more = len(names) - _MOST_NAMED
@@ -55,7 +55,8 @@ def warnings(encoding: Encoding, columns: Mapping[str, Column], split: NDArray[n
         for name in () if encoding.classes or each.kind != "number" else targets:
             x, y = columns[each.name].values[train], columns[name].values[train]
             both = ~np.isnan(x)
-            if both.sum() > 2 and np.ptp(x[both]) > 0 and abs(np.corrcoef(x[both], y[both])[0, 1]) > _NEARLY_ONE:
+            varies = both.sum() > 2 and np.ptp(x[both]) > 0 and np.ptp(y[both]) > 0
+            if varies and abs(np.corrcoef(x[both], y[both])[0, 1]) > _NEARLY_ONE:
                 yield f"warning: {each.name} alone predicts {name} almost perfectly: is it known beforehand?"
 
 

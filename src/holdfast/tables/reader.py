@@ -7,12 +7,15 @@ import glob
 import gzip
 import io
 import itertools
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.errors import TableError
+from holdfast.tables.lines import line_of, not_text, open_quote, opened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,16 +38,20 @@ class Piece(NamedTuple):
         file: the file.
         first: the number of the first row in its file, from 0.
         table: the rows; the columns of a CSV file are strings.
+        delimiter: between the columns of a CSV file; "" for a Parquet file.
     """
 
     file: Path
     first: int
     table: pa.Table
+    delimiter: str
 
     def where(self, row: int) -> str:
-        """The place of a row of this piece, for a message; the header of a CSV file is its line 1."""
-        number = self.first + row
-        return f"{self.file}, row {number + 1}" if is_parquet(self.file) else f"{self.file}, line {number + 2}"
+        """The place of a row of this piece, for a message: the line at which it begins, or a row of a Parquet file."""
+        number = self.first + row + 1
+        if is_parquet(self.file):
+            return f"{self.file}, row {number}"
+        return f"{self.file}, line {line_of(self.file, self.delimiter, number)}"
 
 
 def files_of(path: str, key: str) -> list[Path]:
@@ -77,17 +84,35 @@ def read(file: Path, delimiter: str | None = None) -> Iterator[Piece]:
     Raises:
         TableError: it cannot be read.
     """
-    arrow = import_arrow()
-    pieces = _read_parquet(file) if is_parquet(file) else _read_csv(file, delimiter)
-    first = 0
+    arrow, is_csv = import_arrow(), not is_parquet(file)
     try:
-        for table in pieces:
-            yield Piece(file, first, table)
+        head = _head(file) if is_csv else ""
+        delimiter = (delimiter or _delimiter(head)) if is_csv else ""
+        first = 0
+        for table in _read_csv(file, head, delimiter) if is_csv else _read_parquet(file):
+            yield Piece(file, first, table, delimiter)
             first += len(table)
-    except arrow.ArrowInvalid as error:
-        raise TableError(f"{file} cannot be read: {_first_line(error)}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise TableError(f"{file} cannot be read: {_first_line(error)}") from None
+    except gzip.BadGzipFile:
+        raise TableError(f"{file} is no gzip file, though its name ends in .gz: give it another name.") from None
+    except arrow.ArrowException as error:
+        raise TableError((is_csv and _lesson(file, delimiter or ",")) or _damaged(file, error)) from None
+    except PermissionError:
+        raise TableError(f"{file} cannot be read: permission denied. Allow it, for example with chmod +r.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise TableError(_damaged(file, error)) from None
+
+
+def _lesson(file: Path, delimiter: str) -> str | None:
+    """Why a CSV file cannot be divided into rows; None where that is not known."""
+    if lesson := not_text(file):
+        return lesson
+    line = open_quote(file, delimiter)
+    return f"{file}, line {line}: a quote is opened and never closed. Close it, or remove it." if line else None
+
+
+def _damaged(file: Path, error: Exception) -> str:
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return f"{file} cannot be read: {reason}. It may be damaged, or only a part of a file: copy or export it again."
 
 
 def import_arrow() -> Any:
@@ -103,30 +128,23 @@ def import_arrow() -> Any:
     return pa
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def _read_parquet(file: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
         _check_names(file, parquet.schema_arrow.names)
         if parquet.metadata.num_rows == 0:
-            raise TableError(f"{file} has no rows: there is nothing to train on.")
+            raise TableError(f"{file} has no rows: there is nothing to train on. Write some into it.")
         for batch in parquet.iter_batches(_ROWS):
             yield import_arrow().Table.from_batches([batch])
 
 
-def _read_csv(file: Path, delimiter: str | None) -> Iterator[Any]:
+def _read_csv(file: Path, head: str, delimiter: str) -> Iterator[Any]:
+    import pyarrow.compute as pc
     import pyarrow.csv as pv
 
-    arrow, head = import_arrow(), _head(file)
-    if not head.strip():
-        raise TableError(f"{file} is empty: a table has a line with the names of its columns, and rows below it.")
-    delimiter = delimiter or _delimiter(head)
-    names = [name.strip() for name in next(csv.reader(io.StringIO(head), delimiter=delimiter))]
-    _check_header(file, names, delimiter)
+    arrow = import_arrow()
+    names, lines = _header(file, head, delimiter)
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -135,7 +153,7 @@ def _read_csv(file: Path, delimiter: str | None) -> Iterator[Any]:
 
     reader = pv.open_csv(
         file,
-        read_options=pv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names, skip_rows=_lines(head)),
+        read_options=pv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names, skip_rows=lines),
         parse_options=pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
         convert_options=pv.ConvertOptions(
             column_types=dict.fromkeys(names, arrow.string()),
@@ -143,21 +161,25 @@ def _read_csv(file: Path, delimiter: str | None) -> Iterator[Any]:
             quoted_strings_can_be_null=False,
         ),
     )
-    rows = 0
+    last = list[Any]()
     for batch in reader:
-        rows += len(batch)
-        _check_ragged(file, ragged)
+        _check_ragged(file, ragged, delimiter, lines)
+        if any(pc.any(pc.match_substring(column, "\0")).as_py() for column in batch.columns):
+            raise TableError(not_text(file))
+        last = [column[-1].as_py() for column in batch.columns] if len(batch) else last
         yield arrow.Table.from_batches([batch])
-    _check_ragged(file, ragged)
-    if rows == 0:
-        raise TableError(f"{file} has a header and no rows: there is nothing to train on.")
+    _check_ragged(file, ragged, delimiter, lines)
+    if any("\n" in value for value in last) and (lesson := _lesson(file, delimiter)):
+        raise TableError(lesson)
 
 
-def _check_ragged(file: Path, ragged: Sequence[Any]) -> None:
+def _check_ragged(file: Path, ragged: Sequence[Any], delimiter: str, lines: int) -> None:
     if not ragged:
         return
     row = ragged[0]
-    where = f"{file}, line {row.number}" if row.number else str(file)
+    if row.text.count('"') % 2 and (lesson := _lesson(file, delimiter)):
+        raise TableError(lesson)
+    where = f"{file}, line {line_of(file, delimiter, row.number - lines)}" if row.number else str(file)
     raise TableError(
         f"{where} has {row.actual_columns} values where the header names {row.expected_columns}: {row.text[:60]!r}. "
         "Correct the line; a value with the delimiter in it belongs into quotes."
@@ -165,44 +187,53 @@ def _check_ragged(file: Path, ragged: Sequence[Any]) -> None:
 
 
 def _head(file: Path) -> str:
-    """The beginning of a CSV file, without its last, incomplete line."""
+    """The beginning of a CSV file: whole lines, its header and a row among them."""
+    with opened(file) as stream:
+        content = stream.read(_HEAD) + stream.readline() + stream.readline()
+    if not content.strip():
+        raise TableError(f"{file} is empty: a table has a line with the names of its columns, and rows below it.")
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            content = stream.read(_HEAD)
-    except (OSError, EOFError) as error:
-        raise TableError(f"{file} cannot be read: {_first_line(error)}") from None
-    whole = content if len(content) < _HEAD else content[: content.rfind(b"\n") + 1]
-    try:
-        return whole.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = whole[: error.start].count(b"\n") + 1
-        raise TableError(
-            f"{file}, line {line} is not UTF-8 (byte 0x{whole[error.start]:02x}): save it as UTF-8, for example with "
-            f"iconv -f latin1 -t utf8 {file.name} > utf8.csv"
-        ) from None
+        head: str = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise TableError(not_text(file)) from None
+    if "\0" in head:
+        raise TableError(not_text(file))
+    return head
 
 
-def _lines(head: str) -> int:
-    """Lines of the header: a quoted name may hold line breaks."""
-    reader = csv.reader(io.StringIO(head))
-    next(reader)
-    return reader.line_num
+def _header(file: Path, head: str, delimiter: str) -> tuple[list[str], int]:
+    """The names of the columns, and the lines that they take: a quoted name may hold line breaks.
+
+    Raises:
+        TableError: the header is none, or names a column twice.
+    """
+    if delimiter in '"\r\n' or not delimiter.isascii():
+        raise TableError(f"{file} cannot be divided at data.delimiter={delimiter!r}: give another character.")
+    text = io.StringIO(head, newline="")
+    reader = csv.reader(text, delimiter=delimiter)
+    names = [name.strip() for name in next(filter(None, reader))]
+    if "\n" in names[-1] and (lesson := _lesson(file, delimiter)):
+        raise TableError(lesson)
+    _check_header(file, names, delimiter)
+    if not text.read().strip():
+        raise TableError(f"{file} has a header and no rows: there is nothing to train on. Write rows below it.")
+    return names, reader.line_num
 
 
 def _delimiter(head: str) -> str:
     """The character that separates the names of the header; a comma where there is none."""
-    first = head.splitlines()[0]
-    unquoted = "".join(part for index, part in enumerate(first.split('"')) if index % 2 == 0)
-    return max(_DELIMITERS, key=unquoted.count)
+    unquoted = "".join(head.split('"')[::2]).strip("\r\n")
+    first = re.split(r"[\r\n]", unquoted, maxsplit=1)[0]
+    return max(_DELIMITERS, key=first.count)
 
 
 def _check_header(file: Path, names: Sequence[str], delimiter: str) -> None:
     if len(names) == 1:
         raise TableError(
-            f"{file} has one column, {names[0]!r}, when it is divided at {delimiter!r}: a table has a target and at "
-            "least one other column. If another character separates them, give it as data.delimiter."
+            f"{file} has one column, {names[0][:60]!r}, when it is divided at {delimiter!r}: a table has a target and "
+            "at least one other column. If another character separates them, give it as data.delimiter."
         )
-    if all(_is_number(name) for name in names):
+    if any(names) and all(_is_number(name) for name in names if name):
         raise TableError(
             f"{file} has no header: its first line holds numbers ({', '.join(names[:4])}). Write the names of the "
             "columns above them, divided by the same delimiter."

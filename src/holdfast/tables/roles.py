@@ -41,7 +41,9 @@ def is_classification(
         raise TableError("data.task=classification has one target: give one column as data.target.")
     text = next((name for name in targets if columns[name].kind == "text"), None)
     if text is not None and (task == "regression" or len(targets) > 1):
-        raise TableError(f"data.target={text} holds texts, which are classes: a regression needs numbers.")
+        raise TableError(
+            f"data.target={text} holds texts, which are classes: a regression needs numbers. Give another column."
+        )
     if task != "auto":
         return task == "classification"
     if first.kind in ("text", "boolean"):
@@ -58,12 +60,12 @@ def is_classification(
 
 def _check_target(name: str, column: Column, where: Callable[[int], str]) -> None:
     if column.missing.all():
-        raise TableError(f"data.target={name}: the column is empty.")
+        raise TableError(f"data.target={name} is an empty column: give one that holds what is to be predicted.")
     if column.missing.any():
         rows = np.flatnonzero(column.missing)
         raise TableError(
-            f"{where(int(rows[0]))}: data.target={name} is missing, here and in {len(rows) - 1} more rows. A row "
-            "without a target cannot be trained on or measured: remove these rows."
+            f"{where(int(rows[0]))}: data.target={name} is missing, in {len(rows)} of {len(column.values)} rows. A "
+            "row without a target cannot be trained on or measured: remove such rows."
         )
     if column.kind == "date":
         raise TableError(f"data.target={name} is a date: give a column of numbers or of classes.")
@@ -108,7 +110,8 @@ def choose_features(
         said.append("left out: " + ", ".join(f"{name} ({why})" for name, why in dropped.items()))
     if not features:
         raise TableError(
-            "no column is left to predict from: " + (said[-1] if dropped else "the table has the target alone")
+            f"no column is left to predict from{': ' + said[-1] if dropped else ''}. Give a table with other columns "
+            "than the target, and look at data.columns and data.drop."
         )
     return features
 
@@ -129,8 +132,7 @@ def _useless(name: str, column: Column, distinct: int, rows: int, *, any_missing
 def choose_targets(
     columns: Mapping[str, Column],
     targets: Sequence[str],
-    train: NDArray[np.bool_],
-    val: NDArray[np.bool_],
+    split: NDArray[np.int8],
     *,
     classes: bool,
 ) -> Iterator[Target]:
@@ -139,12 +141,13 @@ def choose_targets(
     Args:
         columns: of the table.
         targets: names of the targets.
-        train, val: the training and the validation rows.
+        split: of each row.
         classes: whether they are classes.
 
     Raises:
         TableError: there is nothing to learn, or nothing to learn a class from.
     """
+    train = split == 0
     for name in targets:
         column = columns[name]
         target = fit_target(name, column, train, is_class=classes)
@@ -152,13 +155,16 @@ def choose_targets(
             if len(target.classes) < 2:
                 raise TableError(
                     f"data.target={name} has one class among the training rows, {target.classes[0]!r}: there is "
-                    "nothing to learn."
+                    "nothing to learn. Give another column, or rows of several classes."
                 )
-            if unknown := set(class_names(column, val)) - set(target.classes):
+            if unknown := set(class_names(column, ~train)) - set(target.classes):
                 raise TableError(
-                    f"data.target={name}: the class {min(unknown)!r} is among the validation rows, and not among the "
-                    "training rows. Give other data.fractions or another data.seed, or remove such rows."
+                    f"data.target={name}: the class {min(unknown)!r} is among the validation or test rows, and not "
+                    "among the training rows. Give other data.fractions or another data.seed, or remove such rows."
                 )
         elif np.ptp(column.values[train]) == 0:
-            raise TableError(f"data.target={name} is {target.mean:g} in every training row: there is nothing to learn.")
+            raise TableError(
+                f"data.target={name} is {target.mean:g} in every training row: there is nothing to "
+                "learn. Give another column, or rows that differ."
+            )
         yield target

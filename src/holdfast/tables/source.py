@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from holdfast.data.order import Rows
 from holdfast.data.split import SPLITS, Split
 from holdfast.errors import TableError
 from holdfast.tables import splits
-from holdfast.tables.columns import Column, column_of
+from holdfast.tables.columns import Column, column_of, texts_of
 from holdfast.tables.encoding import Encoder, Encoding, class_names, raw_rows
 from holdfast.tables.notes import summary, warnings
 from holdfast.tables.reader import Piece, files_of, read
@@ -39,10 +40,19 @@ class TableSource:
         self._keys, self.said = keys, list[str]()
         self.targets = [keys["target"]] if isinstance(keys["target"], str) else list(keys["target"])
         self._pieces, self._file_split = self._read()
+        files = {str(piece.file) for piece in self._pieces}
+        try:
+            self._use(keys)
+        except TableError as error:  # a message about all rows names no file
+            named = any(str(error).startswith(file) for file in files)
+            raise error if named else TableError(f"{keys['path']}: {error}") from None
+
+    def _use(self, keys: Mapping[str, Any]) -> None:
+        """Find features, targets and splits, and fit the encoding."""
         names = self._pieces[0].table.column_names
         self._check_names(names)
         not_features = {*self.targets, keys["split"], keys["group"], keys["time"], *(keys["drop"] or ())}
-        wanted = [name for name in (keys["columns"] or names) if name not in not_features]
+        wanted = [name for name in (names if keys["columns"] is None else keys["columns"]) if name not in not_features]
         self._columns = {name: self._column(name) for name in (*wanted, *self.targets)}
         self.is_classification = is_classification(keys["task"], self._columns, self.targets, self._where)
         self.rows = len(self._columns[self.targets[0]].values)
@@ -50,7 +60,7 @@ class TableSource:
         self._check_splits()
         train, features = self.split == 0, {name: self._columns[name] for name in wanted}
         options = {"chosen": keys["columns"] is not None, "standardise": keys["standardise"]}
-        targets = choose_targets(self._columns, self.targets, train, self.split == 1, classes=self.is_classification)
+        targets = choose_targets(self._columns, self.targets, self.split, classes=self.is_classification)
         self.encoding = Encoding(tuple(choose_features(features, train, self.said, **options)), tuple(targets))
         notes = self.encoding, self._columns, self.split
         self.said = [*summary(*notes), *self.said, *warnings(*notes)]
@@ -70,7 +80,8 @@ class TableSource:
         for file, others in found.items():
             if set(others) != set(names):
                 differing = sorted(set(others) ^ set(names))
-                raise TableError(f"{file} and {first} have different columns: {', '.join(map(repr, differing[:5]))}.")
+                shown = ", ".join(map(repr, differing[:5]))
+                raise TableError(f"{file} and {first} have different columns: only one has {shown}. Name them alike.")
         has_files = self._keys["val_path"] is not None or self._keys["test_path"] is not None
         return pieces, np.concatenate(of_row) if has_files else None
 
@@ -85,9 +96,15 @@ class TableSource:
                 if name not in names:
                     near = difflib.get_close_matches(name, names, 1, 0.5)
                     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, names[:12]))}."
-                    raise TableError(f"data.{key}={name}: {self._pieces[0].file} has no such column; {hint}")
+                    raise TableError(f"{self._pieces[0].file} has no column {name!r} (data.{key}): {hint}")
         if len(set(self.targets)) < len(self.targets):
-            raise TableError(f"data.target names a column twice: {', '.join(self.targets)}.")
+            raise TableError(f"data.target names a column twice: {', '.join(self.targets)}. Name it once.")
+        for first, second in itertools.product(("target", "columns"), ("drop", "split", "group", "time")):
+            if both := set(given[first]) & set(given[second]):
+                raise TableError(
+                    f"data.{first} and data.{second} both name {min(both)!r}, which can be one of them only: take it "
+                    "out of the other."
+                )
 
     def _column(self, name: str) -> Column:
         return column_of(name, self._pieces, self._keys["decimal"])
@@ -101,7 +118,8 @@ class TableSource:
 
     def _split(self) -> NDArray[np.int8]:
         keys, fractions = self._keys, list(self._keys["fractions"])
-        chosen = [key for key in ("split", "group", "time") if keys[key] is not None]
+        chosen = [key for key in ("val_path", "test_path", "split", "group", "time") if keys[key] is not None]
+        chosen = chosen[1:] if chosen[:2] == ["val_path", "test_path"] else chosen
         if len(chosen) > 1:
             raise TableError(f"data.{chosen[0]} and data.{chosen[1]} each divide the rows: give one of them.")
         if self._file_split is not None:
@@ -112,22 +130,30 @@ class TableSource:
                 raise TableError(
                     f"data.split={keys['split']} holds no texts: its values have to be {', '.join(SPLITS)}."
                 )
+            self._check_present("split", column.missing)
             return splits.by_column(keys["split"], column.values)
         if keys["group"] is not None:
-            column = self._column(keys["group"])
-            if column.missing.any():
-                raise TableError(f"data.group={keys['group']}: {int(column.missing.sum())} rows have no group.")
-            return splits.by_group(column.values, fractions, keys["seed"])
+            groups = np.concatenate([texts_of(keys["group"], piece) for piece in self._pieces])
+            self._check_present("group", np.array([group is None for group in groups]))
+            return splits.by_group(groups, fractions, keys["seed"])
         if keys["time"] is not None:
             column = self._column(keys["time"])
-            if column.kind not in ("number", "date") or column.missing.any():
-                what = "texts" if column.kind == "text" else "missing values"
+            if column.kind not in ("number", "date"):
                 raise TableError(
-                    f"data.time={keys['time']} holds {what}: the rows are ordered by it, so it has to hold numbers, or "
-                    "dates as 2026-01-31, in every row."
+                    f"data.time={keys['time']} holds {column.kind}s: the rows are ordered by it. Give a column of "
+                    "numbers, or of dates as 2026-01-31."
                 )
+            self._check_present("time", column.missing)
             return splits.by_time(column.values, fractions)
         return splits.at_random(self._strata(), fractions, keys["seed"])
+
+    def _check_present(self, key: str, missing: NDArray[np.bool_]) -> None:
+        """Refuse missing values in a column that divides the rows."""
+        if missing.any():
+            raise TableError(
+                f"{self._where(int(np.flatnonzero(missing)[0]))}: data.{key}={self._keys[key]} is missing, in "
+                f"{int(missing.sum())} of {len(missing)} rows. Fill it in, or remove such rows."
+            )
 
     def _strata(self) -> NDArray[np.int64]:
         """A number for each row's class; the same for all rows of a regression."""

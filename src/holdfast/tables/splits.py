@@ -71,14 +71,8 @@ def by_column(name: str, values: NDArray[Any]) -> Assigned:
     """Split by a column that names the split of each row.
 
     Raises:
-        TableError: a cell is empty, or names no split.
+        TableError: a value names no split.
     """
-    empty = [row for row, value in enumerate(values) if value is None]
-    if empty:
-        raise TableError(
-            f"data.split={name}: {len(empty)} rows have no value in this column, the first is row {empty[0] + 1}. "
-            "Every row needs train, val or test."
-        )
     others = sorted({str(value) for value in values if str(value).lower() not in _NAMES})
     if others:
         raise TableError(
