@@ -118,6 +118,8 @@ def fit_feature(name: str, column: Column, rows: NDArray[np.bool_], *, standardi
     fill = float(np.median(values[~missing])) if not missing.all() else 0.0
     filled = np.where(missing, fill, values)
     mean, scale = (float(filled.mean()), float(filled.std()) or 1.0) if standardise else (0.0, 1.0)
+    if np.ptp(filled) == 0:
+        scale = 1.0  # the deviation of equal numbers is 0 but for rounding
     return Feature(name, column.kind, fill, mean, scale, bool(missing.any()))
 
 

@@ -62,7 +62,9 @@ def warnings(encoding: Encoding, columns: Mapping[str, Column], split: NDArray[n
 
 def _shared_rows(columns: Sequence[Column], split: NDArray[np.int8]) -> int:
     """Rows whose values are those of a row in another split."""
-    codes = np.stack([np.unique(each.values.astype(str), return_inverse=True)[1] for each in columns], 1)
+    # only texts are compared as such: it takes ten times as long as comparing numbers
+    values = [each.values.astype(str) if each.kind == "text" else each.values for each in columns]
+    codes = np.stack([np.unique(each, return_inverse=True)[1] for each in values], 1)
     _, index = np.unique(codes, axis=0, return_inverse=True)
     present = np.zeros((index.max() + 1, 3), dtype=bool)
     present[index.reshape(-1), split] = True

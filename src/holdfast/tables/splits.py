@@ -15,6 +15,9 @@ from holdfast.errors import TableError
 _BLOCK = 20
 """Rows among which each split has its fraction, but for rounding."""
 
+_GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples fill the interval from 0 to 1 evenly, in any number."""
+
 Assigned = NDArray[np.int8]
 """The index of the split of each row in `SPLITS`, shape `(rows,)`."""
 
@@ -38,9 +41,9 @@ def at_random(strata: NDArray[np.int64], fractions: Sequence[float], seed: int) 
         rows = np.flatnonzero(strata == stratum)
         blocks = -(-len(rows) // _BLOCK)
         places = [np.random.default_rng([seed, int(stratum), block]).permutation(_BLOCK) for block in range(blocks)]
-        shift = np.random.default_rng([seed, int(stratum)]).random()
-        # a place of each block, moved by the same random part of a place: no fraction is favoured by rounding
-        drawn[rows] = (np.concatenate(places)[: len(rows)] + shift) / _BLOCK if blocks else 0
+        # every block is moved by another part of a place, evenly spread: rounding favours no split in all blocks alike
+        shifts = (np.random.default_rng([seed, int(stratum)]).random() + _GOLDEN * np.arange(blocks)) % 1
+        drawn[rows] = ((np.stack(places) + shifts[:, None]) / _BLOCK).reshape(-1)[: len(rows)]
     edges = np.cumsum(fractions)[:2]
     split = np.asarray(np.searchsorted(edges, drawn, side="right"), dtype=np.int8)
     return split
