@@ -28,7 +28,7 @@ FLOORS = (
     {"stacked"},
     {"planning"},
     {"search", "execute"},
-    {"sweeps", "report"},
+    {"sweeps", "report", "predict"},
     {"compose"},
     {"cli"},
     {"__main__"},

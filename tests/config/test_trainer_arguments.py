@@ -61,7 +61,9 @@ CHANGED: dict[str, tuple[str, Any]] = {
 }
 """For each argument another value than Lightning's: as typed, and as the Trainer gets it."""
 
-IN_A_STACK = {"gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark", "log_every_n_steps"}
+IN_A_STACK = {"gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark", "log_every_n_steps"} | {
+    *("enable_progress_bar", "enable_model_summary"),
+}
 
 
 def test_the_table_is_that_of_the_installed_trainer() -> None:

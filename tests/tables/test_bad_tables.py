@@ -234,12 +234,12 @@ TARGETS = {
     "a class of the validation rows alone": Bad(
         {"t.csv": H + rows(60, "{third},{fifth},{letter}"), "v.csv": H + "1,2,d\n" * 3},
         ("data.val_path=v.csv",),
-        ("t.csv", "the class 'd' is among the validation or test rows, and not", "data.fractions"),
+        ("t.csv", "a class is among the validation or test rows, and not", "data.fractions"),
     ),
     "a class of the test rows alone": Bad(
         {"t.csv": H + rows(60, "{third},{fifth},{letter}"), "v.csv": H + "1,2,d\n" * 3},
         ("data.test_path=v.csv",),
-        ("t.csv", "the class 'd' is among the validation or test rows, and not"),
+        ("t.csv", "a class is among the validation or test rows, and not"),
     ),
 }
 

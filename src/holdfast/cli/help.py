@@ -56,6 +56,7 @@ def _group(conf: Path, name: str, hint: Any) -> Iterator[str]:
     shown: set[str] = set()
     for option in _names(conf, name):
         values = _read(conf / name / f"{option}.yaml")
+        values = values.get(name, values)  # a file may set keys at the top too
         cls = OPTIONS.get(values.get("_target_", "")) or (hint if is_dataclass(hint) else None)
         lines = [line for line in _keys(cls, values, f"{name}.") if line not in shown] if cls else []
         shown.update(lines)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.cli import table_commands
 from holdfast.cli.pipes import survive_closed_pipes
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError
 from holdfast.runtime.signals import deferred, listen
@@ -124,5 +125,11 @@ def export_job(words: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = {"report": report, "export-job": export_job}
+COMMANDS = {
+    "report": report,
+    "export-job": export_job,
+    "predict": table_commands.predict,
+    "test": table_commands.test,
+    "export": table_commands.export,
+}
 """The commands beside training, by their first word."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -64,6 +64,11 @@ class StackInputs:
 
     def _build_modules(self) -> tuple[Module, Tensor, list[JobValues]]:
         """Build each different module once."""
+        # globals that building one module changes must not reach the next
+        with nullcontext(lambda: None) if self.shipped else globals_restored() as restore:
+            return self._build_all(restore)
+
+    def _build_all(self, restore: Callable[[], object]) -> tuple[Module, Tensor, list[JobValues]]:
         indexes: dict[tuple[str, int, str | None], int] = {}
         vectors, hparams_of, states = [], [], list[State]()
         first: Module | None = None
@@ -71,11 +76,10 @@ class StackInputs:
             key = (repr(config.model), config.seed, config.init_weights)
             if key not in indexes:
                 indexes[key] = len(indexes)
-                # globals that building one module changes must not reach the next
-                with nullcontext() if self.shipped else globals_restored():
-                    module = self._build(config)
-                    if not self.shipped:
-                        states.append(read(module))
+                module = self._build(config)
+                if not self.shipped:
+                    states.append(read(module))
+                restore()
                 first = first or module
                 _check_constants(first, module)
                 vectors.append(torch.cat([value.detach().flatten() for value in _trained(module).values()]))

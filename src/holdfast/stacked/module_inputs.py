@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,14 +89,21 @@ class ModuleInputs:
     """
 
     def __init__(self, configs: Sequence[Config], limits: tuple[int | None, int | None] = (None, None)) -> None:
+        with globals_restored() as restore:  # globals that building one job changes must not reach the next
+            self._build_all(configs, limits, restore)
+
+    def _build_all(
+        self, configs: Sequence[Config], limits: tuple[int | None, int | None], restore: Callable[[], object]
+    ) -> None:
+        self._restore = restore
         self.configs, self.limits = configs, limits
         by_source: dict[str, JobRows] = {}
         for config in configs:
             key = repr(config.data)
             if key not in by_source:
                 trainer = next(iter(by_source.values())).trainer if by_source else None
-                with globals_restored():
-                    by_source[key] = JobRows(config, trainer)
+                by_source[key] = JobRows(config, trainer)
+                restore()
         self.sources = list(by_source.values())
         if any(rows.form() != self.sources[0].form() for rows in self.sources):
             raise UnstackableError("the rows of the jobs differ in number, shape or type")
@@ -141,8 +148,9 @@ class ModuleInputs:
         return sum(len(rows.batch_sizes[: self.limits[1]]) for rows in self.rows_of[0].val[: self.val_loaders])
 
     def _build(self, config: Config) -> ModuleJob:
-        with globals_restored():
-            return ModuleJob(config, self.trainer, self.iterations)
+        job = ModuleJob(config, self.trainer, self.iterations)
+        self._restore()
+        return job
 
     def _read_states(self, template: ModuleJob) -> None:
         """Compare the modules of the jobs."""

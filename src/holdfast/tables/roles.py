@@ -159,7 +159,7 @@ def choose_targets(
                 )
             if unknown := set(class_names(column, ~train)) - set(target.classes):
                 raise TableError(
-                    f"data.target={name}: the class {min(unknown)!r} is among the validation or test rows, and not "
+                    f"data.target={name}: a class is among the validation or test rows, and not "
                     "among the training rows. Give other data.fractions or another data.seed, or remove such rows."
                 )
         elif np.ptp(column.values[train]) == 0:

@@ -37,17 +37,25 @@ _MOST_OBJECTS = 100_000
 
 
 @contextmanager
-def globals_restored() -> Iterator[None]:
-    """Restore the variables of the user's modules, and every object that can be reached from them, at the end."""
+def globals_restored() -> Iterator[Restore]:
+    """Restore the variables of the user's modules, and every object that can be reached from them, at the end.
+
+    Yields:
+        A function that restores them at once, as often as it is called.
+    """
     restorers: dict[int, tuple[Any, Restore]] = {}
     _add_restorers(restorers)
     _open_blocks.append(restorers)
-    try:
-        yield
-    finally:
-        _open_blocks.pop()  # blocks are nested
+
+    def restore_all() -> None:
         for _, restore in restorers.values():
             restore()
+
+    try:
+        yield restore_all
+    finally:
+        _open_blocks.pop()  # blocks are nested
+        restore_all()
 
 
 def note_module(module: str) -> None:
