@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.data import DataModule, Line, Rows
-from holdfast.report.regression import RegressionRows, read_rows
+from holdfast.report.regression import SampledRows, read_rows
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 
@@ -136,7 +136,7 @@ class Million(DataModule):
         return Rows(x, 2 * x + 1)
 
 
-def rows_of(form: str, *overrides: str) -> RegressionRows | None:
+def rows_of(form: str, *overrides: str) -> SampledRows | None:
     config = compose([*overrides, "lr=0.1"], CONF)
     target = "tests.report.test_row_sample.Data" if form else "tests.report.test_row_sample.Million"
     config.data = {"_target_": target, **({"form": form} if form else {})}
@@ -166,7 +166,7 @@ def test_a_sample_of_many_rows_is_uniform_ascending_and_reproducible(form: str) 
     assert again is not None
     assert torch.equal(again.train.x, sample.train.x)
     exact = sample.least_squares()
-    np.testing.assert_allclose([exact.weight[0], exact.bias], [1 if form == "big" else 2, 1], rtol=1e-5)
+    np.testing.assert_allclose([exact.weight[0, 0], exact.bias[0]], [1 if form == "big" else 2, 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 from holdfast.config.schema import Config
 from holdfast.report import tensorboard
-from holdfast.report.figures import ConfigOf, ReportFigures
+from holdfast.report.figures import ReportFigures
+from holdfast.report.fitted import ConfigOf
 from holdfast.report.page import Image, Page, Section, command
 from holdfast.report.read import JobRecords
 from holdfast.report.style import png

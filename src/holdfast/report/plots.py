@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from holdfast.report import style
-from holdfast.report.style import COLOURS, MARKERS, Curve, finite_values, styled
+from holdfast.report.style import COLOURS, MARKERS, Curve, finite_values, literal, styled
 
 Numbers = NDArray[np.float64]
 
@@ -46,6 +46,7 @@ def losses(
     chosen: tuple[float, float] | None,
     diverged: Sequence[float],
     ticks: Sequence[str] | None = None,
+    loss: str = "mean squared error, units of y²",
 ) -> Figure:
     """Plot validation and training loss against a swept key.
 
@@ -58,6 +59,7 @@ def losses(
         chosen: x and metric of the winner.
         diverged: x of the diverged jobs.
         ticks: labels of the values if they are not all numbers; x is then the index in `ticks`.
+        loss: the loss in words, with its unit.
     """
     figure, (axes,) = style.new_figure(1, width=6.4, height=3.9)
     heights = [value for group in groups for value in (*group.validation, *group.training)]
@@ -74,7 +76,7 @@ def losses(
         axes.plot(*chosen, "*", **STAR, markersize=14, zorder=5, label="chosen")
     if ticks:
         axes.set_xticks(range(len(ticks)), labels=list(ticks))
-    style.set_labels(axes, key, "loss (mean squared error, units of y²)" if metric.endswith("/loss") else metric)
+    style.set_labels(axes, key, f"loss ({loss})" if metric.endswith("/loss") else metric)
     if not np.isfinite(heights).any():
         axes.text(0.5, 0.5, "no job has a finite loss", ha="center", transform=axes.transAxes)
         axes.set_yticks([])
@@ -138,6 +140,7 @@ def fits(
     training: tuple[ArrayLike, ArrayLike],
     lines: Sequence[Curve],
     exact: Curve,
+    names: tuple[str, str] = ("x", "y"),
 ) -> Figure:
     """Plot fitted lines over the rows of data with one feature.
 
@@ -145,6 +148,7 @@ def fits(
         validation, training: x and y of the rows, each of shape `(rows,)`.
         lines: the predictions of the jobs.
         exact: the predictions of least squares.
+        names: of x and y.
     """
     figure, (axes,) = style.new_figure(1, width=6.4, height=3.9)
     axes.plot(*training, "o", color="#bbbbbb", markersize=4, markerfacecolor="none", label="training rows")
@@ -155,19 +159,25 @@ def fits(
     low, high = heights.min(), heights.max()
     # limits from the rows alone, so that one bad fit does not flatten the others
     axes.set_ylim(low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)
-    style.set_labels(axes, "x", "y")
+    style.set_labels(axes, *map(literal, names))
     style.add_legend(axes)
     return figure
 
 
 @styled
-def curves(groups: Sequence[tuple[str, Sequence[Curve]]], epochs: Sequence[Curve], metric: str) -> Figure:
+def curves(
+    groups: Sequence[tuple[str, Sequence[Curve]]],
+    epochs: Sequence[Curve],
+    metric: str,
+    loss: str = "training loss of the batch",
+) -> Figure:
     """Plot learning curves: the loss of each iteration, one panel per group, and the metric of each epoch.
 
     Args:
         groups: title and curves over iterations of each group of jobs.
         epochs: curves of the validation metric over epochs.
         metric: the name of the validation metric.
+        loss: the name of the loss of an iteration.
     """
     figure, axes = style.new_figure(len(groups) + 1, width=3.0 * (len(groups) + 1) + 0.6, height=3.5)
     heights = _heights([line for _, lines in groups for line in lines])
@@ -177,7 +187,7 @@ def curves(groups: Sequence[tuple[str, Sequence[Curve]]], epochs: Sequence[Curve
             panel.plot(line.x, line.y, color="#777777", linewidth=0.4, alpha=0.35, zorder=1)
         style.draw_curves(panel, [replace(line, y=_smooth(line.y)) for line in lines if line.label])
         style.limit_losses(panel, heights)
-        style.set_labels(panel, "iteration", "training loss of the batch" if index == 0 else "", title)
+        style.set_labels(panel, "iteration", loss if index == 0 else "", title)
         if index:
             panel.sharey(axes[0])
             panel.tick_params(labelleft=False)
@@ -194,22 +204,25 @@ def curves(groups: Sequence[tuple[str, Sequence[Curve]]], epochs: Sequence[Curve
 
 
 @styled
-def residuals(actual: ArrayLike, predicted: ArrayLike, label: str) -> Figure:
+def residuals(actual: ArrayLike, predicted: ArrayLike, label: str, names: Sequence[str] = ("y",)) -> Figure:
     """Plot predicted against actual values of validation rows, and the residuals against the predicted values.
 
     Args:
-        actual, predicted: shape `(rows,)`.
+        actual, predicted: shape `(rows,)`, or `(rows, targets)` for a row of panels for each target.
         label: the name of the job.
+        names: of the targets.
     """
-    y, prediction = np.asarray(actual, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    figure, (left, right) = style.new_figure(2, width=6.8, height=3.4)
-    left.plot(y, prediction, ".", color=COLOURS[0], markersize=4)
-    ends = [float(min(y.min(), prediction.min())), float(max(y.max(), prediction.max()))]
-    left.plot(ends, ends, "--", color="#555555", linewidth=1)
-    style.set_labels(left, "actual y", "predicted y", label)
-    right.plot(prediction, y - prediction, ".", color=COLOURS[1], markersize=4)
-    right.axhline(0, color="#555555", linestyle="--", linewidth=1)
-    style.set_labels(right, "predicted y", "actual - predicted y", "residuals")
+    figure, axes = style.new_figure(2, width=6.8, height=3.4 * len(names), rows=len(names))
+    columns = (np.asarray(values, dtype=np.float64).reshape(-1, len(names)).T for values in (actual, predicted))
+    panels = zip(axes[::2], axes[1::2], *columns, map(literal, names), strict=True)
+    for index, (left, right, y, prediction, name) in enumerate(panels):
+        left.plot(y, prediction, ".", color=COLOURS[0], markersize=4)
+        ends = [float(min(y.min(), prediction.min())), float(max(y.max(), prediction.max()))]
+        left.plot(ends, ends, "--", color="#555555", linewidth=1)
+        style.set_labels(left, f"actual {name}", f"predicted {name}", "" if index else label)
+        right.plot(prediction, y - prediction, ".", color=COLOURS[1], markersize=4)
+        right.axhline(0, color="#555555", linestyle="--", linewidth=1)
+        style.set_labels(right, f"predicted {name}", f"actual - predicted {name}", "" if index else "residuals")
     return figure
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.sweeps.rank import Job, swept_overrides
+from holdfast.tables.encoding import Encoding
+from holdfast.tables.models import OfTable
 
 Numbers = NDArray[np.float64]
 
@@ -119,18 +122,37 @@ class JobRecords:
         job = self._in_stack(number)
         return self._folder_of(number).weights.exists() or (job is not None and job.history.best.epoch[job.column] >= 0)
 
+    def encoding(self, number: int) -> Encoding | None:
+        """The encoding of the table that a job was trained on, as its checkpoint has it; None if there is none."""
+        folder = self._folder_of(number)
+        checkpoint = load(folder.best, folder.recorded_digest(folder.best)) if folder.best.exists() else {}
+        table = checkpoint.get("hyper_parameters", {}).get("table")
+        return None if table is None else Encoding.from_plain(table)
+
     def model(self, number: int, config: Config) -> nn.Module:
-        """The model of a job with its best weights, in evaluation mode."""
+        """The model of a job with its best weights, in evaluation mode.
+
+        Raises:
+            FolderError: it was trained on a table that has changed since then.
+        """
         folder = self._folder_of(number)
         with isolated():
             module = build_module(config, initial=False)
             if folder.best.exists():
-                module.load_state_dict(load(folder.best, folder.recorded_digest(folder.best))["state_dict"])
+                checkpoint = load(folder.best, folder.recorded_digest(folder.best))
+                _check_table(module, checkpoint, folder)
+                module.load_state_dict(checkpoint["state_dict"])
             elif (job := self._in_stack(number)) is not None:
                 parameters = [value for value in module.parameters() if value.requires_grad]
                 flat = job.history.best.tensors["parameters"][:, job.column].to(parameters[0].dtype)
                 nn.utils.vector_to_parameters(flat, parameters)
             return module.eval()
+
+
+def _check_table(module: nn.Module, checkpoint: Mapping[str, Any], folder: RunFolder) -> None:
+    """Refuse a model whose weights belong to other columns, scales or classes than those of the table as it is now."""
+    if isinstance(module, OfTable) and checkpoint["hyper_parameters"]["table"] != module.encoding.as_plain():
+        raise FolderError(f"the table has changed since {folder.path} was trained on it.")
 
 
 def _scalars(files: Sequence[Path], tags: Sequence[str]) -> dict[str, tuple[Numbers, Numbers]]:

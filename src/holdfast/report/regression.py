@@ -1,4 +1,4 @@
-"""Rows, predictions, least squares and the cost surface of regression jobs, computed again for the report.
+"""Rows, predictions, least squares and the cost surface of jobs, computed again for the report.
 
 Weights and numbers are read from folders. Rows and models are built from a configuration that the caller trusts, and
 only if the job was trained with that configuration: nothing in a folder is executed.
@@ -6,7 +6,7 @@ only if the job was trained with that configuration: nothing in a folder is exec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from holdfast.config.schema import Config
 from holdfast.data import DataModule
 from holdfast.model import Module
 from holdfast.report.read import Numbers
-from holdfast.report.row_sample import RowSample, sample_rows
+from holdfast.report.row_sample import RowSample, sample_rows, sample_table
+from holdfast.report.units import Units, units_of
 from holdfast.runtime.isolation import isolated
-from holdfast.single.build import build_data, build_module, set_up
+from holdfast.single.build import build_data, build_module, is_table, set_up
 
 
 @dataclass(frozen=True)
@@ -27,29 +28,39 @@ class ExactSolution:
     """The exact solution of linear regression on the training rows, `f(x) = x w + b`.
 
     Attributes:
-        weight: w, shape `(features,)`.
-        bias: b.
-        train, val: mean squared error on the training and the validation rows.
+        weight: w, shape `(features, targets)`, of the inputs and targets that jobs are trained on.
+        bias: b, shape `(targets,)`.
+        train, val: mean squared error on the training and the validation rows, in the units of the table; the mean
+            over several targets.
         note: which rows were read, as sentences; "" if all.
     """
 
     weight: Numbers
-    bias: float
+    bias: Numbers
     train: float
     val: float
     note: str = ""
 
 
 @dataclass(frozen=True)
-class RegressionRows:
-    """The training and validation rows that some jobs share: float inputs, one float target; at most a sample.
+class SampledRows:
+    """The training and validation rows that some jobs share, as they are trained on; at most a sample.
+
+    They are float inputs with one float target, or the encoded rows of a table.
 
     Attributes:
         train, val: the rows of each split.
+        units: their names and units.
     """
 
     train: RowSample
     val: RowSample
+    units: Units = field(default_factory=Units)
+
+    @property
+    def is_line(self) -> bool:
+        """Whether a line can be fitted to them: they have one input and one target."""
+        return self.val.x.shape[1] == 1 == self.val.y.shape[1]
 
     def note(self, *splits: str) -> str:
         """Return a sentence for each of the splits of which not all rows were read."""
@@ -62,43 +73,46 @@ class RegressionRows:
 
         >>> x = torch.tensor([[0.0], [1.0], [2.0]])
         >>> rows = RowSample(x, 2 * x + 1, "")
-        >>> exact = RegressionRows(rows, rows).least_squares()
-        >>> round(float(exact.weight[0]), 6), round(exact.bias, 6)
+        >>> exact = SampledRows(rows, rows).least_squares()
+        >>> round(float(exact.weight[0, 0]), 6), round(float(exact.bias[0]), 6)
         (2.0, 1.0)
         """
         x, y = self.train.x.double(), self.train.y.double()
         design = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        solution = torch.linalg.lstsq(design, y, driver="gelsd").solution[:, 0]
+        solution = torch.linalg.lstsq(design, y, driver="gelsd").solution
         weight, bias = solution[:-1], solution[-1]
+        scale = torch.from_numpy(self.units.y_scale)
         train, val = (
-            float((rows.x.double() @ weight[:, None] + bias - rows.y.double()).square().mean())
+            float(((rows.x.double() @ weight + bias - rows.y.double()) * scale).square().mean())
             for rows in (self.train, self.val)
         )
-        return ExactSolution(weight.numpy(), float(bias), train, val, self.note("train", "val"))
+        return ExactSolution(weight.numpy(), bias.numpy(), train, val, self.note("train", "val"))
 
 
-def read_rows(config: Config) -> RegressionRows | None:
-    """Make the rows of a configuration; None if they are not for regression with one target."""
+def read_rows(config: Config) -> SampledRows | None:
+    """Make the rows of a configuration; None if they are neither a table nor for regression with one target."""
     trainer = config.trainer
     with isolated():
         data = build_data(config.data)
         set_up(data)
+        if is_table(config) and isinstance(data, DataModule):
+            return SampledRows(sample_table(data.train), sample_table(data.val), units_of(config))
         loader = data.all_train_dataloader() if isinstance(data, DataModule) else data.train_dataloader()
         if (train := sample_rows(loader, trainer.limit_train_batches)) is None:
             return None
         val = sample_rows(data.val_dataloader(), trainer.limit_val_batches)
-        return None if val is None else RegressionRows(train, val)
+        return None if val is None else SampledRows(train, val)
 
 
 def predict(module: nn.Module, x: Tensor) -> Numbers:
-    """Return the predictions for x of shape `(rows, features)`, shape `(rows,)`."""
+    """Return the outputs for x of shape `(rows, features)`, shape `(rows, outputs)`."""
     dtype = next((value.dtype for value in module.parameters()), x.dtype)
     with isolated(), torch.no_grad():
-        return np.asarray(module(x.to(dtype)).double().reshape(len(x)))
+        return np.asarray(module(x.to(dtype)).double().reshape(len(x), -1))
 
 
 def cost_surface(
-    config: Config, rows: RegressionRows, first: Numbers, second: Numbers
+    config: Config, rows: SampledRows, first: Numbers, second: Numbers
 ) -> tuple[tuple[str, str], Numbers] | None:
     """Compute the loss over the training rows on a grid of two parameters.
 

@@ -28,7 +28,7 @@ class RowSample(NamedTuple):
 
     Attributes:
         x: inputs, shape `(rows, features)`.
-        y: targets, shape `(rows, 1)`.
+        y: targets, shape `(rows, 1)`; of a table `(rows, targets)`, or class codes, shape `(rows,)`.
         note: which rows of the split were read; "" if all.
     """
 
@@ -64,6 +64,12 @@ def sample_rows(loader: Any, limit: int | float | None) -> RowSample | None:
     loader = copy.copy(loader)  # the user's loader keeps its workers
     loader.num_workers = loader.timeout = 0
     return _first_rows(loader, limit)
+
+
+def sample_table(rows: Rows) -> RowSample:
+    """Read at most `MAX_ROWS` encoded rows of a table."""
+    index = _random_index(len(rows))
+    return RowSample(*rows[torch.from_numpy(index)], _random_note(index, len(rows)))
 
 
 def _indexed_rows(loader: DataLoader[Any]) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -43,6 +44,9 @@ STYLE: Any = {
 MAX_NAMED = 10
 """Lines with a label in one figure."""
 
+MAX_LETTERS = 32
+"""Letters of a name of the user's."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -60,6 +64,15 @@ class Curve:
     y: ArrayLike
     is_winner: bool = False
     colour: int = 0
+
+
+@dataclass(frozen=True)
+class NamedFigure:
+    """A figure with its file name, without `.png`, and its caption."""
+
+    name: str
+    caption: str
+    figure: Figure
 
 
 def _rc_context() -> Any:
@@ -80,7 +93,8 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 def png(figure: Figure) -> bytes:
     """Render a figure as a PNG file."""
     canvas, stream = FigureCanvasAgg(figure), io.BytesIO()
-    with _rc_context():
+    with _rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name that the font cannot write is drawn as boxes
         canvas.draw()  # type: ignore[no-untyped-call]
     # 128 colours make the file of a crowded figure three times smaller
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
@@ -89,10 +103,10 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def new_figure(columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Make an empty figure with axes side by side; width and height in inches."""
+def new_figure(columns: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure with axes side by side, and in rows, from the first row to the last; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve], marker: str = "") -> None:
@@ -124,6 +138,16 @@ def finite_values(values: ArrayLike) -> NDArray[np.float64]:
 def set_labels(axes: Axes, x: str, y: str, title: str = "") -> None:
     """Set the labels of both axes, and the title, with one word per line if it is long."""
     axes.set(xlabel=x, ylabel=y, title=title.replace(" ", "\n") if len(title) > 26 else title)
+
+
+def literal(name: str) -> str:
+    """Return a name of the user's for matplotlib: a dollar begins no formula, on one line, and cut where it is long.
+
+    >>> print(literal("price of a house or of a flat in Euro"))
+    price of a house or of a flat...
+    """
+    line = " ".join(name.split())
+    return (line if len(line) <= MAX_LETTERS else f"{line[: MAX_LETTERS - 3]}...").replace("$", r"\$")
 
 
 def shorten(text: str) -> str:

@@ -30,7 +30,7 @@ class RunFolder:
     LOCK = ".lock"
     EVENTS = ".holdfast"
     """Suffix of the event files that Holdfast writes; other writers put a number there. TensorBoard reads both."""
-    FIGURES = tuple(f"{name}.png" for name in ("curves", "fit", "residuals", "surface"))
+    FIGURES = tuple(f"{name}.png" for name in ("coefficients", "confusion", "curves", "fit", "residuals", "surface"))
 
     def __init__(self, path: Path) -> None:
         self.path = path
