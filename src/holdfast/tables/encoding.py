@@ -58,10 +58,12 @@ class Encoding(NamedTuple):
 
     Attributes:
         features, targets: in the order of the table.
+        files: digests of the table's files.
     """
 
     features: tuple[Feature, ...]
     targets: tuple[Target, ...]
+    files: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,6 +91,7 @@ class Encoding(NamedTuple):
         return {
             "features": [{**each._asdict(), "levels": list(each.levels)} for each in self.features],
             "targets": [{**each._asdict(), "classes": list(each.classes)} for each in self.targets],
+            "files": list(self.files),
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Encoding(NamedTuple):
         return cls(
             tuple(Feature(**{**each, "levels": tuple(each["levels"])}) for each in plain["features"]),
             tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in plain["targets"]),
+            tuple(plain["files"]),
         )
 
 

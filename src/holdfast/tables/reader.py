@@ -11,6 +11,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,6 +61,9 @@ def files_of(path: str, key: str) -> list[Path]:
     Raises:
         TableError: there are none.
     """
+    if path.startswith("pkg://"):  # a file within a package, as in Hydra's search paths
+        package, _, name = path.removeprefix("pkg://").partition("/")
+        path = str(resources.files(package).joinpath(name))
     found = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))  # noqa: PTH207 (absolute too)
     if not found:
         raise TableError(f"{key}={path}: there is no such file. Give the path of a CSV or Parquet file, or a glob.")

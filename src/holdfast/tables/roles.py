@@ -157,7 +157,7 @@ def choose_targets(
                     f"data.target={name} has one class among the training rows, {target.classes[0]!r}: there is "
                     "nothing to learn. Give another column, or rows of several classes."
                 )
-            if unknown := set(class_names(column, ~train)) - set(target.classes):
+            if set(class_names(column, ~train)) - set(target.classes):
                 raise TableError(
                     f"data.target={name}: a class is among the validation or test rows, and not "
                     "among the training rows. Give other data.fractions or another data.seed, or remove such rows."

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from holdfast.data.order import Rows
 from holdfast.data.split import SPLITS, Split
 from holdfast.errors import TableError
+from holdfast.store.files import digest
 from holdfast.tables import splits
 from holdfast.tables.columns import Column, column_of, texts_of
 from holdfast.tables.encoding import Encoder, Encoding, class_names, raw_rows
@@ -61,7 +62,10 @@ class TableSource:
         train, features = self.split == 0, {name: self._columns[name] for name in wanted}
         options = {"chosen": keys["columns"] is not None, "standardise": keys["standardise"]}
         targets = choose_targets(self._columns, self.targets, self.split, classes=self.is_classification)
-        self.encoding = Encoding(tuple(choose_features(features, train, self.said, **options)), tuple(targets))
+        digests = sorted({digest(piece.file) for piece in self._pieces if piece.first == 0})
+        self.encoding = Encoding(
+            tuple(choose_features(features, train, self.said, **options)), tuple(targets), tuple(digests)
+        )
         notes = self.encoding, self._columns, self.split
         self.said = [*summary(*notes), *self.said, *warnings(*notes)]
 
@@ -203,7 +207,7 @@ class TableSource:
 _sources: dict[tuple[Any, ...], TableSource] = {}
 """The tables that this process has read, by their keys and the state of their files."""
 
-_KEYS = (
+TABLE_KEYS = (
     *("path", "target", "columns", "drop", "split", "val_path", "test_path", "fractions", "group", "time", "task"),
     *("delimiter", "decimal", "seed", "standardise"),
 )
@@ -211,7 +215,7 @@ _KEYS = (
 
 def source_of(group: Mapping[str, Any]) -> TableSource:
     """The table of a data group; it is read once in a process, as long as its files stay as they are."""
-    keys = {key: group[key] for key in _KEYS}
+    keys = {key: group[key] for key in TABLE_KEYS}
     paths = [(key, keys[key]) for key in ("path", "val_path", "test_path") if keys[key] is not None]
     files = [file for key, path in paths for file in files_of(path, f"data.{key}")]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]

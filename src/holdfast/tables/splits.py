@@ -45,15 +45,15 @@ def at_random(strata: NDArray[np.int64], fractions: Sequence[float], seed: int) 
         shifts = (np.random.default_rng([seed, int(stratum)]).random() + _GOLDEN * np.arange(blocks)) % 1
         drawn[rows] = ((np.stack(places) + shifts[:, None]) / _BLOCK).reshape(-1)[: len(rows)]
     edges = np.cumsum(fractions)[:2]
-    split = np.asarray(np.searchsorted(edges, drawn, side="right"), dtype=np.int8)
-    return split
+    return np.asarray(np.searchsorted(edges, drawn, side="right"), dtype=np.int8)
 
 
 def by_group(groups: NDArray[Any], fractions: Sequence[float], seed: int) -> Assigned:
     """Split groups at random: all rows of a group are in one split."""
     numbers: dict[Any, int] = {}
     of_row = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
-    return at_random(np.zeros(len(numbers), dtype=np.int64), fractions, derive(seed, "groups") % 2**32)[of_row]
+    of_group = at_random(np.zeros(len(numbers), dtype=np.int64), fractions, derive(seed, "groups") % 2**32)
+    return np.asarray(of_group[of_row])
 
 
 def by_time(times: NDArray[np.float64], fractions: Sequence[float]) -> Assigned:
