@@ -215,7 +215,7 @@ TARGETS = {
     "a date as target": csv(H + rows(60, "{third},{fifth},2020-01-{day}"), "data.target=y is a date", "give a column"),
     "whole numbers": csv(
         H + rows(60, "{third},{i},{fifth}"),
-        "data.target=y has 5 different whole numbers (0, 1, 2, 3, 4)",
+        "data.target=y has 5 different whole numbers: these may be classes or amounts",
         "data.task=classification",
         "data.task=regression",
     ),

@@ -38,6 +38,17 @@ def find_checkpoint(folder: RunFolder, config_hash: str) -> dict[str, Any] | Non
     return checkpoint
 
 
+def check_table(checkpoint: Mapping[str, Any], module: pl.LightningModule) -> None:
+    """Refuse to go on with a table whose files have changed since the checkpoint was written.
+
+    Raises:
+        CheckpointError: they have.
+    """
+    before, now = checkpoint.get("hyper_parameters", {}).get("table"), module.hparams.get("table")
+    if before is not None and now is not None and before["files"] != list(now["files"]):
+        raise CheckpointError("the files of the table have changed since this run was begun: begin a new run.")
+
+
 def restored(checkpoint: dict[str, Any], folder: RunFolder) -> History:
     """The history of a run as it was at the end of its last epoch.
 

@@ -28,7 +28,7 @@ from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
 from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
-from holdfast.single.restore import find_checkpoint, prepare_to_resume, restored
+from holdfast.single.restore import check_table, find_checkpoint, prepare_to_resume, restored
 from holdfast.store.files import digest, remove_partial
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status
@@ -108,6 +108,7 @@ class _Fit:
         """Train, and test the best weights if the configuration says so."""
         check(self._config)
         module, data = build(self._config)
+        check_table(self._checkpoint or {}, module)
         if isinstance(module, Module):
             self._writer.bare = module.bare
         if self._config.test and not is_overridden("test_step", module):

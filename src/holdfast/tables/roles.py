@@ -50,9 +50,8 @@ def is_classification(
         return True
     values = np.unique(first.values)
     if first.whole and len(targets) == 1 and 2 <= len(values) <= _FEW_VALUES:
-        shown = ", ".join(f"{value:g}" for value in values[:8])
         raise TableError(
-            f"data.target={targets[0]} has {len(values)} different whole numbers ({shown}): these may be classes or "
+            f"data.target={targets[0]} has {len(values)} different whole numbers: these may be classes or "
             "amounts. Say which: data.task=classification or data.task=regression."
         )
     return False

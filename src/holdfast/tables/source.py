@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -184,6 +185,11 @@ class TableSource:
                     f"no row is in the split {name} ({counts[0]} training, {counts[1]} validation, {counts[2]} test "
                     "rows): give more rows, other data.fractions, or another column that divides them."
                 )
+
+    def digest(self) -> str:
+        """The sha256 of the files, the targets and the split of each row."""
+        parts = [*self.encoding.files, *self.targets, str(self.is_classification)]
+        return hashlib.sha256("\n".join(parts).encode() + self.split.tobytes()).hexdigest()
 
     def rows_of(self, split: Split) -> Rows:
         """The encoded rows of a split: inputs, and targets as they are trained on."""
