@@ -60,9 +60,10 @@ def export_job(folder: SweepFolder, number: int, conf: Path, flags: Sequence[str
     import_training()
     from holdfast.stacked.stored import StoredStacks
     from holdfast.sweeps.keep import write_folders
-    from holdfast.sweeps.resume import check_code
+    from holdfast.sweeps.resume import check_code, check_tables
 
     check_code(folder, recorded, [job.config], "Nothing was written; export it with the module as it was.")
+    check_tables(folder, recorded, [job])
     stacks = StoredStacks(folder, [entry["config_hash"] for entry in jobs], recorded.get("stacks"))
     if number not in stacks:
         if folder.job(number).finished(job.config_hash):

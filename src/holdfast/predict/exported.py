@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holdfast.errors import FolderError, HoldfastError
+from holdfast.errors import FolderError, HoldfastError, TableError
 from holdfast.predict.predictor import TABLE_FILE, Loaded, Predictor
 from holdfast.tables.encoding import Encoding
 
 _TOLERANCE = 1e-5
+
+_COARSE = 1e-3
+"""Distance of two neighbours in single precision, in deviations of a column, from which a model is not exported."""
 
 
 def export(loaded: Loaded, output: Path) -> None:
@@ -32,11 +35,13 @@ def export(loaded: Loaded, output: Path) -> None:
     Raises:
         FolderError: the output has another name, or a library is missing.
         HoldfastError: the exported model does not give the same numbers.
+        TableError: a column needs double precision.
     """
     if not isinstance(loaded.predict, Predictor):
         raise FolderError(f"{loaded.checkpoint} is exported already: give the folder of its run or sweep.")
     if output.suffix not in (".pt2", ".onnx"):
         raise FolderError(f"-o {output}: the name of the file has to end in .pt2 or .onnx.")
+    _check_single_precision(loaded.encoding)
     part = output.with_name(f"{output.stem}.part{output.suffix}")
     try:
         write = _write_torch if output.suffix == ".pt2" else _write_onnx
@@ -46,6 +51,19 @@ def export(loaded: Loaded, output: Path) -> None:
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _check_single_precision(encoding: Encoding) -> None:
+    """Refuse columns such as 1700000037 beside 1700000061: a float32 tensor holds the same number for both."""
+    for each in encoding.features:
+        with np.errstate(all="ignore"):
+            distance = np.spacing(np.float32(abs(each.mean) + each.scale)) / each.scale
+        if each.kind == "number" and not distance < _COARSE:
+            raise TableError(
+                f"column {each.name!r} holds numbers around {each.mean:.6g} that differ by {each.scale:.2g}: an "
+                "exported model takes float32, which cannot tell them apart. Subtract a constant from the column, or "
+                "choose another unit, and train again."
+            )
 
 
 def _table(encoding: Encoding) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from holdfast.errors import TableError
-from holdfast.tables.columns import numbers_of, texts_of
+from holdfast.tables.columns import Column, check_marks, numbers_of, texts_of
 from holdfast.tables.encoding import Encoding, Feature, raw_rows
 from holdfast.tables.reader import Piece, files_of, read
 
@@ -30,6 +30,7 @@ class NewRows:
 
     def __init__(self, path: str, encoding: Encoding) -> None:
         self._files, self._encoding = files_of(path, "rows"), encoding
+        self._numbers: dict[str, Column] = {}
         self.unseen: Counter[str] = Counter()
         self.extra: dict[str, None] = {}
 
@@ -50,11 +51,13 @@ class NewRows:
                 used = {*(each.name for each in features), *(each.name for each in self._encoding.targets)}
                 self.extra |= dict.fromkeys(name for name in names if name not in used)
                 columns = {each.name: self._values(each, piece) for each in features}
+                check_marks(self._numbers, file, self._encoding.decimal)
                 yield piece, torch.from_numpy(raw_rows(features, columns))
 
     def _values(self, feature: Feature, piece: Piece) -> Any:
         if feature.kind != "text":
-            return numbers_of(feature.name, piece, None)
+            self._numbers[feature.name] = numbers_of(feature.name, piece, feature.kind, self._encoding.decimal)
+            return self._numbers[feature.name].values
         values = texts_of(feature.name, piece)
         if count := sum(value is not None and value not in feature.levels for value in values):
             self.unseen[feature.name] += count
@@ -80,7 +83,7 @@ def targets_of(encoding: Encoding, piece: Piece) -> Tensor:
         if target.name not in names:
             raise TableError(f"{piece.file} lacks the target {target.name!r}: without it nothing can be measured.")
     if not encoding.classes:
-        columns = [numbers_of(target.name, piece, None) for target in encoding.targets]
+        columns = [numbers_of(target.name, piece, "any", encoding.decimal).values for target in encoding.targets]
         _check_present(encoding, [np.isnan(values) for values in columns], piece)
         scaled = [(values - each.mean) / each.scale for values, each in zip(columns, encoding.targets, strict=True)]
         return torch.from_numpy(np.stack(scaled, 1)).float()
@@ -99,12 +102,14 @@ def _codes(encoding: Encoding, piece: Piece) -> list[int]:
     return [code[text] for text in texts]
 
 
-def _as_class(text: str, known: Any) -> str:
-    """A class by its name; 1.0 and TRUE are written otherwise than in the training rows."""
-    if text in known or text.lower() in known:
-        return text if text in known else text.lower()
+def _as_class(text: str, known: Iterable[str]) -> str:
+    """A class by its name; numbers and booleans may be written otherwise than in the training rows: 1.0, TRUE."""
+    if text in known:
+        return text
+    if set(known) <= {"true", "false"}:
+        return text.lower()
     try:
-        return f"{float(text):.17g}"
+        return {float(name): name for name in known}.get(float(text), text)
     except ValueError:
         return text
 

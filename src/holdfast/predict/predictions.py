@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 import torch
 
-from holdfast.errors import FolderError
+from holdfast.errors import FolderError, TableError
 from holdfast.predict.new_rows import NewRows
 from holdfast.predict.predictor import Loaded
 from holdfast.tables.encoding import Encoding
@@ -40,8 +40,14 @@ def predict(loaded: Loaded, path: str, output: Path | None) -> list[str]:
     """
     rows = NewRows(path, loaded.encoding)
     with _writer(output) as writer, torch.inference_mode():
-        for _, raw in rows.pieces():
-            writer.write(_columns(loaded.encoding, loaded.predict(raw).numpy()))
+        for piece, raw in rows.pieces():
+            predicted = loaded.predict(raw).numpy()
+            if (bad := ~np.isfinite(predicted).all(1)).any():
+                raise TableError(
+                    f"{piece.where(int(np.flatnonzero(bad)[0]))}: the prediction is not finite, since a number lies "
+                    "too far from those of the training rows. Correct it; an empty value counts as missing."
+                )
+            writer.write(_columns(loaded.encoding, predicted))
     return rows.notes()
 
 

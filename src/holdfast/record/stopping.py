@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from holdfast.config.options import OPTIONS, TABLE
 from holdfast.config.schema import Config
 
 CHECK_EVERY = 1000
@@ -23,6 +24,8 @@ class StoppingRules:
         metric: name of the metric that the best epoch is chosen by.
         mode: whether a lower ("min") or a higher ("max") metric is better.
         threshold: a loss whose absolute value is above this counts as diverged.
+        has_units: whether the metrics are in the units of a table, and only the losses of batches are not: these alone
+            are compared with the threshold.
         patience: epochs without improvement after which a run ends; None: never.
         min_delta: smallest change of the metric that counts as improvement for `patience`.
     """
@@ -32,13 +35,15 @@ class StoppingRules:
     threshold: float = 1e12
     patience: int | None = None
     min_delta: float = 0.0
+    has_units: bool = False
 
     @classmethod
     def from_config(cls, config: Config) -> StoppingRules:
         """The rules that a configuration sets."""
         stopping = config.callbacks.early_stopping
         threshold = config.callbacks.divergence.threshold
-        return cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta)
+        has_units = config.data["_target_"] == TABLE and config.model["_target_"] in OPTIONS
+        return cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta, has_units)
 
     def within(self, loss: Any) -> Any:
         """Whether losses are finite and not above the threshold, elementwise.
@@ -47,6 +52,14 @@ class StoppingRules:
         [True, False, False]
         """
         return np.abs(loss) <= self.threshold  # False for NaN too
+
+    def within_metric(self, loss: Any) -> Any:
+        """The same for a loss that was measured.
+
+        >>> StoppingRules(threshold=10.0, has_units=True).within_metric([11.0, math.inf]).tolist()
+        [True, False]
+        """
+        return np.isfinite(loss) if self.has_units else self.within(loss)
 
     def better(self, metrics: Mapping[str, Any], best: Any, best_loss: Any) -> Any:
         """Whether metrics are better than the best so far, elementwise; of equal ones the lower `val/loss` is better.
@@ -133,8 +146,8 @@ def judge(
     array(['diverged', ''], dtype='<U8')
     """
     running = np.asarray(standing.end) == ""
-    losses = (largest, metrics.get("val/loss", 0.0), metrics.get("train/loss", 0.0))
-    diverged = np.logical_not(np.logical_and.reduce(np.broadcast_arrays(*map(rules.within, losses))))
+    measured = (rules.within_metric(metrics.get(name, 0.0)) for name in ("val/loss", "train/loss"))
+    diverged = np.logical_not(np.logical_and.reduce(np.broadcast_arrays(rules.within(largest), *measured)))
     value = metrics.get(rules.metric, math.nan)
     sign = 1 if rules.mode == "min" else -1
     eligible = running & ~diverged & np.isfinite(value)

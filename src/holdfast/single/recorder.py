@@ -175,7 +175,7 @@ class Recorder(Checkpoint):
         if (
             inside is None
             or inside.batches == _batches(trainer)
-            or not self._rules.within(metrics.get("val/loss", 0.0))
+            or not self._rules.within_metric(metrics.get("val/loss", 0.0))
         ):
             return None
         return None if self._rules.better(metrics, *inside.rank(self._rules)) else inside

@@ -255,7 +255,7 @@ class ModuleEngine:
         """The tensors, and what the schedulers, the loaders and the modules of the jobs are between two epochs."""
         return {
             **self._state.snapshot(),
-            "jobs": [self._inputs.jobs[job].plain() for job in self._present],
+            "schedules": [self._inputs.jobs[job].plain() for job in self._present],
             "loaders": self._inputs.loader_states(),
             "callback": self._callback,
             "hooks": self._hooks.snapshot(self._members()),
@@ -267,7 +267,7 @@ class ModuleEngine:
         self._state.restore(snapshot, steps)
         self._callback = {name: value.to(self.parameters.device) for name, value in snapshot["callback"].items()}
         self._inputs.set_loader_states(snapshot["loaders"])
-        for job, plain in zip(self._members(), snapshot["jobs"], strict=True):
+        for job, plain in zip(self._members(), snapshot["schedules"], strict=True):
             job.restore(plain)
         self._state.tensors = self._hooks.restore(snapshot["hooks"], self._members(), self._state.tensors)
 

@@ -243,6 +243,7 @@ class _Sweep:
         """Choose the winner, test it, report and print; returns the exit code."""
         from holdfast.sweeps.finish import finish
 
+        resume.check_tables(self._folder, self._recorded, self._spec.jobs)
         jobs, again = self._ended_jobs(), self._spec.test_again
         finished = finish(self._folder, jobs, self._config_of, self._keep, verified, again=again)
         if self._configs[0].report is not False:

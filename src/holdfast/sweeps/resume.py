@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config.job import JobSpec
-from holdfast.config.options import UNKNOWN_ROWS
+from holdfast.config.options import TABLE, UNKNOWN_ROWS
 from holdfast.config.schema import Config
 from holdfast.errors import FolderError
 from holdfast.store.folders import SweepFolder
@@ -46,6 +46,32 @@ def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[
         if entry["data"] != rows and not entry["data"].startswith(UNKNOWN_ROWS):
             raise FolderError(
                 f"{folder.path}: the validation rows of job {job.number} differ from the recorded ones. {_REMEDY}"
+            )
+
+
+def check_tables(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Iterable[JobSpec]) -> None:
+    """Check that tables are what they were when the sweep began.
+
+    Jobs that trained on other rows must not be compared, and the folder of a job of a stack holds the encoding of the
+    table as it is when the folder is written.
+
+    Args:
+        folder: the folder of the sweep.
+        recorded: the content of its `sweep.json`.
+        jobs: some of its jobs.
+
+    Raises:
+        FolderError: the table of a job has changed.
+    """
+    from holdfast.sweeps.row_digests import data_digests
+
+    some = [job for job in jobs if job.config.data["_target_"] == TABLE]
+    for job, rows in zip(some, data_digests([job.config.data for job in some]), strict=True):
+        before = recorded["jobs"][job.number]["data"]
+        if before != rows and not before.startswith(UNKNOWN_ROWS):
+            raise FolderError(
+                f"{folder.path}: the table of job {job.number} has changed since the sweep was begun, so that its jobs "
+                "cannot be compared, and no folder can be written. Begin a new sweep in another folder."
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holdfast.errors import TableError
+from holdfast.tables.parsing import has_fraction, mark_of, numbers_in, thousands
 from holdfast.tables.reader import Piece, import_arrow
 
 Kind = Literal["number", "boolean", "date", "text"]
@@ -19,7 +20,6 @@ MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none", "#n/a", "
 """What stands for a missing value, in lower case."""
 
 _DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|([+-]\d\d):?(\d\d))?)?")
-_THOUSANDS = re.compile(r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$")
 
 _LARGEST = 1e100
 """Largest number: the square of a larger one may be infinite."""
@@ -36,11 +36,13 @@ class Column(NamedTuple):
         values: numbers, booleans as 0 and 1, and dates as days since 1970, are floats, NaN where missing; texts are
             objects, None where missing; shape `(rows,)`.
         whole: whether all are whole numbers, written without a fraction.
+        mark: of numbers in a CSV file, as `holdfast.tables.parsing.mark_of` returns it.
     """
 
     kind: Kind
     values: NDArray[Any]
     whole: bool = False
+    mark: str = ""
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -78,9 +80,16 @@ def column_of(name: str, pieces: Sequence[Piece], decimal: str | None) -> Column
         return Column("boolean", parsed)
     if decimal is None and pieces[0].delimiter != ";":
         _check_thousands(name, texts, missing, pieces)
-    numbers, is_number = _numbers(present, decimal)
+    numbers, is_number = numbers_in(present, decimal)
     if is_number.all():
-        return _finite(name, numbers, missing, pieces, whole=not any(map(_has_fraction, present)))
+        column = _finite(name, numbers, missing, pieces, whole=not any(map(has_fraction, present)))
+        return column._replace(mark=mark_of(present))
+    if decimal and numbers_in(present, None)[1].all():
+        row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
+        raise TableError(
+            f"{_where(pieces, row)}: column {name!r} holds {_short(texts[row])}, whose decimal sign is not {decimal!r}. "
+            "Write all numbers with the sign that data.decimal names, and thousands without a mark."
+        )
     if is_number.mean() >= _MOSTLY:
         row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
         raise TableError(
@@ -92,24 +101,38 @@ def column_of(name: str, pieces: Sequence[Piece], decimal: str | None) -> Column
     return Column("text", _none_where(missing, texts))
 
 
-def numbers_of(name: str, piece: Piece, decimal: str | None) -> NDArray[np.float64]:
-    """The values of a column that is known to hold numbers or booleans, NaN where missing.
+def numbers_of(name: str, piece: Piece, kind: str, decimal: str | None = None) -> Column:
+    """A column of new rows that is known to hold numbers or booleans.
+
+    Args:
+        name: of the column.
+        piece: of the table.
+        kind: "number" or "boolean", also written as 0 and 1; "any" takes either.
+        decimal: the sign with which the training rows were written, if the user named it; new rows may have another.
 
     Raises:
-        TableError: a value is no number; the message names the line.
+        TableError: a value is something else; the message names the line.
     """
-    part = piece.table.column(name)
+    part, what = piece.table.column(name), "true or false" if kind == "boolean" else "a number"
     if not _is_text(part.type):
-        return _typed(name, [piece], [part]).values
-    texts, missing = _stripped(part)
-    numbers = np.full(len(texts), np.nan)
-    present = np.array([{"true": "1", "false": "0"}.get(text.lower(), text) for text in texts[~missing]], dtype=object)
-    parsed, is_number = _numbers(present, decimal)
-    if not is_number.all():
-        row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
-        raise TableError(f"{piece.where(row)}: column {name!r} holds {_short(texts[row])}, which is not a number.")
-    numbers[~missing] = parsed
-    return _finite(name, numbers[~missing], missing, [piece], whole=False).values
+        column = _typed(name, [piece], [part])
+        if column.kind == "date" or (column.kind == "boolean" and kind == "number"):
+            raise TableError(f"{piece.file}: column {name!r} holds values of type {part.type}, which are not {what}.")
+    else:
+        texts, missing = _stripped(part)
+        if decimal != "," and piece.delimiter != ";":
+            _check_thousands(name, texts, missing, [piece])
+        codes = {} if kind == "number" else {"true": "1", "false": "0"}
+        present = np.array([codes.get(text.lower(), text) for text in texts[~missing]], dtype=object)
+        parsed, is_number = numbers_in(present, None)
+        if not is_number.all():
+            row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
+            raise TableError(f"{piece.where(row)}: column {name!r} holds {_short(texts[row])}, which is not {what}.")
+        column = _finite(name, parsed, missing, [piece], whole=False)._replace(mark=mark_of(present))
+    if kind == "boolean" and (other := ~np.isin(column.values, (0, 1)) & ~column.missing).any():
+        row = int(np.flatnonzero(other)[0])
+        raise TableError(f"{piece.where(row)}: column {name!r} holds {column.values[row]:g}, which is not {what}.")
+    return column
 
 
 def texts_of(name: str, piece: Piece) -> NDArray[Any]:
@@ -127,14 +150,33 @@ def texts_of(name: str, piece: Piece) -> NDArray[Any]:
 
 def _check_thousands(name: str, texts: NDArray[Any], missing: NDArray[np.bool_], pieces: Sequence[Piece]) -> None:
     """Refuse numbers such as 1,234: the comma may divide thousands, or be the decimal sign."""
-    rows = [row for row in np.flatnonzero(~missing) if "," in texts[row]]
-    if not rows or not all(_THOUSANDS.match(texts[row]) for row in rows):
-        return
-    if all(_number(text.replace(",", ""), ".") is not None for text in texts[~missing]):
+    if (row := thousands(texts, missing)) is not None:
         raise TableError(
-            f"{_where(pieces, int(rows[0]))}: column {name!r} holds {texts[rows[0]]!r}: its comma may divide "
-            "thousands, or be the decimal sign. Write the numbers without the comma, or give data.decimal=','."
+            f"{_where(pieces, row)}: column {name!r} holds {texts[row]!r}: its comma may divide thousands, or be the "
+            "decimal sign. Write the numbers without the comma, or train with data.decimal=','."
         )
+
+
+def check_marks(columns: Mapping[str, Column], file: Path, decimal: str | None) -> None:
+    """Refuse 1.234 beside 5,5, and 1,234 beside 5.5: its mark may divide thousands.
+
+    Args:
+        columns: of a file.
+        file: its path.
+        decimal: a decimal sign that is known beforehand; None where none is.
+
+    Raises:
+        TableError: there is such a column.
+    """
+    name_of = {column.mark: f"column {name!r}" for name, column in columns.items()}
+    if decimal:
+        name_of[decimal] = f"data.decimal={decimal}"
+    for mark, sign in ((".", ","), (",", ".")):
+        if (name := name_of.get(f"{mark}?")) and sign in name_of and mark not in name_of:
+            raise TableError(
+                f"{file}: {name} has {mark!r} before three digits each time, and {name_of[sign]} has the decimal sign "
+                f"{sign!r}: it may divide thousands. Write the numbers without it."
+            )
 
 
 def _short(text: str) -> str:
@@ -192,35 +234,6 @@ def _stripped(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     texts = pc.fill_null(pc.utf8_trim_whitespace(values.cast(import_arrow().string())), "")
     missing = pc.is_in(pc.utf8_lower(texts), value_set=import_arrow().array(sorted(MISSING)))
     return np.asarray(texts.to_pylist(), dtype=object), np.asarray(missing.to_pylist(), dtype=bool)
-
-
-def _numbers(texts: NDArray[Any], decimal: str | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The texts as numbers, and which of them are numbers."""
-    import pyarrow.compute as pc
-
-    pa = import_arrow()
-    array = pa.array(texts, pa.string())
-    for sign in (decimal,) if decimal else (".", ","):
-        changed = pc.replace_substring(array, ",", ".") if sign == "," else array
-        try:
-            return np.asarray(changed.cast(pa.float64()).to_numpy()), np.ones(len(texts), dtype=bool)
-        except pa.ArrowInvalid:
-            continue
-    parsed = [_number(text, decimal or ".") for text in texts]
-    return np.array([np.nan if value is None else value for value in parsed]), np.array(
-        [value is not None for value in parsed], dtype=bool
-    )
-
-
-def _number(text: str, decimal: str) -> float | None:
-    try:
-        return None if "_" in text else float(text.replace(",", ".") if decimal == "," else text)
-    except ValueError:
-        return None
-
-
-def _has_fraction(text: str) -> bool:
-    return not text.lstrip("+-").isdecimal()
 
 
 def _finite(

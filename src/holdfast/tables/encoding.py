@@ -58,12 +58,14 @@ class Encoding(NamedTuple):
 
     Attributes:
         features, targets: in the order of the table.
-        files: digests of the table's files.
+        files: digests of the table's files, in their order.
+        decimal: the decimal sign, if the user named it.
     """
 
     features: tuple[Feature, ...]
     targets: tuple[Target, ...]
     files: tuple[str, ...] = ()
+    decimal: str | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ class Encoding(NamedTuple):
             "features": [{**each._asdict(), "levels": list(each.levels)} for each in self.features],
             "targets": [{**each._asdict(), "classes": list(each.classes)} for each in self.targets],
             "files": list(self.files),
+            "decimal": self.decimal,
         }
 
     @classmethod
@@ -101,6 +104,7 @@ class Encoding(NamedTuple):
             tuple(Feature(**{**each, "levels": tuple(each["levels"])}) for each in plain["features"]),
             tuple(Target(**{**each, "classes": tuple(each["classes"])}) for each in plain["targets"]),
             tuple(plain["files"]),
+            plain.get("decimal"),
         )
 
 
@@ -136,12 +140,12 @@ def fit_target(name: str, column: Column, rows: NDArray[np.bool_], *, is_class: 
 
 
 def class_names(column: Column, rows: NDArray[np.bool_]) -> list[str]:
-    """The class of each of some rows, as text: 1, not 1.0."""
+    """The class of each of some rows, as the shortest text: 1, not 1.0."""
     if column.kind == "text":
         return [str(value) for value in column.values[rows]]
     if column.kind == "boolean":
         return ["true" if value else "false" for value in column.values[rows]]
-    return [f"{value:.17g}" for value in column.values[rows]]
+    return [f"{value + 0:.0f}" if value == round(value) else repr(float(value)) for value in column.values[rows]]
 
 
 def codes_of(feature: Feature, values: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,6 +17,9 @@ _TOO_MANY_LEVELS = 1000
 _FEW_VALUES = 20
 """Different whole numbers up to which a target may be one of classes."""
 
+_LARGEST_CLASS = 2**53
+"""Below it all whole numbers differ in double precision."""
+
 _INDEX_NAMES = frozenset({"", "Unnamed: 0", "index"})
 
 
@@ -151,6 +154,11 @@ def choose_targets(
         column = columns[name]
         target = fit_target(name, column, train, is_class=classes)
         if classes:
+            if column.kind == "number" and np.abs(column.values).max() >= _LARGEST_CLASS:
+                raise TableError(
+                    f"data.target={name} has classes from {_LARGEST_CLASS} on, of which neighbours are the same number "
+                    "in double precision: write them as texts, with a letter before the digits."
+                )
             if len(target.classes) < 2:
                 raise TableError(
                     f"data.target={name} has one class among the training rows, {target.classes[0]!r}: there is "

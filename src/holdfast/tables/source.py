@@ -17,7 +17,7 @@ from holdfast.data.split import SPLITS, Split
 from holdfast.errors import TableError
 from holdfast.store.files import digest
 from holdfast.tables import splits
-from holdfast.tables.columns import Column, column_of, texts_of
+from holdfast.tables.columns import Column, check_marks, column_of, texts_of
 from holdfast.tables.encoding import Encoder, Encoding, class_names, raw_rows
 from holdfast.tables.notes import summary, warnings
 from holdfast.tables.reader import Piece, files_of, read
@@ -56,6 +56,7 @@ class TableSource:
         not_features = {*self.targets, keys["split"], keys["group"], keys["time"], *(keys["drop"] or ())}
         wanted = [name for name in (names if keys["columns"] is None else keys["columns"]) if name not in not_features]
         self._columns = {name: self._column(name) for name in (*wanted, *self.targets)}
+        check_marks(self._columns, self._pieces[0].file, keys["decimal"])
         self.is_classification = is_classification(keys["task"], self._columns, self.targets, self._where)
         self.rows = len(self._columns[self.targets[0]].values)
         self.split = self._split()
@@ -63,10 +64,10 @@ class TableSource:
         train, features = self.split == 0, {name: self._columns[name] for name in wanted}
         options = {"chosen": keys["columns"] is not None, "standardise": keys["standardise"]}
         targets = choose_targets(self._columns, self.targets, self.split, classes=self.is_classification)
-        digests = sorted({digest(piece.file) for piece in self._pieces if piece.first == 0})
-        self.encoding = Encoding(
-            tuple(choose_features(features, train, self.said, **options)), tuple(targets), tuple(digests)
-        )
+        # in their order, and as often as they are read: a file of training rows may be one of test rows in another job
+        digests = tuple(digest(piece.file) for piece in self._pieces if piece.first == 0)
+        chosen = tuple(choose_features(features, train, self.said, **options))
+        self.encoding = Encoding(chosen, tuple(targets), digests, keys["decimal"])
         notes = self.encoding, self._columns, self.split
         self.said = [*summary(*notes), *self.said, *warnings(*notes)]
 
