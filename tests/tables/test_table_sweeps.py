@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,12 @@ def test_a_run_of_a_table_that_has_changed_is_not_resumed(table: Path, tmp_path:
     table.write_text(table.read_text() + "\n1,1,3\n")
     with pytest.raises(CheckpointError, match="the files of the table have changed since this run was begun"):
         trained(config, folder)
+
+
+def test_without_the_library_that_reads_tables_one_line_says_what_to_install(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    code, said = command_line(*WORDS, "data.seed=1")
+    assert (code, said) == (2, "data=table needs pyarrow, the extra table of holdfast: pip install pyarrow\n")
+    assert list(Path().iterdir()) == [table]

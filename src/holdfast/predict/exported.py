@@ -103,7 +103,7 @@ def _write_onnx(predictor: Predictor, table: str, example: Tensor, file: Path) -
         import onnx
         import onnxscript  # noqa: F401  (torch needs it)
     except ImportError:
-        raise FolderError("a .onnx file needs onnx: pip install 'holdfast[onnx]'") from None
+        raise FolderError("a .onnx file needs the extra onnx of holdfast: pip install onnx onnxscript") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it names every optional library that is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own code

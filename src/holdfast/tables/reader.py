@@ -128,7 +128,7 @@ def import_arrow() -> Any:
     try:
         import pyarrow as pa
     except ImportError:
-        raise TableError("data=table needs pyarrow: pip install 'holdfast[table]'") from None
+        raise TableError("data=table needs pyarrow, the extra table of holdfast: pip install pyarrow") from None
     return pa
 
 
