@@ -28,7 +28,9 @@ def write(name: str, lines: list[str]) -> str:
     return name
 
 
-def lines(rows: int = 90, seed: int = 0, *, scale: float = 1.0, first: float = 100.0, spread: float = 10.0) -> list[str]:
+def lines(
+    rows: int = 90, seed: int = 0, *, scale: float = 1.0, first: float = 100.0, spread: float = 10.0
+) -> list[str]:
     """A number, a boolean, and their target."""
     draw = np.random.default_rng(seed)
     table = ["a,b,y"]
@@ -82,7 +84,8 @@ def test_a_date_is_no_number() -> None:
 @pytest.mark.parametrize("row", ["1.234;5,5", "1,234;5.5"])
 def test_thousands_beside_another_decimal_sign_are_refused(row: str) -> None:
     columns = ["a;c;y", *(f"{row};{number % 9 + 1}" for number in range(90))]
-    code, said = command_line(*RUN, f"data.path={write('t.csv', columns)}")
+    write("t.csv", columns)
+    code, said = command_line(*RUN)
     assert code == 2
     assert "it may divide thousands" in said
     trained(["a,c,y", *(f"{number % 7}.5,{number % 5}.5,{number}.5" for number in range(90))])
@@ -93,7 +96,8 @@ def test_thousands_beside_another_decimal_sign_are_refused(row: str) -> None:
 
 def test_a_point_is_no_decimal_sign_where_the_comma_is_named() -> None:
     columns = ["a;y", *(f"{number % 7}.234;{number},5" for number in range(90))]
-    code, said = command_line(*RUN, f"data.path={write('t.csv', columns)}", "data.decimal=','")
+    write("t.csv", columns)
+    code, said = command_line(*RUN, "data.decimal=','")
     assert code == 2
     assert "'0.234', whose decimal sign is not ','" in said
 

@@ -87,8 +87,8 @@ def column_of(name: str, pieces: Sequence[Piece], decimal: str | None) -> Column
     if decimal and numbers_in(present, None)[1].all():
         row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])
         raise TableError(
-            f"{_where(pieces, row)}: column {name!r} holds {_short(texts[row])}, whose decimal sign is not {decimal!r}. "
-            "Write all numbers with the sign that data.decimal names, and thousands without a mark."
+            f"{_where(pieces, row)}: column {name!r} holds {_short(texts[row])}, whose decimal sign is not "
+            f"{decimal!r}. Write all numbers with the sign that data.decimal names, and thousands without a mark."
         )
     if is_number.mean() >= _MOSTLY:
         row = int(np.flatnonzero(~missing)[np.flatnonzero(~is_number)[0]])

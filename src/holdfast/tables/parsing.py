@@ -59,7 +59,7 @@ def has_fraction(text: str) -> bool:
 
 
 def thousands(texts: NDArray[Any], missing: NDArray[np.bool_]) -> int | None:
-    """The first row of a column of numbers such as 1,234, whose comma may divide thousands; None where there is none."""
+    """The first row of a column of numbers such as 1,234, whose comma may divide thousands; None if there is none."""
     rows = [row for row in np.flatnonzero(~missing) if "," in texts[row]]
     if not rows or not all(_THOUSANDS.match(texts[row]) for row in rows):
         return None
