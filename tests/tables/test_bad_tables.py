@@ -315,9 +315,9 @@ NAMES = {
 NAMES["no similar column"] = keys("data.target=price", parts=("t.csv has no column 'price'", "it has 'a', 'b', 'y'"))
 
 CONFIGURATION = {
-    "no path": Bad({}, ("data.path=null",), ("data.path=null", "data.path=FILE.csv names the table")),
-    "no target": keys("data.target=null", parts=("data.target=null", "data.target=COLUMN names what is predicted")),
-    "no targets": keys("data.target=[]", parts=("data.target=[]", "data.target=COLUMN")),
+    "no path": Bad({}, ("data.path=null",), ("data=table needs data.path=FILE.csv", "the table")),
+    "no target": keys("data.target=null", parts=("data=table needs data.target=COLUMN", "the column to predict")),
+    "no targets": keys("data.target=[]", parts=("data=table needs data.target=COLUMN",)),
     "two fractions": keys("data.fractions=[0.5,0.5]", parts=("data.fractions", "three positive numbers that sum to 1")),
     "fractions of 1.5": keys("data.fractions=[0.5,0.5,0.5]", parts=("data.fractions", "sum to 1")),
     "a fraction of 0": keys("data.fractions=[0.5,0.5,0]", parts=("data.fractions", "three positive numbers")),

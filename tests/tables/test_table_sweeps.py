@@ -39,6 +39,17 @@ def test_jobs_that_predict_from_other_columns_are_compared(table: Path) -> None:
     assert "of 4 completed jobs" in selection["why"]
 
 
+def test_jobs_with_other_targets_or_files_are_not_compared(table: Path) -> None:
+    Path("u.csv").write_text(table.read_text())
+    words = [word for word in WORDS if not word.startswith(("data.path", "data.target"))]
+    code, said = command_line("-m", *words, "data.path=t.csv,u.csv", "data.target=y,noise", "hydra.sweep.dir=s")
+    assert code == 0, said
+    selection = json.loads(Path("s/selection.json").read_text())
+    assert selection["winner"] is None
+    # the two files hold the same rows
+    assert [len(each["overrides"]) > 0 for each in selection["data_sets"]] == [True, True]
+
+
 def test_a_sweep_of_a_table_that_has_changed_is_not_resumed(table: Path) -> None:
     assert command_line("-m", *WORDS, "lr=0.1,0.2", "hydra.sweep.dir=s")[0] == 0
     Path("s/selection.json").unlink()

@@ -156,10 +156,6 @@ def _line(data: Mapping[str, Any]) -> dict[str, str]:
 
 def _table(data: Mapping[str, Any]) -> dict[str, str]:
     lessons = {}
-    if data["path"] is None:
-        lessons["data.path"] = "is missing: data.path=FILE.csv names the table"
-    if not data["target"]:
-        lessons["data.target"] = "is missing: data.target=COLUMN names what is predicted"
     if data["features"] is not None:
         lessons["data.features"] = "follows from the table: leave it out"
     if data["delimiter"] is not None and len(data["delimiter"]) != 1:

@@ -223,6 +223,9 @@ TABLE_KEYS = (
 def source_of(group: Mapping[str, Any]) -> TableSource:
     """The table of a data group; it is read once in a process, as long as its files stay as they are."""
     keys = {key: group[key] for key in TABLE_KEYS}
+    lacking = {"data.path=FILE.csv": keys["path"], "data.target=COLUMN": keys["target"]}
+    if missing := [word for word, value in lacking.items() if not value]:  # a sweep may give them to its jobs alone
+        raise TableError(f"data=table needs {' and '.join(missing)}: the table, and the column to predict.")
     paths = [(key, keys[key]) for key in ("path", "val_path", "test_path") if keys[key] is not None]
     files = [file for key, path in paths for file in files_of(path, f"data.{key}")]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
