@@ -76,8 +76,8 @@ def _examples(encoding: Encoding, rows: int) -> Tensor:
     draw = np.random.default_rng(rows)
     columns = []
     for each in encoding.features:
-        known = draw.integers(0, len(each.levels) + 1, rows).astype(float)
-        values = known if each.kind == "text" else each.mean + each.scale * draw.normal(size=rows)
+        codes = draw.integers(0, len(each.levels) + 1, rows).astype(float)
+        values = codes if each.kind == "text" else each.mean + each.scale * draw.normal(size=rows)
         columns.append(np.where(draw.random(rows) < 0.2, np.nan, values))
     return torch.from_numpy(np.stack(columns, 1)).float()
 

@@ -97,8 +97,8 @@ def _codes(encoding: Encoding, piece: Piece) -> list[int]:
     texts = [_as_class(value, code) for value in values]
     for row, text in enumerate(texts):
         if text not in code:
-            known = ", ".join(encoding.classes[:8])
-            raise TableError(f"{piece.where(row)}: {name} is {text!r}, which is none of the classes: {known}")
+            names = ", ".join(encoding.classes[:8])
+            raise TableError(f"{piece.where(row)}: {name} is {text!r}, which is none of the classes: {names}")
     return [code[text] for text in texts]
 
 

@@ -223,8 +223,7 @@ def _typed(name: str, pieces: Sequence[Piece], parts: Sequence[Any]) -> Column:
 
 
 def _floats(values: Any) -> NDArray[np.float64]:
-    found = values.to_numpy().astype(np.float64)
-    return np.asarray(found)
+    return np.asarray(values.to_numpy().astype(np.float64))
 
 
 def _stripped(values: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:

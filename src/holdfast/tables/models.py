@@ -92,9 +92,9 @@ class TargetsRegression(TableRegression):
         scales = [target.scale for target in self.encoding.targets]
         losses = [metrics["loss"] * scale**2 for metrics, scale in zip(each, scales, strict=True)]
         maes = [metrics["mae"] * scale for metrics, scale in zip(each, scales, strict=True)]
-        own = {f"loss_{target.name}": loss for target, loss in zip(self.encoding.targets, losses, strict=True)}
+        of_targets = {f"loss_{target.name}": loss for target, loss in zip(self.encoding.targets, losses, strict=True)}
         means = {"loss": losses, "mae": maes, "r2": [metrics["r2"] for metrics in each]}
-        return {**{name: np.mean(values, 0) for name, values in means.items()}, **own}
+        return {**{name: np.mean(values, 0) for name, values in means.items()}, **of_targets}
 
 
 class TableClassifier(_OfTable, Module):

@@ -37,8 +37,8 @@ def numbers_in(texts: NDArray[Any], decimal: str | None) -> tuple[NDArray[np.flo
             return np.asarray(changed.cast(pa.float64()).to_numpy()), np.ones(len(texts), dtype=bool)
         except pa.ArrowInvalid:
             continue
-    found = [[_number(text, sign) for text in texts] for sign in signs]
-    parsed = min(found, key=lambda values: values.count(None))
+    by_sign = [[_number(text, sign) for text in texts] for sign in signs]
+    parsed = min(by_sign, key=lambda values: values.count(None))
     return np.array([np.nan if value is None else value for value in parsed]), np.array(
         [value is not None for value in parsed], dtype=bool
     )

@@ -64,13 +64,13 @@ def files_of(path: str, key: str) -> list[Path]:
     if path.startswith("pkg://"):  # a file within a package, as in Hydra's search paths
         package, _, name = path.removeprefix("pkg://").partition("/")
         path = str(resources.files(package).joinpath(name))
-    found = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))  # noqa: PTH207 (absolute too)
-    if not found:
+    files = [Path(path)] if Path(path).exists() else sorted(map(Path, glob.glob(path)))  # noqa: PTH207 (absolute too)
+    if not files:
         raise TableError(f"{key}={path}: there is no such file. Give the path of a CSV or Parquet file, or a glob.")
-    for file in found:
+    for file in files:
         if file.is_dir():
             raise TableError(f"{file} is a folder: give a file in it, or a glob such as {key}='{file}/*.csv'.")
-    return found
+    return files
 
 
 def is_parquet(file: Path) -> bool:

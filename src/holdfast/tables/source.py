@@ -48,6 +48,7 @@ class TableSource:
         except TableError as error:  # a message about all rows names no file
             named = any(str(error).startswith(file) for file in files)
             raise error if named else TableError(f"{keys['path']}: {error}") from None
+        self._pieces.clear()  # the texts of a file take several times the room of its columns
 
     def _use(self, keys: Mapping[str, Any]) -> None:
         """Find features, targets and splits, and fit the encoding."""
@@ -73,7 +74,7 @@ class TableSource:
 
     def _read(self) -> tuple[list[Piece], NDArray[np.int8] | None]:
         """The pieces of all files, and the split of each row where files name it; -1 where it is to be drawn."""
-        pieces, of_row, found = list[Piece](), list[NDArray[np.int8]](), {}
+        pieces, of_row, names_of = list[Piece](), list[NDArray[np.int8]](), {}
         for key, split in (("path", -1), ("val_path", 1), ("test_path", 2)):
             if self._keys[key] is None:
                 continue
@@ -81,9 +82,9 @@ class TableSource:
                 for piece in read(file, self._keys["delimiter"]):
                     pieces.append(piece)
                     of_row.append(np.full(len(piece.table), split, dtype=np.int8))
-                    found[file] = piece.table.column_names
-        first, names = next(iter(found.items()))
-        for file, others in found.items():
+                    names_of[file] = piece.table.column_names
+        first, names = next(iter(names_of.items()))
+        for file, others in names_of.items():
             if set(others) != set(names):
                 differing = sorted(set(others) ^ set(names))
                 shown = ", ".join(map(repr, differing[:5]))
@@ -229,7 +230,7 @@ def source_of(group: Mapping[str, Any]) -> TableSource:
     paths = [(key, keys[key]) for key in ("path", "val_path", "test_path") if keys[key] is not None]
     files = [file for key, path in paths for file in files_of(path, f"data.{key}")]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    known = (repr(keys), *stamps)
-    if known not in _sources:
-        _sources[known] = TableSource(keys)
-    return _sources[known]
+    key = (repr(keys), *stamps)
+    if key not in _sources:
+        _sources[key] = TableSource(keys)
+    return _sources[key]
