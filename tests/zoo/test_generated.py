@@ -1,6 +1,6 @@
 """LightningModules generated from parts: what is stacked has the numbers of a Trainer.
 
-A twentieth of the pairs runs by default; all of them with `HOLDFAST_FAULTS=all`, as in CI.
+A fortieth of the pairs runs by default; all of them with `HOLDFAST_FAULTS=all`, as in CI.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.zoo.generated import drawn
 from tests.zoo.test_zoo import as_jobs, compare
 
 PAIRS = 200
-SHOWN = range(0, PAIRS, 1 if os.environ.get("HOLDFAST_FAULTS") == "all" else 20)
+SHOWN = range(0, PAIRS, 1 if os.environ.get("HOLDFAST_FAULTS") == "all" else 40)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
