@@ -119,8 +119,8 @@ def test_exported_files_agree_with_the_folder(run: str) -> None:
     export(load_predictor(Path(run)), Path("model.onnx"))
     _, raw = next(iter(NewRows(new, load_predictor(Path(run)).encoding).pieces()))
     session = onnxruntime.InferenceSession("model.onnx")
-    (found,) = session.run(None, {"rows": raw.float().numpy()})
-    assert found[:, 0] == pytest.approx(expected, rel=1e-5)
+    (predicted,) = session.run(None, {"rows": raw.float().numpy()})
+    assert predicted[:, 0] == pytest.approx(expected, rel=1e-5)
     (entry,) = onnx.load("model.onnx").metadata_props
     assert [each["name"] for each in json.loads(entry.value)["features"]] == ["area", "town", "garden"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def measure_rows(loaded: Loaded, folder: Path, path: str) -> tuple[dict[str, flo
     if model is None:
         raise FolderError(f"{folder} is an exported model: give the folder of its run or sweep.")
     rows, notes = NewRows(path, loaded.encoding), list[str]()
-    if {hashlib.sha256(file.read_bytes()).hexdigest() for file in files_of(path, "rows")} & set(loaded.encoding.files):
+    if {digest(file) for file in files_of(path, "rows")} & set(loaded.encoding.files):
         count = _count_opening(folder, digest(loaded.checkpoint))
         notes.append(f"{path} is a file of the table itself: its test rows are opened now, {count}x in all")
     with torch.inference_mode():

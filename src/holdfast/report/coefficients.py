@@ -46,8 +46,8 @@ def coefficients_of(layer: nn.Linear, units: Units) -> Coefficients:
     >>> layer = nn.Linear(1, 1)
     >>> _ = nn.init.constant_(layer.weight, 3.0), nn.init.constant_(layer.bias, 1.0)
     >>> of_x, of_y = (np.array([10.0]), np.array([2.0])), (np.array([100.0]), np.array([4.0]))
-    >>> found = coefficients_of(layer, Units(("x",), ("y",), (), *of_x, *of_y))
-    >>> found.per_unit.tolist(), found.intercept.tolist()  # y = 100 + 4 * (1 + 3 * (x - 10) / 2)
+    >>> coefficients = coefficients_of(layer, Units(("x",), ("y",), (), *of_x, *of_y))
+    >>> coefficients.per_unit.tolist(), coefficients.intercept.tolist()  # y = 100 + 4 * (1 + 3 * (x - 10) / 2)
     ([[6.0]], [44.0])
     """
     assert layer.bias is not None, "the linear model has a bias"
