@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from holdfast.tables import reader
+from holdfast.tables import chunks
 from tests.conftest import command_line
 
 Content = str | bytes | Callable[[], str | bytes]
@@ -365,7 +365,7 @@ def test_there_are_enough() -> None:
 
 def test_a_word_in_a_second_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reader, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(chunks, "CHUNK", 1 << 16)
     text = refused(csv(H + rows(20_000) + "abc,1,2\n" + rows(10)), tmp_path)
     assert text.startswith("t.csv, line 20002: column 'a' holds 'abc'")
 
@@ -380,13 +380,13 @@ def test_a_word_in_a_second_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_a_bad_line_in_a_second_block(line: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reader, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(chunks, "CHUNK", 1 << 16)
     assert part in refused(csv(f"{H}{rows(20_000)}{line}\n{rows(10)}".encode("latin-1")), tmp_path)
 
 
 def test_a_quote_that_swallows_more_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reader, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(chunks, "CHUNK", 1 << 16)
     text = refused(csv(H + rows(5) + '1,2,"3\n' + rows(20_000)), tmp_path)
     assert text == "t.csv, line 7: a quote is opened and never closed. Close it, or remove it."
 

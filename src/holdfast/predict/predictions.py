@@ -15,8 +15,8 @@ import torch
 from holdfast.errors import FolderError, TableError
 from holdfast.predict.new_rows import NewRows
 from holdfast.predict.predictor import Loaded
+from holdfast.tables.csv_files import import_arrow
 from holdfast.tables.encoding import Encoding
-from holdfast.tables.reader import import_arrow
 
 
 class Writer(Protocol):

@@ -1,85 +1,79 @@
-"""Texts as numbers: the decimal sign is found, and marks that may divide thousands."""
+"""Single texts of a table: what stands for a missing value, numbers, and dates."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.tables.reader import import_arrow
+from holdfast.tables.csv_files import import_arrow
 
-_THOUSANDS = re.compile(r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$")
+MISSING = frozenset({"", "?", "-", "na", "n/a", "nan", "null", "none", "#n/a", "."})
+"""What stands for a missing value, in lower case."""
+
+DATE = r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|([+-]\d\d):?(\d\d))?)?"
+"""A date, with a time of day and an offset from UTC where it has them."""
+
+_NUMBER = r"^[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:inf|infinity))$"
 
 
-def numbers_in(texts: NDArray[Any], decimal: str | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The texts as numbers, and which of them are numbers.
+def is_number(texts: Any, sign: str) -> NDArray[np.bool_]:
+    """Which texts of an Arrow array are numbers with a decimal sign.
 
     Args:
-        texts: none is missing.
-        decimal: "." or ","; None finds the one with which all are numbers, or else most.
+        texts: without blanks around them.
+        sign: "." or ","; with the comma no text may have a point.
 
-    >>> numbers_in(np.array(["1,5", "2"], dtype=object), None)[0].tolist()
+    >>> pa = import_arrow()
+    >>> is_number(pa.array(["1,5", "2", "2.5", "x"]), ",").tolist()
+    [True, True, False, False]
+    """
+    import pyarrow.compute as pc
+
+    pattern = _NUMBER.replace(r"\.", ",") if sign == "," else _NUMBER
+    return np.asarray(pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def as_numbers(texts: Any, sign: str) -> NDArray[np.float64]:
+    """Numbers with a decimal sign, as `is_number` finds them.
+
+    >>> as_numbers(import_arrow().array(["1,5", "2"]), ",").tolist()
     [1.5, 2.0]
-    >>> numbers_in(np.array(["1,5", "2.5", "3,5"], dtype=object), None)[1].tolist()
-    [True, False, True]
     """
     import pyarrow.compute as pc
 
     pa = import_arrow()
-    array, signs = pa.array(texts, pa.string()), (decimal,) if decimal else (".", ",")
-    for sign in signs:
-        if sign == "," and pc.any(pc.match_substring(array, ".")).as_py():
-            continue
-        changed = pc.replace_substring(array, ",", ".") if sign == "," else array
-        try:
-            return np.asarray(changed.cast(pa.float64()).to_numpy()), np.ones(len(texts), dtype=bool)
-        except pa.ArrowInvalid:
-            continue
-    by_sign = [[_number(text, sign) for text in texts] for sign in signs]
-    parsed = min(by_sign, key=lambda values: values.count(None))
-    return np.array([np.nan if value is None else value for value in parsed]), np.array(
-        [value is not None for value in parsed], dtype=bool
-    )
+    pointed = pc.replace_substring(texts, ",", ".") if sign == "," else texts
+    return np.asarray(pointed.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
 
-def _number(text: str, decimal: str) -> float | None:
-    if "_" in text or (decimal == "," and "." in text):
-        return None
-    try:
-        return float(text.replace(",", ".") if decimal == "," else text)
-    except ValueError:
-        return None
+def days_in(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Dates as days since 1970, in UTC where they have an offset; NaN for a date that there is not.
 
-
-def has_fraction(text: str) -> bool:
-    """Whether a number is written otherwise than as a whole one."""
-    return not text.lstrip("+-").isdecimal()
-
-
-def thousands(texts: NDArray[Any], missing: NDArray[np.bool_]) -> int | None:
-    """The first row of a column of numbers such as 1,234, whose comma may divide thousands; None if there is none."""
-    rows = [row for row in np.flatnonzero(~missing) if "," in texts[row]]
-    if not rows or not all(_THOUSANDS.match(texts[row]) for row in rows):
-        return None
-    if any(_number(text.replace(",", ""), ".") is None for text in texts[~missing]):
-        return None
-    return int(rows[0])
-
-
-def mark_of(texts: NDArray[Any]) -> str:
-    """The decimal sign of numbers; with a question mark if it may as well divide thousands, "" if they have none.
-
-    >>> mark_of(np.array(["1.5", "2"])), mark_of(np.array(["1.500", "2"])), mark_of(np.array(["0,500"]))
-    ('.', '.?', ',')
+    >>> days_in(["1970-01-02", "1970-01-01T12:00", "2026-02-30"]).tolist()
+    [1.0, 0.5, nan]
     """
-    import pyarrow.compute as pc
+    pa = import_arrow()
+    try:  # quick, and possible where none has an offset
+        array = pa.array(texts, pa.string()).cast(pa.timestamp("us")).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return np.array([_day(text) for text in texts])
+    return np.asarray(array.to_numpy(zero_copy_only=False)) / 86_400e6
 
-    array = import_arrow().array(texts, import_arrow().string())
-    for mark in ".,":
-        marked = array.filter(pc.match_substring(array, mark))
-        if len(marked):
-            like = pc.match_substring_regex(marked, rf"^[+-]?[1-9]\d{{0,2}}(\{mark}\d{{3}})+$")
-            return f"{mark}?" if pc.all(like).as_py() else mark
-    return ""
+
+def _day(text: str) -> float:
+    date, clock, hours, minutes = re.fullmatch(DATE, text).groups()  # type: ignore[union-attr]
+    try:
+        day = float(np.datetime64(f"{date}T{clock[:15]}" if clock else date, "us").astype(np.int64)) / 86_400e6
+    except ValueError:
+        return float("nan")
+    offset = (abs(int(hours)) * 60 + int(minutes)) / 1440 if hours else 0.0
+    return day + offset if hours and hours[0] == "-" else day - offset
+
+
+def short(text: str) -> str:
+    """A text in quotes for a message, cut where it is long."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import gzip
-import io
-import itertools
-import re
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.errors import TableError
-from holdfast.tables.lines import line_of, not_text, open_quote, opened
+from holdfast.tables.csv_files import Place, check_names, delimiter_of, head_of, import_arrow, lesson_of, read_csv
+from holdfast.tables.lines import line_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_DELIMITERS = ",;\t|"
-_HEAD = 1 << 16
-"""Bytes from which delimiter and header are read."""
-
-_BLOCK = 1 << 23
-"""Bytes of a CSV file that are read at once."""
-
 _ROWS = 65_536
-"""Rows of a Parquet file that are read at once."""
+"""Rows of a Parquet file that are read at once; fewer of a table of many columns."""
+
+_VALUES = 1 << 22
+"""Values of a Parquet file that are read at once."""
 
 
 class Piece(NamedTuple):
@@ -40,19 +32,31 @@ class Piece(NamedTuple):
         first: the number of the first row in its file, from 0.
         table: the rows; the columns of a CSV file are strings.
         delimiter: between the columns of a CSV file; "" for a Parquet file.
+        end: where the rows after it begin.
     """
 
     file: Path
     first: int
     table: pa.Table
     delimiter: str
+    end: Place = Place()
 
     def where(self, row: int) -> str:
-        """The place of a row of this piece, for a message: the line at which it begins, or a row of a Parquet file."""
-        number = self.first + row + 1
-        if is_parquet(self.file):
-            return f"{self.file}, row {number}"
-        return f"{self.file}, line {line_of(self.file, self.delimiter, number)}"
+        """The place of a row of this piece, for a message."""
+        return place_of(self.file, self.delimiter, self.first + row)
+
+
+def place_of(file: Path, delimiter: str, row: int) -> str:
+    """The line at which a row begins, or a row of a Parquet file, for a message.
+
+    Args:
+        file: the file.
+        delimiter: between its columns.
+        row: number of the row, from 0.
+    """
+    if is_parquet(file):
+        return f"{file}, row {row + 1}"
+    return f"{file}, line {line_of(file, delimiter, row + 1)}"
 
 
 def files_of(path: str, key: str) -> list[Path]:
@@ -78,40 +82,34 @@ def is_parquet(file: Path) -> bool:
     return file.suffix in (".parquet", ".pq")
 
 
-def read(file: Path, delimiter: str | None = None) -> Iterator[Piece]:
+def read(file: Path, delimiter: str | None = None, start: Place = Place()) -> Iterator[Piece]:  # noqa: B008 (a tuple)
     """Read a file piece by piece.
 
     Args:
         file: a CSV file, which may be compressed (.gz), or a Parquet file.
         delimiter: between the columns of a CSV file; None finds it in the header.
+        start: where to begin; the end of a piece.
 
     Raises:
         TableError: it cannot be read.
     """
     arrow, is_csv = import_arrow(), not is_parquet(file)
     try:
-        head = _head(file) if is_csv else ""
-        delimiter = (delimiter or _delimiter(head)) if is_csv else ""
-        first = 0
-        for table in _read_csv(file, head, delimiter) if is_csv else _read_parquet(file):
-            yield Piece(file, first, table, delimiter)
-            first += len(table)
+        head = head_of(file) if is_csv else ""
+        delimiter = (delimiter or delimiter_of(head)) if is_csv else ""
+        first = start.row
+        for table, byte in read_csv(file, head, delimiter, start) if is_csv else _read_parquet(file, start.row):
+            end = Place(first + len(table), byte)
+            yield Piece(file, first, table, delimiter, end)
+            first = end.row
     except gzip.BadGzipFile:
         raise TableError(f"{file} is no gzip file, though its name ends in .gz: give it another name.") from None
     except arrow.ArrowException as error:
-        raise TableError((is_csv and _lesson(file, delimiter or ",")) or _damaged(file, error)) from None
+        raise TableError((is_csv and lesson_of(file, delimiter or ",")) or _damaged(file, error)) from None
     except PermissionError:
         raise TableError(f"{file} cannot be read: permission denied. Allow it, for example with chmod +r.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise TableError(_damaged(file, error)) from None
-
-
-def _lesson(file: Path, delimiter: str) -> str | None:
-    """Why a CSV file cannot be divided into rows; None where that is not known."""
-    if lesson := not_text(file):
-        return lesson
-    line = open_quote(file, delimiter)
-    return f"{file}, line {line}: a quote is opened and never closed. Close it, or remove it." if line else None
 
 
 def _damaged(file: Path, error: Exception) -> str:
@@ -119,142 +117,18 @@ def _damaged(file: Path, error: Exception) -> str:
     return f"{file} cannot be read: {reason}. It may be damaged, or only a part of a file: copy or export it again."
 
 
-def import_arrow() -> Any:
-    """The library that reads tables.
-
-    Raises:
-        TableError: it is not installed.
-    """
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise TableError("data=table needs pyarrow, the extra table of holdfast: pip install pyarrow") from None
-    return pa
-
-
-def _read_parquet(file: Path) -> Iterator[Any]:
+def _read_parquet(file: Path, start: int) -> Iterator[tuple[Any, int]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as parquet:
-        _check_names(file, parquet.schema_arrow.names)
+        check_names(file, parquet.schema_arrow.names)
         if parquet.metadata.num_rows == 0:
             raise TableError(f"{file} has no rows: there is nothing to train on. Write some into it.")
-        for batch in parquet.iter_batches(_ROWS):
-            yield import_arrow().Table.from_batches([batch])
-
-
-def _read_csv(file: Path, head: str, delimiter: str) -> Iterator[Any]:
-    import pyarrow.compute as pc
-    import pyarrow.csv as pv
-
-    arrow = import_arrow()
-    names, lines = _header(file, head, delimiter)
-    ragged: list[Any] = []
-
-    def note(row: Any) -> str:
-        ragged.append(row)
-        return "skip"
-
-    reader = pv.open_csv(
-        file,
-        read_options=pv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=names, skip_rows=lines),
-        parse_options=pv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
-        convert_options=pv.ConvertOptions(
-            column_types=dict.fromkeys(names, arrow.string()),
-            strings_can_be_null=False,
-            quoted_strings_can_be_null=False,
-        ),
-    )
-    last = list[Any]()
-    for batch in reader:
-        _check_ragged(file, ragged, delimiter, lines)
-        if any(pc.any(pc.match_substring(column, "\0")).as_py() for column in batch.columns):
-            raise TableError(not_text(file))
-        last = [column[-1].as_py() for column in batch.columns] if len(batch) else last
-        yield arrow.Table.from_batches([batch])
-    _check_ragged(file, ragged, delimiter, lines)
-    if any("\n" in value for value in last) and (lesson := _lesson(file, delimiter)):
-        raise TableError(lesson)
-
-
-def _check_ragged(file: Path, ragged: Sequence[Any], delimiter: str, lines: int) -> None:
-    if not ragged:
-        return
-    row = ragged[0]
-    if row.text.count('"') % 2 and (lesson := _lesson(file, delimiter)):
-        raise TableError(lesson)
-    where = f"{file}, line {line_of(file, delimiter, row.number - lines)}" if row.number else str(file)
-    raise TableError(
-        f"{where} has {row.actual_columns} values where the header names {row.expected_columns}: {row.text[:60]!r}. "
-        "Correct the line; a value with the delimiter in it belongs into quotes."
-    )
-
-
-def _head(file: Path) -> str:
-    """The beginning of a CSV file: whole lines, its header and a row among them."""
-    with opened(file) as stream:
-        content = stream.read(_HEAD) + stream.readline() + stream.readline()
-    if not content.strip():
-        raise TableError(f"{file} is empty: a table has a line with the names of its columns, and rows below it.")
-    try:
-        head: str = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise TableError(not_text(file)) from None
-    if "\0" in head:
-        raise TableError(not_text(file))
-    return head
-
-
-def _header(file: Path, head: str, delimiter: str) -> tuple[list[str], int]:
-    """The names of the columns, and the lines that they take: a quoted name may hold line breaks.
-
-    Raises:
-        TableError: the header is none, or names a column twice.
-    """
-    if delimiter in '"\r\n' or not delimiter.isascii():
-        raise TableError(f"{file} cannot be divided at data.delimiter={delimiter!r}: give another character.")
-    text = io.StringIO(head, newline="")
-    reader = csv.reader(text, delimiter=delimiter)
-    names = [name.strip() for name in next(filter(None, reader))]
-    if "\n" in names[-1] and (lesson := _lesson(file, delimiter)):
-        raise TableError(lesson)
-    _check_header(file, names, delimiter)
-    if not text.read().strip():
-        raise TableError(f"{file} has a header and no rows: there is nothing to train on. Write rows below it.")
-    return names, reader.line_num
-
-
-def _delimiter(head: str) -> str:
-    """The character that separates the names of the header; a comma where there is none."""
-    unquoted = "".join(head.split('"')[::2]).strip("\r\n")
-    first = re.split(r"[\r\n]", unquoted, maxsplit=1)[0]
-    return max(_DELIMITERS, key=first.count)
-
-
-def _check_header(file: Path, names: Sequence[str], delimiter: str) -> None:
-    if len(names) == 1:
-        raise TableError(
-            f"{file} has one column, {names[0][:60]!r}, when it is divided at {delimiter!r}: a table has a target and "
-            "at least one other column. If another character separates them, give it as data.delimiter."
-        )
-    if any(names) and all(_is_number(name) for name in names if name):
-        raise TableError(
-            f"{file} has no header: its first line holds numbers ({', '.join(names[:4])}). Write the names of the "
-            "columns above them, divided by the same delimiter."
-        )
-    _check_names(file, names)
-
-
-def _check_names(file: Path, names: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        shown = ", ".join(repr(name) for name in itertools.islice(twice, 5))
-        raise TableError(f"{file} names several columns {shown}: give every column a name of its own.")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.strip().replace(",", "."))
-    except ValueError:
-        return False
-    return True
+        groups, skipped = list(range(parquet.num_row_groups)), start
+        while groups and parquet.metadata.row_group(groups[0]).num_rows <= skipped:
+            skipped -= parquet.metadata.row_group(groups.pop(0)).num_rows
+        rows = min(_ROWS, max(1024, _VALUES // len(parquet.schema_arrow.names)))
+        for batch in parquet.iter_batches(rows, row_groups=groups) if groups else ():
+            taken, skipped = batch.slice(skipped), max(0, skipped - len(batch))
+            if len(taken):
+                yield import_arrow().Table.from_batches([taken]), 0
