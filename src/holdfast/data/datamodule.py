@@ -12,10 +12,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from holdfast.data import synthetic
-from holdfast.data.order import Batch, BatchIndices, Rows, evaluation_loader, loader
+from holdfast.data.buffered import BufferedRows, OrderedBatches, ShuffledBatches
+from holdfast.data.order import Batch, BatchIndices, Rows, batch_rows, evaluation_loader, loader
 from holdfast.data.seeding import derive, seeded
 from holdfast.data.split import Split
 from holdfast.errors import SealedError
+
+AnyRows = Rows | BufferedRows
+"""The rows of a split, in memory or on disk."""
+
+Loader = DataLoader[Batch] | ShuffledBatches | OrderedBatches
+"""Yields batches, and has a length."""
 
 
 class DataModule(pl.LightningDataModule):
@@ -27,15 +34,15 @@ class DataModule(pl.LightningDataModule):
         batch_size: rows per iteration, or "full" for all training rows.
         order_seed: seed of the row order.
         shuffle: whether each epoch has a new row order.
-        num_workers: processes that load batches.
+        num_workers: processes that load batches; of rows in memory alone.
 
     Attributes:
         train, val: the training and validation rows, set by `setup`.
         test_opened: number of times that the test rows were made.
     """
 
-    train: Rows
-    val: Rows
+    train: AnyRows
+    val: AnyRows
 
     def __init__(
         self,
@@ -49,14 +56,14 @@ class DataModule(pl.LightningDataModule):
         self.shuffle, self.num_workers = shuffle, num_workers
         self.test_opened = 0
 
-    def draw(self, split: Split) -> Rows:
+    def draw(self, split: Split) -> AnyRows:
         """Make the rows of a split, as a pure function of the module's arguments; defined by a subclass.
 
         The global generators get the same seed before each call, so a subclass that draws from them is pure too.
         """
         raise NotImplementedError
 
-    def rows(self, split: Split) -> Rows:
+    def rows(self, split: Split) -> AnyRows:
         """Return the rows of a split, made by `draw`.
 
         Raises:
@@ -81,12 +88,12 @@ class DataModule(pl.LightningDataModule):
         if stage in ("fit", "validate") and not hasattr(self, "train"):
             self.train, self.val = self.rows("train"), self.rows("val")
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Load the training rows in batches, in the order given by `order_seed` and the epoch."""
         trainer = self.trainer
         indices = BatchIndices(
             len(self.train),
-            len(self.train) if self.batch_size == "full" else self.batch_size,
+            batch_rows(self.train, self.batch_size),
             seed=self.order_seed,
             # current_epoch is still that of the checkpoint when a resumed run loads its first batch
             epoch=lambda: trainer.fit_loop.epoch_progress.current.processed if trainer else 0,  # type: ignore[attr-defined]
@@ -94,27 +101,35 @@ class DataModule(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
+        if isinstance(self.train, BufferedRows):
+            return ShuffledBatches(self.train, indices)
         return loader(self.train, indices, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Load the validation rows in order."""
-        return evaluation_loader(self.val)
+        return _in_order(self.val)
 
-    def all_train_dataloader(self) -> DataLoader[Batch]:
+    def all_train_dataloader(self) -> Loader:
         """Load all training rows in order, to measure the loss of fixed weights."""
-        return evaluation_loader(self.train)
+        return _in_order(self.train)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Make and load the test rows.
 
         Raises:
             SealedError: no Trainer is testing.
         """
-        return evaluation_loader(self.rows("test"))
+        return _in_order(self.rows("test"))
 
 
-def rows_digest(rows: Rows) -> str:
-    """Return the sha256 of the bytes of x and y, of any dtype."""
+def _in_order(rows: AnyRows) -> Loader:
+    return OrderedBatches(rows) if isinstance(rows, BufferedRows) else evaluation_loader(rows)
+
+
+def rows_digest(rows: AnyRows) -> str:
+    """Return the sha256 of the bytes of x and y, of any dtype; of rows on disk that of their checksums."""
+    if isinstance(rows, BufferedRows):
+        return hashlib.sha256(f"{rows.file.form}".encode() + rows.file.checks.tobytes()).hexdigest()
     parts = (part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy() for part in (rows.x, rows.y))
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 

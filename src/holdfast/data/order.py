@@ -1,11 +1,13 @@
-"""Rows in memory, and the order in which an epoch visits them."""
+"""The rows of a split, and the order in which an epoch visits them.
+
+An epoch visits its rows buffer by buffer. Rows in memory are one buffer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +23,39 @@ EVALUATION_ROWS = 8192
 """Rows per batch where no gradient is computed; few enough for any memory."""
 
 _SPLIT_BATCHES = 1024  # index tensors held in memory at a time: each takes about 500 bytes, even for one row
+
+
+class RowSource(Protocol):
+    """The rows of a split, in memory or on disk.
+
+    Attributes:
+        buffer_rows: the most rows that a buffer holds.
+        shapes: type and shape of x and of y.
+    """
+
+    buffer_rows: int
+
+    @property
+    def shapes(self) -> tuple[tuple[torch.dtype, torch.Size], tuple[torch.dtype, torch.Size]]:
+        """Type and shape of x and of y."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, index: Any, /) -> Batch:
+        """The rows of a slice, or of a tensor of row indices."""
+
+    def head(self, count: int) -> Rows:
+        """Copies of the first rows."""
+
+    def sizes(self, epoch: int, *, shuffle: bool) -> Sequence[int]:
+        """Number of rows of each buffer of an epoch."""
+
+    def buffer(self, epoch: int, number: int, *, shuffle: bool) -> Rows:
+        """A buffer of an epoch, in memory; release the one before, so that not more than two take memory."""
+
+    def read_on(self, epoch: int, number: int, *, shuffle: bool) -> None:
+        """Begin to read the buffer that follows, in the background; after the last one, the first of the next epoch."""
 
 
 class Rows(Dataset[Batch]):
@@ -42,6 +77,12 @@ class Rows(Dataset[Batch]):
         if not len(x) == len(y) > 0:
             raise DataError(f"A split needs rows, one target each; there are {len(x)} inputs and {len(y)} targets.")
         self.x, self.y = x, y
+        self.buffer_rows = len(x)
+
+    @property
+    def shapes(self) -> tuple[tuple[torch.dtype, torch.Size], tuple[torch.dtype, torch.Size]]:
+        """Type and shape of x and of y."""
+        return (self.x.dtype, self.x.shape), (self.y.dtype, self.y.shape)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -52,9 +93,24 @@ class Rows(Dataset[Batch]):
             return self.x.index_select(0, index), self.y.index_select(0, index)
         return self.x[index], self.y[index]
 
+    def head(self, count: int) -> Rows:
+        """Copies of the first rows."""
+        return Rows(self.x[:count].clone(), self.y[:count].clone())
 
-def row_order(rows: int, seed: int, epoch: int) -> Tensor:
-    """Return the order in which an epoch visits the rows.
+    def sizes(self, epoch: int, *, shuffle: bool) -> Sequence[int]:
+        """Number of rows of each buffer of an epoch: of one that holds all rows."""
+        return (len(self),)
+
+    def buffer(self, epoch: int, number: int, *, shuffle: bool) -> Rows:
+        """These rows themselves."""
+        return self
+
+    def read_on(self, epoch: int, number: int, *, shuffle: bool) -> None:
+        """Nothing to do: all rows are in memory."""
+
+
+def row_order(rows: int, seed: int, epoch: int, buffer: int = 0) -> Tensor:
+    """Return the order in which an epoch visits the rows of a buffer.
 
     It is a pure function of its arguments and reads no global generator: a run that resumes at epoch 7 visits the rows
     exactly as if it had never been interrupted.
@@ -63,6 +119,7 @@ def row_order(rows: int, seed: int, epoch: int) -> Tensor:
         rows: number of rows.
         seed: seed of the row order.
         epoch: number of the epoch, from 0.
+        buffer: number of the buffer in the epoch, from 0.
 
     Returns:
         A permutation of the row indices, shape `(rows,)`.
@@ -70,7 +127,30 @@ def row_order(rows: int, seed: int, epoch: int) -> Tensor:
     >>> row_order(4, seed=0, epoch=0).sort().values
     tensor([0, 1, 2, 3])
     """
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
+    stream = ("order", epoch, buffer) if buffer else ("order", epoch)
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(derive(seed, *stream)))
+
+
+def batch_rows(rows: RowSource, batch_size: int | Literal["full"]) -> int:
+    """Return the number of rows of an iteration.
+
+    Args:
+        rows: the training rows.
+        batch_size: as the user has given it; "full" for all rows.
+
+    Raises:
+        DataError: a buffer holds fewer rows.
+
+    >>> batch_rows(Rows(torch.zeros(6, 1), torch.ones(6, 1)), "full")
+    6
+    """
+    size = len(rows) if batch_size == "full" else batch_size
+    if size > rows.buffer_rows < len(rows):
+        raise DataError(
+            f"batch_size={batch_size} is {size:,} rows, but only {rows.buffer_rows:,} of the {len(rows):,} rows are in "
+            f"memory at a time. Give a batch_size of at most {rows.buffer_rows}, or data.buffer_rows={size}."
+        )
+    return size
 
 
 class BatchIndices(Sampler[Tensor]):
@@ -109,16 +189,39 @@ class BatchIndices(Sampler[Tensor]):
         return ceil(ceil(self.rows / self.world_size) / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = row_order(self.rows, self.seed, self.epoch()) if self.shuffle else torch.arange(self.rows)
-        if self.world_size > 1:
-            share = ceil(self.rows / self.world_size)
-            order = order[torch.arange(self.rank, share * self.world_size, self.world_size) % self.rows]
-        # split in two steps, the second one lazily: with a batch size of 1 there are as many batches as rows
-        parts = order.split(_SPLIT_BATCHES * self.batch_size)
-        return chain.from_iterable(part.split(self.batch_size) for part in parts)
+        return self.split(next(self.in_buffers(self.epoch(), (self.rows,))))
+
+    def in_buffers(self, epoch: int, sizes: Sequence[int]) -> Iterator[Tensor]:
+        """The row indices inside each buffer, in the order in which this process visits the rows of an epoch.
+
+        Together the buffers are one sequence of positions, of which process r of n takes every n-th, from the r-th on.
+        What lies beyond the last position begins the last buffer again.
+
+        Args:
+            epoch: number of the epoch.
+            sizes: number of rows of each buffer.
+
+        >>> [order.tolist() for order in BatchIndices(5, 2, shuffle=False).in_buffers(0, (3, 2))]
+        [[0, 1, 2], [0, 1]]
+        """
+        start, end = 0, ceil(self.rows / self.world_size) * self.world_size
+        for number, size in enumerate(sizes):
+            order = row_order(size, self.seed, epoch, number) if self.shuffle else torch.arange(size)
+            if self.world_size > 1:
+                first = start + (self.rank - start) % self.world_size
+                stop = end if number == len(sizes) - 1 else start + size
+                order = order[(torch.arange(first, max(first, stop), self.world_size) - start) % size]
+            yield order
+            start += size
+
+    def split(self, order: Tensor) -> Iterator[Tensor]:
+        """Split row indices into batches."""
+        # in two steps, the second one lazily: with a batch size of 1 there are as many batches as rows
+        for part in order.split(_SPLIT_BATCHES * self.batch_size) if len(order) else ():
+            yield from part.split(self.batch_size)
 
 
-def loader(rows: Rows, indices: Sampler[Tensor], num_workers: int = 0) -> DataLoader[Batch]:
+def loader(rows: Rows, indices: BatchIndices, num_workers: int = 0) -> DataLoader[Batch]:
     """Return a DataLoader that reads each batch with one index operation instead of row by row.
 
     Args:

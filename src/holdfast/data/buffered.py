@@ -1,0 +1,245 @@
+"""Rows that do not fit into memory: they lie on disk in blocks, and a part of them at a time is read into a buffer.
+
+Measured on a file sorted by its target, 16 blocks in a buffer train as a shuffle of all rows does.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from math import ceil
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from holdfast.data.blocks import BLOCK_ROWS, BlockFile
+from holdfast.data.order import EVALUATION_ROWS, Batch, BatchIndices, Rows
+from holdfast.data.seeding import derive
+from holdfast.errors import DataError
+
+LEAST_BLOCKS = 16
+"""Blocks that a buffer may always hold: with fewer, a file sorted by its target is shuffled too little."""
+
+T = TypeVar("T")
+
+
+class ReadAhead(Generic[T]):
+    """A value that a daemon thread reads while another one is in use.
+
+    Args:
+        read: returns the value.
+
+    >>> ReadAhead(lambda: 3).result()
+    3
+    """
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read, self._process = read, os.getpid()
+        self._values, self._errors = list[T](), list[BaseException]()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="holdfast-read-ahead")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._values.append(self._read())
+        except BaseException as error:  # raised where the value is needed
+            self._errors.append(error)
+
+    def result(self) -> T:
+        """Wait for the value, or raise what reading it has raised; called once."""
+        if self._process != os.getpid():  # a fork takes no threads along
+            return self._read()
+        self._thread.join()
+        if self._errors:
+            raise self._errors.pop()
+        return self._values.pop()
+
+
+class BufferedRows(Dataset[Batch]):
+    """The rows of one split in a file of blocks, read buffer by buffer: an implementation of `RowSource`.
+
+    An epoch shuffles the blocks, and deals them out to buffers of nearly equal size. Inside a buffer the blocks lie in
+    the order of the file, and the rows are visited in an order of their own. All of this is a function of seeds, the
+    epoch and the number of the buffer, so that a training can go on from any iteration.
+
+    Args:
+        file: the rows.
+        buffer_rows: rows that a buffer holds, rounded up to whole blocks, and to `LEAST_BLOCKS` of them.
+        seed: seed of the order of the blocks.
+
+    Raises:
+        DataError: there are no rows; or, at any reading, the file is damaged or gone.
+
+    Attributes:
+        file: the rows.
+        buffer_rows: the most rows that a buffer holds.
+    """
+
+    def __init__(self, file: BlockFile, buffer_rows: int, seed: int) -> None:
+        if file.form.rows == 0:
+            raise DataError(f"A split needs rows; {file.path} has none.")
+        blocks = file.form.blocks
+        in_a_buffer = min(blocks, max(LEAST_BLOCKS, -(-buffer_rows // BLOCK_ROWS)))
+        self.file, self._seed, self._buffers = file, seed, -(-blocks // in_a_buffer)
+        self.buffer_rows = min(in_a_buffer * BLOCK_ROWS, file.form.rows)
+        self._kept: Rows | None = None  # the buffer that holds all rows
+        self._ahead: tuple[tuple[int, int, bool], ReadAhead[Rows]] | None = None
+
+    def __len__(self) -> int:
+        return self.file.form.rows
+
+    @property
+    def shapes(self) -> tuple[tuple[torch.dtype, torch.Size], tuple[torch.dtype, torch.Size]]:
+        """Type and shape of x and of y."""
+        return self.file.form.shapes
+
+    @property
+    def key(self) -> Hashable:
+        """What decides which rows are visited, beside the seed of the job: equal for equal rows and buffers."""
+        return str(self.file.path), self.file.form, self.file.checks.tobytes(), self._buffers, self._seed
+
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        """Read the rows of a slice, block by block, or single rows of a tensor of row indices."""
+        if isinstance(index, Tensor):
+            return self.file.read_rows(index)
+        start, stop, step = index.indices(len(self))
+        if step != 1:
+            raise DataError(f"rows on disk are read one after the other, not in steps of {step}")
+        x, y = self.file.form.empty(max(0, stop - start))
+        for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS) if stop > start else 0):
+            first = block * BLOCK_ROWS
+            low, high = max(start, first), min(stop, first + self.file.form.rows_of(block))
+            target = slice(low - start, high - start)
+            if high - low == self.file.form.rows_of(block):
+                self.file.read(block, x[target], y[target])
+            else:  # a checksum is one of a whole block
+                whole = self.file.form.empty(self.file.form.rows_of(block))
+                self.file.read(block, *whole)
+                x[target], y[target] = (part[low - first : high - first] for part in whole)
+        return x, y
+
+    def head(self, count: int) -> Rows:
+        """The first rows, in memory."""
+        return Rows(*self[:count])
+
+    def sizes(self, epoch: int, *, shuffle: bool) -> Sequence[int]:
+        """Number of rows of each buffer of an epoch."""
+        return [self._rows_in(blocks) for blocks in self._blocks(epoch, shuffle)]
+
+    def buffer(self, epoch: int, number: int, *, shuffle: bool) -> Rows:
+        """A buffer of an epoch: the one that was read ahead, if it is this one."""
+        if self._kept is not None:
+            return self._kept
+        (key, ahead), self._ahead = self._ahead or (None, None), None
+        if ahead is not None and key == (epoch, number, shuffle):
+            return ahead.result()
+        rows = self._read(epoch, number, shuffle)
+        if self._buffers == 1:
+            self._kept = rows
+        return rows
+
+    def read_on(self, epoch: int, number: int, *, shuffle: bool) -> None:
+        """Begin to read the buffer that follows, in the background; after the last one, the first of the next epoch."""
+        if self._buffers > 1:
+            is_last = number == self._buffers - 1
+            key = (epoch + is_last, 0 if is_last else number + 1, shuffle)
+            self._ahead = key, ReadAhead(partial(self._read, *key))
+
+    def _read(self, epoch: int, number: int, shuffle: bool) -> Rows:
+        blocks = self._blocks(epoch, shuffle)[number]
+        x, y = self.file.form.empty(self._rows_in(blocks))
+        start = 0
+        for block in blocks.tolist():
+            stop = start + self.file.form.rows_of(block)
+            self.file.read(block, x[start:stop], y[start:stop])
+            start = stop
+        return Rows(x, y)
+
+    def _blocks(self, epoch: int, shuffle: bool) -> list[Tensor]:
+        """The blocks of each buffer of an epoch, ascending."""
+        blocks = torch.arange(self.file.form.blocks)
+        if shuffle:
+            seed = derive(self._seed, "blocks", epoch)
+            blocks = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
+        return [part.sort().values for part in blocks.tensor_split(self._buffers)]
+
+    def _rows_in(self, blocks: Tensor) -> int:
+        last = int(blocks[-1])  # only the last block of the file may have fewer rows
+        return (len(blocks) - 1) * BLOCK_ROWS + self.file.form.rows_of(last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what was read stays in its process
+        return {**vars(self), "_kept": None, "_ahead": None}
+
+
+class ShuffledBatches:
+    """The training batches of an epoch, read from disk; a batch may have rows of several buffers.
+
+    Each call of `iter` begins the epoch that `indices` names at that moment.
+
+    Args:
+        rows: the rows.
+        indices: cuts an epoch into batches.
+    """
+
+    def __init__(self, rows: BufferedRows, indices: BatchIndices) -> None:
+        self.rows, self.indices = rows, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches(self.indices.epoch())
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        size, shuffle = self.indices.batch_size, self.indices.shuffle
+        rest = self.rows.file.form.empty(0)
+        sizes = self.rows.sizes(epoch, shuffle=shuffle)
+        for number, visited in enumerate(self.indices.in_buffers(epoch, sizes)):
+            buffer = self.rows.buffer(epoch, number, shuffle=shuffle)
+            self.rows.read_on(epoch, number, shuffle=shuffle)
+            missing = -len(rest[0]) % size  # rows that complete the batch which the last buffer has begun
+            if missing:
+                begun = buffer[visited[:missing]]
+                rest = torch.cat([rest[0], begun[0]]), torch.cat([rest[1], begun[1]])
+            if len(rest[0]) == size:
+                yield rest
+                rest = self.rows.file.form.empty(0)
+            order = visited[missing:]
+            whole = len(order) // size * size
+            for index in self.indices.split(order[:whole]):
+                yield buffer[index]
+            if whole < len(order):
+                rest = buffer[order[whole:]]
+            del buffer  # the next one takes its memory
+        if len(rest[0]):
+            yield rest
+
+
+class OrderedBatches:
+    """All rows in the order of the file, in batches; the next one is read while one is in use.
+
+    Args:
+        rows: the rows.
+        batch_size: rows per batch.
+    """
+
+    def __init__(self, rows: BufferedRows, batch_size: int = EVALUATION_ROWS) -> None:
+        self.rows, self.batch_size = rows, batch_size
+
+    def __len__(self) -> int:
+        return ceil(len(self.rows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        ahead = self._read(0)
+        for start in range(self.batch_size, len(self.rows), self.batch_size):
+            batch, ahead = ahead.result(), self._read(start)
+            yield batch
+        yield ahead.result()
+
+    def _read(self, start: int) -> ReadAhead[Batch]:
+        return ReadAhead(partial(self.rows.__getitem__, slice(start, start + self.batch_size)))
