@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from holdfast.tables.columns import Column
+from holdfast.tables.facts import Facts
 
 MOST_LEVELS = 20
 """The commonest texts of a column that have an input of their own."""
@@ -108,44 +107,22 @@ class Encoding(NamedTuple):
         )
 
 
-def fit_feature(name: str, column: Column, rows: NDArray[np.bool_], *, standardise: bool) -> Feature:
+def fit_feature(name: str, facts: Facts, *, standardise: bool) -> Feature:
     """How a column is encoded.
 
     Args:
         name: of the column.
-        column: its values.
-        rows: the training rows.
+        facts: what is known of it.
         standardise: whether numbers get mean 0 and standard deviation 1.
     """
-    values = column.values[rows]
-    if column.kind == "text":
-        counts = Counter(value for value in values.tolist() if value is not None)
-        commonest = sorted(counts, key=lambda level: (-counts[level], level))[:MOST_LEVELS]
-        return Feature(name, "text", levels=tuple(sorted(commonest)), has_missing=any(v is None for v in values))
-    missing = np.isnan(values)
-    fill = float(np.median(values[~missing])) if not missing.all() else 0.0
-    filled = np.where(missing, fill, values)
-    mean, scale = (float(filled.mean()), float(filled.std()) or 1.0) if standardise else (0.0, 1.0)
-    if np.ptp(filled) == 0:
+    has_missing = facts.missing > 0
+    if facts.kind == "text":
+        commonest = sorted(facts.levels, key=lambda level: (-facts.levels[level], level))[:MOST_LEVELS]
+        return Feature(name, "text", levels=tuple(sorted(commonest)), has_missing=has_missing)
+    mean, scale = (facts.mean, facts.deviation or 1.0) if standardise else (0.0, 1.0)
+    if facts.is_constant:
         scale = 1.0  # the deviation of equal numbers is 0 but for rounding
-    return Feature(name, column.kind, fill, mean, scale, bool(missing.any()))
-
-
-def fit_target(name: str, column: Column, rows: NDArray[np.bool_], *, is_class: bool) -> Target:
-    """How a target is encoded; arguments as for `fit_feature`."""
-    if is_class:
-        return Target(name, classes=tuple(sorted(set(class_names(column, rows)))))
-    values = column.values[rows]
-    return Target(name, float(values.mean()), float(values.std()) or 1.0)
-
-
-def class_names(column: Column, rows: NDArray[np.bool_]) -> list[str]:
-    """The class of each of some rows, as the shortest text: 1, not 1.0."""
-    if column.kind == "text":
-        return [str(value) for value in column.values[rows]]
-    if column.kind == "boolean":
-        return ["true" if value else "false" for value in column.values[rows]]
-    return [f"{value + 0:.0f}" if value == round(value) else repr(float(value)) for value in column.values[rows]]
+    return Feature(name, facts.kind, facts.fill, mean, scale, has_missing)
 
 
 def codes_of(feature: Feature, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -166,9 +143,7 @@ class Encoder(nn.Module):
     Args:
         encoding: fitted on training rows.
 
-    >>> rows = np.array([True, True, True])
-    >>> age = fit_feature("age", Column("number", np.array([1.0, 2.0, 3.0])), rows, standardise=False)
-    >>> Encoder(Encoding((age,), ()))(torch.tensor([[4.0]]))
+    >>> Encoder(Encoding((Feature("age", "number"),), ()))(torch.tensor([[4.0]]))
     tensor([[4.]])
     """
 

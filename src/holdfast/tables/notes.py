@@ -11,19 +11,19 @@ from holdfast.tables.columns import Column
 from holdfast.tables.encoding import Encoding
 
 _FEW_TEST_ROWS = 30
-_NEARLY_ONE = 0.9999
+NEARLY_ONE = 0.9999
 """Correlation of a feature with a target from which it is named."""
 
 _MOST_NAMED = 12
 
 
-def summary(encoding: Encoding, columns: Mapping[str, Column], split: NDArray[np.int8]) -> list[str]:
+def summary(encoding: Encoding, missing: Mapping[str, int], counts: Sequence[int]) -> list[str]:
     """What is predicted from what, and how many rows there are.
 
     Args:
         encoding: of the table.
-        columns: its columns.
-        split: of each row.
+        missing: of each feature the number of training rows without a value.
+        counts: training, validation and test rows.
     """
     names = [
         f"{each.name} (text, {len(each.levels)} levels)" if each.kind == "text" else each.name or "(unnamed)"
@@ -34,33 +34,48 @@ def summary(encoding: Encoding, columns: Mapping[str, Column], split: NDArray[np
     what = f"classes {', '.join(encoding.classes[:_MOST_NAMED])}" if encoding.classes else "a number"
     targets = ", ".join(target.name for target in encoding.targets)
     lines = [f"table: {targets} ({what}) from {len(names)} column{'s' * (len(names) > 1)}: {shown}"]
-    missing = {each.name: int(columns[each.name].missing[split == 0].sum()) for each in encoding.features}
     if some := [f"{name} {count}" for name, count in missing.items() if count]:
         lines.append(f"missing values in training rows, which are filled: {', '.join(some)}")
-    counts = [int((split == number).sum()) for number in range(3)]
     return [*lines, f"{counts[0]:,} training, {counts[1]:,} validation, {counts[2]:,} test rows"]
 
 
-def warnings(encoding: Encoding, columns: Mapping[str, Column], split: NDArray[np.int8]) -> Iterator[str]:
-    """What may be wrong; arguments as for `summary`."""
-    tests = int((split == 2).sum())
-    if tests < _FEW_TEST_ROWS:
-        yield f"warning: {tests} test rows are few: what they say of the winner is uncertain"
-    targets = [each.name for each in encoding.targets]
-    names = [*(each.name for each in encoding.features), *targets]
-    if shared := _shared_rows([columns[name] for name in names], split):
-        yield f"warning: {shared:,} rows are in more than one split, with the same values in every column"
-    train = split == 0
+def warnings(counts: Sequence[int], shared: int, alone: Sequence[tuple[str, str]], about: str = "") -> Iterator[str]:
+    """What may be wrong.
+
+    Args:
+        counts: training, validation and test rows.
+        shared: rows whose values are those of a row in another split.
+        alone: features, each with a target that it predicts almost perfectly.
+        about: "about " where the number of shared rows is an estimate.
+    """
+    if counts[2] < _FEW_TEST_ROWS:
+        yield f"warning: {counts[2]} test rows are few: what they say of the winner is uncertain"
+    if shared:
+        yield f"warning: {about}{shared:,} rows are in more than one split, with the same values in every column"
+    for name, target in alone:
+        yield f"warning: {name} alone predicts {target} almost perfectly: is it known beforehand?"
+
+
+def correlated(encoding: Encoding, columns: Mapping[str, Column], train: NDArray[np.bool_]) -> list[tuple[str, str]]:
+    """The features that alone predict a target almost perfectly, each with the target.
+
+    Args:
+        encoding: of the table.
+        columns: its features and targets.
+        train: the training rows.
+    """
+    pairs = []
     for each in encoding.features:
-        for name in () if encoding.classes or each.kind != "number" else targets:
-            x, y = columns[each.name].values[train], columns[name].values[train]
+        for target in () if encoding.classes or each.kind != "number" else encoding.targets:
+            x, y = columns[each.name].values[train], columns[target.name].values[train]
             both = ~np.isnan(x)
             varies = both.sum() > 2 and np.ptp(x[both]) > 0 and np.ptp(y[both]) > 0
-            if varies and abs(np.corrcoef(x[both], y[both])[0, 1]) > _NEARLY_ONE:
-                yield f"warning: {each.name} alone predicts {name} almost perfectly: is it known beforehand?"
+            if varies and abs(np.corrcoef(x[both], y[both])[0, 1]) > NEARLY_ONE:
+                pairs.append((each.name, target.name))
+    return pairs
 
 
-def _shared_rows(columns: Sequence[Column], split: NDArray[np.int8]) -> int:
+def shared_rows(columns: Sequence[Column], split: NDArray[np.int8]) -> int:
     """Rows whose values are those of a row in another split."""
     # only texts are compared as such: it takes ten times as long as comparing numbers
     values = [each.values.astype(str) if each.kind == "text" else each.values for each in columns]
