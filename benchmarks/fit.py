@@ -56,7 +56,7 @@ def slice_loop() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     for epoch in range(10):
         order = row_order(len(ROWS), 0, epoch)
-        for x, y in zip(ROWS.x[order].split(1), ROWS.y[order].split(1), strict=True):
+        for x, y in zip(*(part.split(1) for part in ROWS[order]), strict=True):
             loss = torch.nn.functional.mse_loss(model(x), y)
             optimizer.zero_grad()
             loss.backward()

@@ -122,8 +122,8 @@ def large() -> None:
         inputs = StackInputs(configs)
         Stack(FormulaEngine(inputs)).train()
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        x, y = LeastSquares().prepare((inputs.rows.train[0].x, inputs.rows.train[0].y))
-        val = LeastSquares().prepare((inputs.rows.val[0].x, inputs.rows.val[0].y))[0]
+        x, y = LeastSquares().prepare(inputs.rows.train[0][:])
+        val = LeastSquares().prepare(inputs.rows.val[0][:])[0]
         ratios, bounds = [], []
         for _ in range(ROUNDS):
             stack, began = Stack(FormulaEngine(inputs)), time.perf_counter()

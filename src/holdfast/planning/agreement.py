@@ -39,7 +39,7 @@ def compare_first_batches(configs: Sequence[Config], tolerance: float) -> None:
         module.to(inputs.trainer.strategy.root_device).trainer = NoTrainer()  # type: ignore[assignment]
     for dataset, (train, val) in enumerate(zip(inputs.rows.train, inputs.rows.val, strict=True)):
         jobs = np.flatnonzero(inputs.rows.dataset_of == dataset)
-        first = Rows(train.x[: inputs.rows.batch_size], train.y[: inputs.rows.batch_size])
+        first = Rows(*train[: inputs.rows.batch_size])
         batch, rows = (on_device(inputs.trainer, part) for part in (first, val))
         stacked = in_a_stack(gradients, inputs.initial_parameters[:, jobs], batch, rows, jobs)
         expected: dict[int, dict[str, Tensor]] = {}  # by the index of the module

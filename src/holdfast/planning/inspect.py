@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holdfast.arithmetic.mapped_optimizer import check_optimizer
 from holdfast.config.schema import Config
-from holdfast.data import DataModule, Rows
+from holdfast.data import BufferedRows, DataModule, Rows
 from holdfast.model import Module
 from holdfast.planning.allowed import LOADER_METHODS, STEP_METHODS, check_class, check_hooks, check_rules
 from holdfast.single.build import build_data, build_module, build_trainer, set_up
@@ -73,9 +73,13 @@ def data_with_rows(config: Config) -> Hashable:
         if key not in vars(data):
             raise UnstackableError(f"{name}.{key} is not an attribute of the object, but computed each time it is read")
     for rows in (data.train, data.val):
-        if type(rows) is not Rows or any(type(part) is not Tensor for part in (rows.x, rows.y)):
+        parts = (rows.x, rows.y) if isinstance(rows, Rows) else ()
+        if type(rows) not in (Rows, BufferedRows) or any(type(part) is not Tensor for part in parts):
             raise UnstackableError(f"{name} has rows of a subclass, which a Trainer reads one batch at a time")
-    return data.batch_size, *((part.dtype, part.shape) for rows in (data.train, data.val) for part in (rows.x, rows.y))
+    # the jobs of a stack share the buffer into which rows are read from disk
+    on_disk = [rows.key for rows in (data.train, data.val) if isinstance(rows, BufferedRows)]
+    shared = (data.shuffle, *on_disk) if on_disk else ()
+    return data.batch_size, data.train.shapes, data.val.shapes, *shared
 
 
 def data_with_loaders(config: Config) -> Hashable:

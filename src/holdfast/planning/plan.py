@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.config.options import ORDER
+from holdfast.config.options import ORDER, TABLE
 from holdfast.config.schema import Config
 
 _PER_JOB = frozenset({"lr", "seed", "sweep", "vars", "init_weights", "init_weights_strict"})
@@ -133,7 +133,9 @@ def _common(key: str, value: Any) -> Hashable:
     free = _FREE.get(value["_target_"])
     if free is None:  # the modules of the jobs are compared later
         return _form(value)
-    free |= ORDER - {"batch_size"} if key == "data" else frozenset()
+    # rows on disk are read into the same buffers for all jobs of a stack, shuffled or not
+    common = {"batch_size", "shuffle"} if value["_target_"] == TABLE else {"batch_size"}
+    free |= ORDER - common if key == "data" else frozenset()
     return repr([(name, None if name in free else item) for name, item in value.items()])
 
 

@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from holdfast.arithmetic.gradients import gradients_for, on_device
 from holdfast.config.schema import Config
-from holdfast.data import DataModule, Rows
+from holdfast.data import BufferedRows, DataModule, Rows
+from holdfast.data.order import batch_rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.planning.agreement import in_a_stack
@@ -26,11 +27,11 @@ _COPIES = 8
 """Tensors of the size of a job's parameters: parameters, gradient, optimizer state, best epoch and last epoch."""
 
 
-def probe(config: Config) -> int:
+def probe(configs: Sequence[Config]) -> int:
     """Compute the loss of a job on one batch, by its module and in a stack of two copies, and compare.
 
     Args:
-        config: configuration of a job.
+        configs: configurations of jobs with the same structure; the first is tried.
 
     Returns:
         Number of such jobs that fit into half of the free memory, at least 1.
@@ -38,6 +39,7 @@ def probe(config: Config) -> int:
     Raises:
         UnstackableError: the loss cannot be mapped over jobs, or has other effects than computing a loss.
     """
+    config = configs[0]
     module, data = build_module(config), build_data(config.data)
     assert isinstance(module, Module)
     assert isinstance(data, DataModule)
@@ -45,10 +47,10 @@ def probe(config: Config) -> int:
     if trainer.world_size > 1:
         raise UnstackableError(f"devices={config.devices} trains it on several devices")
     set_up(data)
-    size = len(data.train) if data.batch_size == "full" else data.batch_size
+    size = batch_rows(data.train, data.batch_size)
     trainer.precision_plugin.convert_module(module)
     module.to(trainer.strategy.root_device)
-    batch = on_device(trainer, Rows(data.train.x[:size], data.train.y[:size]))
+    batch = on_device(trainer, Rows(*data.train[:size]))
     parameters = [value for value in module.parameters() if value.requires_grad]
     if not parameters:
         raise UnstackableError(f"{type(module).__name__} has no parameters to train")
@@ -57,7 +59,11 @@ def probe(config: Config) -> int:
     numbers = _COPIES * sum(value.numel() for value in parameters) + 3 * width + 2 * MOST_POINTS
     # losses are kept as arrays of 8 bytes an iteration, and converted to records for a part of the jobs at a time
     losses = 8 * config.epochs * -(-len(data.train) // size)
-    bytes_per_job = parameters[0].element_size() * numbers + losses
+    orders = 0
+    if isinstance(data.train, BufferedRows):  # the order of a buffer, in 8 bytes a row, for each stream of jobs
+        streams = len({repr(each.data) for each in configs})
+        orders = 8 * data.train.buffer_rows * streams // len(configs)
+    bytes_per_job = parameters[0].element_size() * numbers + losses + orders
     return max(1, free_memory(trainer.strategy.root_device) // 2 // bytes_per_job)
 
 

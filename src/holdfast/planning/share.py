@@ -43,7 +43,7 @@ def share(configs: Sequence[Config]) -> list[Share]:
             check_settings(configs[0])
             if is_shipped(configs[0]) and has_rules(configs[0]):
                 with suppress(UnstackableError):  # such as dropout, which draws random numbers
-                    return [Share(everyone, None, probe(configs[0]))]
+                    return [Share(everyone, None, probe(configs))]
             return in_a_child(_share_users_code, configs)  # the user's code may change the process it runs in
         except UnstackableError as error:
             return [Share(everyone, str(error))]
@@ -84,7 +84,7 @@ class _Road(NamedTuple):
 
     inspect_module: Callable[[Config], Hashable]
     inspect_data: Callable[[Config], Hashable]
-    probe: Callable[[Config], int]
+    probe: Callable[[Sequence[Config]], int]
     try_together: Callable[[Sequence[Config], int], str | None]
     by_steps: bool
 
@@ -161,7 +161,7 @@ def _divide(
     """Try jobs together; if that fails, try those with the same values of a division together."""
     try:
         with isolated():  # as if nothing had been built before
-            most = road.probe(configs[jobs[0]])
+            most = road.probe([configs[job] for job in jobs])
         warning = road.try_together([configs[job] for job in jobs], most)
         return [Share(tuple(jobs), None, most, "; ".join(filter(None, (note, warning))), road.by_steps)]
     except UnstackableError as error:

@@ -237,12 +237,16 @@ def _compare_first_batches(configs: Sequence[Config], tolerance: float) -> list[
     return [name for name, size in zip(names, sizes, strict=True) if 0 < size < _ROUNDING * max(sizes)]
 
 
-def probe_steps(config: Config) -> int:
+def probe_steps(configs: Sequence[Config]) -> int:
     """Number of jobs that fit into half of the free memory, at least 1.
+
+    Args:
+        configs: configurations of jobs with the same structure; the first is tried.
 
     Raises:
         UnstackableError: the steps of a single job do not work.
     """
+    config = configs[0]
     inputs = ModuleInputs([config])
     saved: list[int] = []
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from holdfast.data import BatchIndices, Rows
+from holdfast.data.buffered import OrderedBatches, ShuffledBatches
+from holdfast.data.datamodule import AnyRows
 from holdfast.data.order import Batch
 
 MAX_ROWS = 10_000
@@ -51,6 +53,9 @@ def sample_rows(loader: Any, limit: int | float | None) -> RowSample | None:
     Returns:
         The rows; None if they are not vectors of floats with one float as the target.
     """
+    if isinstance(loader, (ShuffledBatches, OrderedBatches)):
+        sample = sample_table(loader.rows)
+        return sample if _is_regression((sample.x, sample.y)) else None
     if not isinstance(loader, DataLoader):
         return _first_rows(loader, limit)
     dataset = loader.dataset
@@ -66,8 +71,8 @@ def sample_rows(loader: Any, limit: int | float | None) -> RowSample | None:
     return _first_rows(loader, limit)
 
 
-def sample_table(rows: Rows) -> RowSample:
-    """Read at most `MAX_ROWS` encoded rows of a table."""
+def sample_table(rows: AnyRows) -> RowSample:
+    """Read at most `MAX_ROWS` rows, in memory or on disk; of a table they are encoded."""
     index = _random_index(len(rows))
     return RowSample(*rows[torch.from_numpy(index)], _random_note(index, len(rows)))
 

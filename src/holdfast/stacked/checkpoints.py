@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from holdfast.config.schema import Config
+from holdfast.data import BufferedRows, Rows
+from holdfast.data.datamodule import AnyRows
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.record.checkpoint import CheckpointIO, plain_values
 from holdfast.record.history import SavedEpochs
@@ -126,10 +128,15 @@ class StackCheckpoints:
         groups = (config.model, config.scheduler, config.trainer, config.precision, config.data["_target_"])
         key = repr((options, config.optimizer["_target_"], *groups))
         if key not in self._dry_runs:
-            rows = {name: getattr(self._inputs.rows.data, name) for name in ("train", "val")}
+            rows = {name: _in_memory(getattr(self._inputs.rows.data, name)) for name in ("train", "val")}
             with isolated():
                 _, self._dry_runs[key] = dry_run(config, lambda data: vars(data).update(rows))
         return self._dry_runs[key]
+
+
+def _in_memory(rows: AnyRows) -> Rows:
+    """The rows of a dry run, which needs no more than one batch."""
+    return rows.head(EVALUATION_ROWS) if isinstance(rows, BufferedRows) else rows
 
 
 def dry_run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,18 +44,18 @@ class FormulaEngine:
         )
         self._layout = Layout.of(np.arange(self.jobs), self.stream_of)
         self.logged: list[Logged] = []
-        self._order, self._rate = torch.empty(0), torch.empty(0)
+        self._rate = torch.empty(0)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the order of the rows, and look up the learning rates."""
-        self._order = self._batches.order(self._layout.streams, epoch)
+        """Begin the epoch of the rows, and look up the learning rates."""
+        self._batches.begin_epoch(self._layout.streams, epoch)
         dtype = torch.float64 if self.parameters.dtype == torch.float64 else torch.float32
         rates = self._inputs.learning_rates[epoch][self._layout.jobs]  # (streams, width)
         self._rate = -torch.as_tensor(rates, dtype=dtype, device=self.parameters.device)
 
     def train(self, done: int, after_step: Callable[[Tensor], None] | None) -> list[Tensor]:
         """Some more iterations."""
-        batches = self._batches.next(self._order, done, self._layout.jobs.shape[1])
+        batches = self._batches.next(done, self._layout.jobs.shape[1])
         return [self._step(batch, after_step) for batch in batches]
 
     def _step(self, batch: Batch, after_step: Callable[[Tensor], None] | None) -> Tensor:
@@ -81,10 +81,10 @@ class FormulaEngine:
         """The metrics over all training rows."""
         return self._measured(self._batches.train, "train")
 
-    def _measured(self, prepared: list[Batch], split: str) -> Metrics:
+    def _measured(self, batches: Sequence[Iterable[Batch]], split: str) -> Metrics:
         # of all columns, jobs that are over included: a matrix product of another width rounds differently
         flat, jobs = self.parameters.flatten(1), self._layout.jobs.flatten()
-        return evaluate(self._gradients, self._inputs, flat, jobs, split=split, prepared=prepared)
+        return evaluate(self._gradients, self._inputs, flat, jobs, split=split, batches=batches)
 
     def rates(self, epoch: int) -> NDArray[np.float64]:
         """The learning rate of each job in an epoch."""

@@ -25,6 +25,7 @@ from torch.utils.data import (
 )
 
 from holdfast.data import Rows, row_order
+from holdfast.data.buffered import OrderedBatches, ShuffledBatches
 from holdfast.data.order import BatchIndices
 from holdfast.usercode.watch import UnstackableError
 
@@ -51,6 +52,8 @@ class LoadedRows:
     """
 
     def __init__(self, loader: Any, convert: Callable[[Any], Any]) -> None:
+        if isinstance(loader, (ShuffledBatches, OrderedBatches)):
+            raise UnstackableError("its rows are read from disk, buffer by buffer")
         if type(loader) is not DataLoader:
             raise UnstackableError(f"its loader is a {type(loader).__name__}, not a DataLoader")
         self._loader: Any = loader

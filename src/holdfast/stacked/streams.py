@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from holdfast.config.options import source
 from holdfast.config.schema import Config
-from holdfast.data import DataModule, Rows
+from holdfast.data import BufferedRows, DataModule, Rows
+from holdfast.data.datamodule import AnyRows
+from holdfast.data.order import batch_rows
 from holdfast.single.build import build_data, set_up
 from holdfast.usercode.watch import UnstackableError
 
@@ -55,8 +57,8 @@ class StackRows:
     """
 
     def __init__(self, configs: Sequence[Config], *, shipped: bool, short: bool) -> None:
-        self.train: list[Rows] = []
-        self.val: list[Rows] = []
+        self.train: list[AnyRows] = []
+        self.val: list[AnyRows] = []
         self.hparams: list[dict[str, Any]] = []
         self._short = short
         self._datasets: dict[str, int] = {}  # the index of each data set, by its source or digest
@@ -96,17 +98,21 @@ class StackRows:
 
     def _check(self, modules: Sequence[DataModule]) -> None:
         for rows in (self.train, self.val):
-            shapes = {(part.x.shape, part.y.shape, part.x.dtype, part.y.dtype) for part in rows}
+            shapes = {part.shapes for part in rows}
             if len(shapes) > 1:
                 raise UnstackableError(f"their rows have different shapes: {sorted(map(str, shapes))}")
         if len({module.batch_size for module in modules}) > 1:
             raise UnstackableError("their data modules set different batch sizes")
+        if any(isinstance(part, BufferedRows) for rows in (self.train, self.val) for part in rows):
+            if len(self.train) > 1:
+                raise UnstackableError("their rows differ, and are read from disk, buffer by buffer")
+            if len({stream.shuffle for stream in self.streams}) > 1:
+                raise UnstackableError("some shuffle their rows, which are read from disk, and others do not")
 
     @property
     def batch_size(self) -> int:
         """Rows of an iteration."""
-        size = self.data.batch_size
-        return len(self.data.train) if size == "full" else size
+        return batch_rows(self.data.train, self.data.batch_size)
 
     @property
     def iterations(self) -> int:
@@ -116,20 +122,17 @@ class StackRows:
 
 def shorten(data: DataModule) -> None:
     """Keep the rows that a trial needs: two full training batches and a short one, and `TRIAL_ROWS` to validate on."""
-    size = len(data.train) if data.batch_size == "full" else data.batch_size
-    data.train = _head(data.train, 2 * size + (size + 1) // 2)
-    data.val = _head(data.val, TRIAL_ROWS)
-
-
-def _head(rows: Rows, count: int) -> Rows:
     # copies: a loss that changes its rows in place must not change the user's
-    return Rows(rows.x[:count].clone(), rows.y[:count].clone())
+    size = batch_rows(data.train, data.batch_size)
+    data.train, data.val = data.train.head(2 * size + (size + 1) // 2), data.val.head(TRIAL_ROWS)
 
 
 def _digest(data: DataModule) -> str:
     digest = hashlib.sha256()
     for rows in (data.train, data.val):
-        for part in (rows.x, rows.y):
+        if isinstance(rows, BufferedRows):
+            digest.update(repr(rows.key).encode())
+        for part in (rows.x, rows.y) if isinstance(rows, Rows) else ():
             digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
             digest.update(part.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
