@@ -61,7 +61,7 @@ def read_csv(file: Path, head: str, delimiter: str, start: Place) -> Iterator[tu
     """
     import pyarrow.compute as pc
 
-    names, first_byte = _header(file, head, delimiter)
+    names, first_byte = header_of(file, head, delimiter)
     row, last = start.row, list[Any]()
     with opened(file) as stream, ThreadPoolExecutor(1) as thread:  # parses a chunk while the one before it is used
         pieces = chunks(stream, start.byte or first_byte, delimiter)
@@ -138,7 +138,7 @@ def head_of(file: Path) -> str:
     return head
 
 
-def _header(file: Path, head: str, delimiter: str) -> tuple[list[str], int]:
+def header_of(file: Path, head: str, delimiter: str) -> tuple[list[str], int]:
     """The names of the columns, and where the first record begins, in bytes.
 
     Raises:

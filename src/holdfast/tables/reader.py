@@ -6,12 +6,22 @@ import glob
 import gzip
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.errors import TableError
-from holdfast.tables.csv_files import Place, check_names, delimiter_of, head_of, import_arrow, lesson_of, read_csv
+from holdfast.tables.csv_files import (
+    Place,
+    check_names,
+    delimiter_of,
+    head_of,
+    header_of,
+    import_arrow,
+    lesson_of,
+    read_csv,
+)
 from holdfast.tables.lines import line_of
 
 if TYPE_CHECKING:
@@ -93,8 +103,8 @@ def read(file: Path, delimiter: str | None = None, start: Place = Place()) -> It
     Raises:
         TableError: it cannot be read.
     """
-    arrow, is_csv = import_arrow(), not is_parquet(file)
-    try:
+    with _explained(file, delimiter):
+        is_csv = not is_parquet(file)
         head = head_of(file) if is_csv else ""
         delimiter = (delimiter or delimiter_of(head)) if is_csv else ""
         first = start.row
@@ -102,10 +112,34 @@ def read(file: Path, delimiter: str | None = None, start: Place = Place()) -> It
             end = Place(first + len(table), byte)
             yield Piece(file, first, table, delimiter, end)
             first = end.row
+
+
+def columns_in(file: Path, delimiter: str | None = None) -> tuple[dict[str, Any], str]:
+    """The columns of a file with their Arrow types, and the delimiter of a CSV file; arguments as for `read`."""
+    with _explained(file, delimiter):
+        if is_parquet(file):
+            import pyarrow.parquet as pq
+
+            schema = pq.read_schema(file)
+            check_names(file, schema.names)
+            return dict(zip(schema.names, schema.types, strict=True)), ""
+        head = head_of(file)
+        delimiter = delimiter or delimiter_of(head)
+        names, _ = header_of(file, head, delimiter)
+        return dict.fromkeys(names, import_arrow().string()), delimiter
+
+
+@contextmanager
+def _explained(file: Path, delimiter: str | None) -> Iterator[None]:
+    """Say what is wrong with a file that cannot be read."""
+    arrow = import_arrow()
+    try:
+        yield
     except gzip.BadGzipFile:
         raise TableError(f"{file} is no gzip file, though its name ends in .gz: give it another name.") from None
     except arrow.ArrowException as error:
-        raise TableError((is_csv and lesson_of(file, delimiter or ",")) or _damaged(file, error)) from None
+        lesson = None if is_parquet(file) else lesson_of(file, delimiter or delimiter_of(head_of(file)))
+        raise TableError(lesson or _damaged(file, error)) from None
     except PermissionError:
         raise TableError(f"{file} cannot be read: permission denied. Allow it, for example with chmod +r.") from None
     except (OSError, EOFError, zlib.error) as error:

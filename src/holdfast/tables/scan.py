@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +76,13 @@ class Scan:
     like_thousands: dict[str, bool] = field(default_factory=lambda: {".": True, ",": True})
     whole: bool = True
     rows: int = 0
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Scan:
+        """From its attributes in plain containers, as JSON returns them."""
+        others = {sign: (int(row), str(text)) for sign, (row, text) in plain["others"].items()}
+        comma = plain["comma"] and (int(plain["comma"][0]), str(plain["comma"][1]))
+        return cls(**{**plain, "others": others, "comma": comma})
 
     def add_numbers(self, column: Any) -> NDArray[np.float64] | None:
         """Add a piece whose texts are all numbers with a decimal point, which is quick; None where they are not."""

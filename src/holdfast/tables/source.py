@@ -78,7 +78,7 @@ class TableSource:
         digests = tuple(digest(piece.file) for piece in self._pieces if piece.first == 0)
         self.encoding = Encoding(features, targets, digests, keys["decimal"])
         missing = {each.name: facts[each.name].missing for each in features}
-        used = {each.name: self._columns[each.name] for each in (*features, *targets)}
+        used = {name: self._columns[name] for name in (*missing, *self.targets)}
         alone = correlated(self.encoding, used, train)
         noted = warnings(counts, shared_rows(list(used.values()), self.split), alone)
         self.said = [*summary(self.encoding, missing, counts), *self.said, *noted]
