@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -176,18 +176,25 @@ class BlockFile:
         self.path, self.form = Path(path), form
         self.checks: NDArray[np.uint32] = np.asarray(checks, dtype=np.uint32)
 
-    def read(self, block: int, x: Tensor, y: Tensor) -> None:
-        """Read a block into memory.
+    def read(self, blocks: Iterable[int], x: NDArray[np.float32], y: NDArray[Any]) -> None:
+        """Read blocks into memory, one after the other, and check them.
+
+        A thread may do this while the process ends: it calls nothing of torch, whose functions end the process with an
+        error if they meet its end.
 
         Args:
-            block: number of the block.
-            x, y: contiguous tensors of the shapes of the block's inputs and targets.
+            blocks: numbers of the blocks.
+            x, y: contiguous arrays for the inputs and the targets of all of their rows.
         """
-        parts = [_bytes(x.numpy()), _bytes(y.numpy())]
-        with self._opened() as file:
-            self._fill(file, parts, self.form.offset(block), block)
-        if _check(parts) != self.checks[block]:
-            raise self._unusable(f"block {block} is damaged")
+        start = 0
+        for block in blocks:
+            stop = start + self.form.rows_of(block)
+            parts = [_bytes(x[start:stop]), _bytes(y[start:stop])]
+            with self._opened() as file:
+                self._fill(file, parts, self.form.offset(block), block)
+            if _check(parts) != self.checks[block]:
+                raise self._unusable(f"block {block} is damaged")
+            start = stop
 
     def read_rows(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Read single rows, which are not checked: a checksum is one of a whole block.

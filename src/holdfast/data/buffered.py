@@ -28,35 +28,37 @@ T = TypeVar("T")
 
 
 class ReadAhead(Generic[T]):
-    """A value that a daemon thread reads while another one is in use.
+    """Memory that a daemon thread fills while other memory is in use.
 
     Args:
-        read: returns the value.
+        memory: what is filled.
+        fill: fills it; it calls nothing of torch, since the process may end meanwhile.
 
-    >>> ReadAhead(lambda: 3).result()
-    3
+    >>> ReadAhead(memory := [0], lambda: memory.append(1)).result()
+    [0, 1]
     """
 
-    def __init__(self, read: Callable[[], T]) -> None:
-        self._read, self._process = read, os.getpid()
-        self._values, self._errors = list[T](), list[BaseException]()
+    def __init__(self, memory: T, fill: Callable[[], object]) -> None:
+        self._memory, self._fill, self._process = memory, fill, os.getpid()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="holdfast-read-ahead")
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._values.append(self._read())
-        except BaseException as error:  # raised where the value is needed
-            self._errors.append(error)
+            self._fill()
+        except BaseException as error:  # raised where the memory is needed
+            self._error = error
 
     def result(self) -> T:
-        """Wait for the value, or raise what reading it has raised; called once."""
+        """Wait until the memory is filled, or raise what filling it has raised."""
         if self._process != os.getpid():  # a fork takes no threads along
-            return self._read()
+            self._fill()
+            return self._memory
         self._thread.join()
-        if self._errors:
-            raise self._errors.pop()
-        return self._values.pop()
+        if self._error is not None:
+            raise self._error
+        return self._memory
 
 
 class BufferedRows(Dataset[Batch]):
@@ -106,21 +108,20 @@ class BufferedRows(Dataset[Batch]):
         """Read the rows of a slice, block by block, or single rows of a tensor of row indices."""
         if isinstance(index, Tensor):
             return self.file.read_rows(index)
+        batch, fill = self.reading(index)
+        fill()
+        return batch
+
+    def reading(self, index: slice) -> tuple[Batch, Callable[[], None]]:
+        """Memory for the rows of a slice, and the function that fills it."""
         start, stop, step = index.indices(len(self))
         if step != 1:
             raise DataError(f"rows on disk are read one after the other, not in steps of {step}")
-        x, y = self.file.form.empty(max(0, stop - start))
-        for block in range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS) if stop > start else 0):
-            first = block * BLOCK_ROWS
-            low, high = max(start, first), min(stop, first + self.file.form.rows_of(block))
-            target = slice(low - start, high - start)
-            if high - low == self.file.form.rows_of(block):
-                self.file.read(block, x[target], y[target])
-            else:  # a checksum is one of a whole block
-                whole = self.file.form.empty(self.file.form.rows_of(block))
-                self.file.read(block, *whole)
-                x[target], y[target] = (part[low - first : high - first] for part in whole)
-        return x, y
+        blocks = range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS) if stop > start else 0)
+        whole, fill = self._reading(blocks)  # whole blocks: a checksum is one of a block
+        first = blocks.start * BLOCK_ROWS
+        x, y = (part[start - first : stop - first] for part in whole)
+        return (x, y), fill
 
     def head(self, count: int) -> Rows:
         """The first rows, in memory."""
@@ -128,7 +129,7 @@ class BufferedRows(Dataset[Batch]):
 
     def sizes(self, epoch: int, *, shuffle: bool) -> Sequence[int]:
         """Number of rows of each buffer of an epoch."""
-        return [self._rows_in(blocks) for blocks in self._blocks(epoch, shuffle)]
+        return [sum(map(self.file.form.rows_of, blocks)) for blocks in self._blocks(epoch, shuffle)]
 
     def buffer(self, epoch: int, number: int, *, shuffle: bool) -> Rows:
         """A buffer of an epoch: the one that was read ahead, if it is this one."""
@@ -137,7 +138,9 @@ class BufferedRows(Dataset[Batch]):
         (key, ahead), self._ahead = self._ahead or (None, None), None
         if ahead is not None and key == (epoch, number, shuffle):
             return ahead.result()
-        rows = self._read(epoch, number, shuffle)
+        batch, fill = self._reading(self._blocks(epoch, shuffle)[number])
+        fill()
+        rows = Rows(*batch)
         if self._buffers == 1:
             self._kept = rows
         return rows
@@ -147,29 +150,21 @@ class BufferedRows(Dataset[Batch]):
         if self._buffers > 1:
             is_last = number == self._buffers - 1
             key = (epoch + is_last, 0 if is_last else number + 1, shuffle)
-            self._ahead = key, ReadAhead(partial(self._read, *key))
+            batch, fill = self._reading(self._blocks(key[0], shuffle)[key[1]])
+            self._ahead = key, ReadAhead(Rows(*batch), fill)
 
-    def _read(self, epoch: int, number: int, shuffle: bool) -> Rows:
-        blocks = self._blocks(epoch, shuffle)[number]
-        x, y = self.file.form.empty(self._rows_in(blocks))
-        start = 0
-        for block in blocks.tolist():
-            stop = start + self.file.form.rows_of(block)
-            self.file.read(block, x[start:stop], y[start:stop])
-            start = stop
-        return Rows(x, y)
+    def _reading(self, blocks: Sequence[int]) -> tuple[Batch, Callable[[], None]]:
+        """Memory for some blocks, and the function that fills it."""
+        x, y = self.file.form.empty(sum(map(self.file.form.rows_of, blocks)))
+        return (x, y), partial(self.file.read, blocks, x.numpy(), y.numpy())
 
-    def _blocks(self, epoch: int, shuffle: bool) -> list[Tensor]:
+    def _blocks(self, epoch: int, shuffle: bool) -> list[list[int]]:
         """The blocks of each buffer of an epoch, ascending."""
         blocks = torch.arange(self.file.form.blocks)
         if shuffle:
             seed = derive(self._seed, "blocks", epoch)
             blocks = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-        return [part.sort().values for part in blocks.tensor_split(self._buffers)]
-
-    def _rows_in(self, blocks: Tensor) -> int:
-        last = int(blocks[-1])  # only the last block of the file may have fewer rows
-        return (len(blocks) - 1) * BLOCK_ROWS + self.file.form.rows_of(last)
+        return [part.sort().values.tolist() for part in blocks.tensor_split(self._buffers)]
 
     def __getstate__(self) -> dict[str, Any]:
         # what was read stays in its process
@@ -242,4 +237,4 @@ class OrderedBatches:
         yield ahead.result()
 
     def _read(self, start: int) -> ReadAhead[Batch]:
-        return ReadAhead(partial(self.rows.__getitem__, slice(start, start + self.batch_size)))
+        return ReadAhead(*self.rows.reading(slice(start, start + self.batch_size)))
