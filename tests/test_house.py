@@ -19,7 +19,7 @@ FLOORS = (
     {"store"},
     {"data"},
     {"model"},
-    {"tables"},
+    {"tables", "caching"},
     {"record"},
     {"usercode"},
     {"runtime"},

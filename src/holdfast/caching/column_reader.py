@@ -39,6 +39,7 @@ class ColumnReader:
         scan: what its texts have been so far.
         levels: its different texts, in the order in which they occurred.
         left_out: rows with texts beyond the most that are kept.
+        all_differ: whether all texts differed until there were too many.
         is_stale: whether values were written in another form than later ones turned out to have.
         is_known: whether the form is known from an earlier pass.
     """
@@ -53,6 +54,7 @@ class ColumnReader:
     scan: Scan = field(default_factory=Scan)
     levels: list[str] = field(default_factory=list)
     left_out: int = 0
+    all_differ: bool = True
     is_stale: bool = False
     is_known: bool = False
 
@@ -102,7 +104,7 @@ class ColumnReader:
         return values_of(texts, self.form, self.name, where)
 
     def _coded(self, texts: Texts) -> NDArray[np.float64]:
-        most = MOST_GROUPS if self.is_group else MOST_LEVELS
+        most, known = MOST_GROUPS if self.is_group else MOST_LEVELS, len(self.levels)
         codes = np.full(len(texts.distinct), np.nan)
         for index in np.flatnonzero(~texts.missing):
             text = texts.distinct[index]
@@ -111,10 +113,10 @@ class ColumnReader:
                 code = self._codes[text] = len(self.levels)
                 self.levels.append(text)
             codes[index] = np.nan if code is None else code
-        values = codes[texts.rows]
-        if len(self.levels) == most:
-            self.left_out += int((np.isnan(codes) & ~texts.missing)[texts.rows].sum())
-        return values
+        if known < most:
+            self.all_differ = self.all_differ and len(self.levels) - known == min(len(texts.rows), most - known)
+        self.left_out += int((np.isnan(codes) & ~texts.missing)[texts.rows].sum())
+        return np.asarray(codes[texts.rows])
 
     def again(self) -> ColumnReader:
         """The reader of a second pass, which knows as what the column is to be written."""

@@ -1,7 +1,7 @@
 """Means and standard deviations of columns that are read from disk, to the last bit those of numpy in memory.
 
-numpy adds the halves of an array, and the halves of these, down to 128 numbers. Here the same halves are added, of which
-only the smallest are in memory.
+numpy adds the halves of an array, and the halves of these, down to 128 numbers. Here the same halves are added, of
+which only the smallest are in memory.
 """
 
 from __future__ import annotations

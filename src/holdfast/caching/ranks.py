@@ -1,7 +1,7 @@
 """Medians, and other values by their rank, of columns that are read several times from disk: exact, in little memory.
 
-Doubles are sorted as whole numbers of 64 bits. Each pass counts the numbers of one range by their next 12 bits, and goes
-on with the part that holds the wanted rank, until it has few enough values to be sorted.
+Doubles are sorted as whole numbers of 64 bits. Each pass counts the numbers of one range by their next 12 bits, and
+goes on with the part that holds the wanted rank, until it has few enough values to be sorted.
 """
 
 from __future__ import annotations

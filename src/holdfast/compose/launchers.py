@@ -19,10 +19,13 @@ from holdfast.compose.flags import flags_in
 from holdfast.compose.loader import checked
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.job import JobSpec
+from holdfast.config.options import TABLE
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.execute.alone import train_job
 from holdfast.execute.work import Outcome, Progress, Work
 from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.started import read_sweep
+from holdfast.sweeps.resume import buffers
 
 SECONDS_BETWEEN_LOOKS = 0.1
 """How often the folders of jobs are looked at, while a launcher runs them and reports nothing."""
@@ -37,6 +40,8 @@ def task(config: DictConfig) -> float | None:
     overrides = tuple(user_overrides(hydra.overrides.task))
     job = JobSpec(hydra.job.num, overrides, composed.config, composed.config_hash)
     folder = RunFolder(Path(hydra.runtime.output_dir))
+    if composed.config.data["_target_"] == TABLE:
+        composed.config.data["buffer_rows"] = buffers(read_sweep(SweepFolder(folder.path.parent)), [job])[0]
     return best_metric(train_job(job, folder, flags=flags_in(sys.argv[1:])))
 
 

@@ -23,11 +23,12 @@ from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.runtime import processes
 from holdfast.search.grid import unlisted
-from holdfast.single.startup import prepare
+from holdfast.single.startup import BufferRows, prepare, settled
 from holdfast.store.files import write_json
 from holdfast.store.folders import RunFolder
 from holdfast.store.lock import await_leader, claim, locked
 from holdfast.store.result import Result
+from holdfast.store.started import read_run
 from holdfast.store.versions import versions
 
 log = logging.getLogger(__name__)
@@ -107,10 +108,10 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
                 code, text = finished
                 print(text)
                 return code
-            prepare(run.job.config)
+            prepare(run.job.config, _recorded_buffer(run))
         else:
             record = {"overrides": list(run.job.overrides), "config_hash": run.job.config_hash, "config": run.origin}
-            write_json(folder.started, {**record, "versions": versions()})
+            write_json(folder.started, {**record, **settled(run.job.config), "versions": versions()})
         try:
             return _train(run)
         except KeyboardInterrupt as stop:
@@ -120,7 +121,7 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
 def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
     """Train a run as one of its further processes, in the folder that the first one holds."""
     if not launch.name:  # the first process has started this one, after everything was ready
-        prepare(run.job.config)
+        prepare(run.job.config, _recorded_buffer(run))
         return _train(run)
     if run.resumed is not None:
         result = run.folder.finished(run.job.config_hash)
@@ -130,10 +131,17 @@ def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
             return finished[0]
     prepare(run.job.config)
     await_leader(run.folder.path, launch.name)
+    prepare(run.job.config, _recorded_buffer(run))
     with read_write(run.config.hydra):
         run.config.hydra.output_subdir = None
         run.config.hydra.job.name = f"{run.config.hydra.job.name}_ddp_process_{launch.rank}"
     return _train(run)
+
+
+def _recorded_buffer(run: _SingleRun) -> BufferRows:
+    """The rows of a table in memory at a time, as the first process has settled them."""
+    recorded: BufferRows = read_run(run.folder).get("buffer_rows", "auto")
+    return recorded
 
 
 def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:

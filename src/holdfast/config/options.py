@@ -115,6 +115,11 @@ class TableData(_Rows):
     delimiter: str | None = setting("character between the columns of a CSV file; null finds it")
     decimal: Literal[".", ","] | None = setting("decimal sign; null finds it")
     standardise: bool = setting("give numbers mean 0 and standard deviation 1, by the training rows")
+    buffer_rows: int | Literal["auto"] = setting(
+        "rows in memory at a time; auto: all, or where they do not fit, as many as fill a quarter of the memory",
+        least=1,
+    )
+    cache_dir: str = setting("folder of the tables that are read from disk, buffer by buffer")
     features: int | None = setting("columns of x; found from the table", default=None)
 
 

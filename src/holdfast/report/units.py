@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from holdfast.caching.sources import source_of
 from holdfast.config.schema import Config
 from holdfast.report.read import Numbers
 from holdfast.report.style import literal
 from holdfast.single.build import is_table
 from holdfast.tables.encoding import Encoding
-from holdfast.tables.source import source_of
 
 
 @dataclass(frozen=True)

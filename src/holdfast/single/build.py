@@ -68,8 +68,8 @@ def is_table(config: Config) -> bool:
 
 def _of_table(config: Config) -> pl.LightningModule:
     """The model of a table: its inputs and outputs follow from the table's columns."""
+    from holdfast.caching.sources import source_of
     from holdfast.tables.models import model_of  # only where a table is trained
-    from holdfast.tables.source import source_of
 
     settings = {key: value for key, value in config.model.items() if key not in ("_target_", "features")}
     kind = config.model["_target_"].rpartition(".")[2].lower()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
 from holdfast.runtime.signals import deferred
+
+BufferRows = int | None | Literal["auto"]
+"""Rows of a table in memory at a time: None for all; "auto" where it is not settled yet."""
 
 
 def import_training() -> None:
@@ -21,8 +24,12 @@ def import_training() -> None:
     gc.enable()
 
 
-def prepare(config: Config) -> None:
+def prepare(config: Config, buffer_rows: BufferRows = "auto") -> None:
     """Import all that trains, and check that this machine has what a configuration asks for.
+
+    Args:
+        config: configuration of a run.
+        buffer_rows: of its table, as an earlier process has settled it.
 
     Raises:
         ConfigError: it has not.
@@ -31,24 +38,35 @@ def prepare(config: Config) -> None:
     from holdfast.runtime.devices import check
 
     check(config)
-    read_tables([config.data])
+    read_tables([(config.data, buffer_rows)])
 
 
-def read_tables(groups: Iterable[Mapping[str, Any]]) -> None:
+def read_tables(groups: Iterable[tuple[dict[str, Any], BufferRows]]) -> None:
     """Read the tables of data groups, before anything is written, and say what was found out.
+
+    Args:
+        groups: data groups, whose `buffer_rows` are settled here; each with what an earlier process has settled.
 
     Raises:
         TableError: a table cannot be used.
     """
-    tables = [group for group in groups if group["_target_"] == TABLE]
-    if not tables:
+    pairs = [(group, buffer_rows) for group, buffer_rows in groups if group["_target_"] == TABLE]
+    if not pairs:
         return
+    from holdfast.caching.sources import settle_buffer, source_of
     from holdfast.runtime import processes
-    from holdfast.tables.source import source_of
 
+    for group, buffer_rows in pairs:
+        settle_buffer(group, buffer_rows)
+    tables = [group for group, _ in pairs]
     said = dict.fromkeys(line for source in dict.fromkeys(map(source_of, tables)) for line in source.said)
     if processes.is_leader():
         print("\n".join(said), flush=True)
+
+
+def settled(config: Config) -> dict[str, BufferRows]:
+    """What is recorded of a configuration whose table was read; nothing where it has none."""
+    return {"buffer_rows": config.data["buffer_rows"]} if config.data["_target_"] == TABLE else {}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from holdfast.errors import Stopped, StorageError, in_a_line
 from holdfast.execute.work import Outcome, Work
 from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
-from holdfast.single.startup import import_training, read_tables
+from holdfast.single.startup import import_training, read_tables, settled
 from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, locked
@@ -47,14 +47,14 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
         StorageError: a file could not be written; likewise.
     """
     import_training()
-    read_tables(job.config.data for job in spec.jobs)
+    resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
+    recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
+    read_tables(zip((job.config.data for job in spec.jobs), resume.buffers(recorded, spec.jobs), strict=True))
     warn_of_missing_devices(spec.jobs)
     from holdfast.sweeps.row_digests import data_digests
 
     name_what_nothing_reads(spec)
     data = data_digests([job.config.data for job in spec.jobs])
-    resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
-    recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
     path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
     with locked(path):
         try:
@@ -65,8 +65,8 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
             storage = error if isinstance(error, StorageError) else StorageError.of(error)
             if storage is None:
                 raise
-            resume = resume_command(path, spec.flags, sweep=True)
-            raise StorageError(f"{storage}\nNothing was concluded; to resume: {resume}") from error
+            command = resume_command(path, spec.flags, sweep=True)
+            raise StorageError(f"{storage}\nNothing was concluded; to resume: {command}") from error
 
 
 class _Sweep:
@@ -123,7 +123,13 @@ class _Sweep:
             "metric": first.metric,
             "mode": first.mode,
             "jobs": [
-                {"overrides": list(job.overrides), "config_hash": job.config_hash, "data": data} for job, data in jobs
+                {
+                    "overrides": list(job.overrides),
+                    "config_hash": job.config_hash,
+                    "data": data,
+                    **settled(job.config),
+                }
+                for job, data in jobs
             ],
             "plan": {
                 "launcher": self._spec.launcher,

@@ -10,6 +10,7 @@ from holdfast.config.job import JobSpec
 from holdfast.config.options import TABLE, UNKNOWN_ROWS
 from holdfast.config.schema import Config
 from holdfast.errors import FolderError
+from holdfast.single.startup import BufferRows
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.usercode.packages import code_of
@@ -100,6 +101,12 @@ def check_code(folder: SweepFolder, recorded: Mapping[str, Any], configs: Iterab
                 f"{folder.path}: the module {name} has changed since this sweep was started, and jobs trained by two "
                 f"versions of a module cannot be compared. {remedy}"
             )
+
+
+def buffers(recorded: Mapping[str, Any] | None, jobs: Sequence[JobSpec]) -> list[BufferRows]:
+    """The rows of the jobs' tables in memory at a time, as a sweep that is resumed has settled them."""
+    before = recorded["jobs"] if recorded else []
+    return [before[job.number].get("buffer_rows", "auto") if job.number < len(before) else "auto" for job in jobs]
 
 
 _REMEDY = "Nothing was run; choose another folder for another sweep."

@@ -149,17 +149,22 @@ def strings(name: str, part: Any, file: Path) -> Any:
 
 
 def check_marks(columns: Mapping[str, Column], file: Path, decimal: str | None) -> None:
+    """Refuse columns with marks that may mean two things, as `check_decimal_marks`."""
+    check_decimal_marks({name: column.mark for name, column in columns.items()}, file, decimal)
+
+
+def check_decimal_marks(marks: Mapping[str, str], file: Path, decimal: str | None) -> None:
     """Refuse 1.234 beside 5,5, and 1,234 beside 5.5: its mark may divide thousands.
 
     Args:
-        columns: of a file.
+        marks: of the columns of a file.
         file: its path.
         decimal: a decimal sign that is known beforehand; None where none is.
 
     Raises:
         TableError: there is such a column.
     """
-    name_of = {column.mark: f"column {name!r}" for name, column in columns.items()}
+    name_of = {mark: f"column {name!r}" for name, mark in marks.items()}
     if decimal:
         name_of[decimal] = f"data.decimal={decimal}"
     for mark, sign in ((".", ","), (",", ".")):

@@ -169,8 +169,8 @@ class TableSource:
         parts = [*self.encoding.files, *self.targets, str(self.is_classification)]
         return hashlib.sha256("\n".join(parts).encode() + self.split.tobytes()).hexdigest()
 
-    def rows_of(self, split: Split) -> Rows:
-        """The encoded rows of a split: inputs, and targets as they are trained on."""
+    def rows_of(self, split: Split, buffer_rows: int | None = None) -> Rows:
+        """The encoded rows of a split: inputs, and targets as they are trained on; all are in one buffer."""
         rows = self.split == SPLITS.index(split)
         features = {each.name: self._columns[each.name].values[rows] for each in self.encoding.features}
         raw = torch.from_numpy(raw_rows(self.encoding.features, features))
@@ -183,27 +183,3 @@ class TableSource:
             return torch.tensor([code[name] for name in class_names(self._columns[self.targets[0]], rows)])
         scaled = [(self._columns[each.name].values[rows] - each.mean) / each.scale for each in encoding.targets]
         return torch.from_numpy(np.stack(scaled, 1)).float()
-
-
-_sources: dict[tuple[Any, ...], TableSource] = {}
-"""The tables that this process has read, by their keys and the state of their files."""
-
-TABLE_KEYS = (
-    *("path", "target", "columns", "drop", "split", "val_path", "test_path", "fractions", "group", "time", "task"),
-    *("delimiter", "decimal", "seed", "standardise"),
-)
-
-
-def source_of(group: Mapping[str, Any]) -> TableSource:
-    """The table of a data group; it is read once in a process, as long as its files stay as they are."""
-    keys = {key: group[key] for key in TABLE_KEYS}
-    lacking = {"data.path=FILE.csv": keys["path"], "data.target=COLUMN": keys["target"]}
-    if missing := [word for word, value in lacking.items() if not value]:  # a sweep may give them to its jobs alone
-        raise TableError(f"data=table needs {' and '.join(missing)}: the table, and the column to predict.")
-    paths = [(key, keys[key]) for key in ("path", "val_path", "test_path") if keys[key] is not None]
-    files = [file for key, path in paths for file in files_of(path, f"data.{key}")]
-    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = (repr(keys), *stamps)
-    if key not in _sources:
-        _sources[key] = TableSource(keys)
-    return _sources[key]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from holdfast.data.buffered import BufferedRows
 from holdfast.data.datamodule import DataModule
 from holdfast.data.order import Rows
 from holdfast.data.split import Split
-from holdfast.tables.source import source_of
 
 
 class Table(DataModule):
@@ -27,7 +27,9 @@ class Table(DataModule):
         **keys: Any,
     ) -> None:
         super().__init__(batch_size, order_seed, shuffle, num_workers)
-        self.source = source_of(keys)
+        from holdfast.caching.sources import source_of  # imports this package
+
+        self.source, self._buffer_rows = source_of(keys), keys.get("buffer_rows")
 
     def digest(self) -> str:
         """Return the sha256 of the files, the targets and the split of each row.
@@ -36,6 +38,6 @@ class Table(DataModule):
         """
         return self.source.digest()
 
-    def draw(self, split: Split) -> Rows:
+    def draw(self, split: Split) -> Rows | BufferedRows:
         """The encoded rows of a split."""
-        return self.source.rows_of(split)
+        return self.source.rows_of(split, self._buffer_rows if isinstance(self._buffer_rows, int) else None)

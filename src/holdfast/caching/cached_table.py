@@ -1,0 +1,119 @@
+"""A table on disk: converted when it is first needed, and trained on buffer by buffer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.caching.cache_folder import CachedFiles, CacheFolder, converting, gigabytes, stamp
+from holdfast.caching.conversion import TableFile, convert
+from holdfast.caching.conversion_progress import ConversionProgress
+from holdfast.caching.encoded_rows import SealedRows
+from holdfast.caching.limit import memory_limit, rows_that_fit
+from holdfast.data.blocks import BlockFile, BlockForm
+from holdfast.data.buffered import BufferedRows
+from holdfast.data.split import SPLITS, Split
+from holdfast.errors import DataError
+from holdfast.tables import selection
+from holdfast.tables.encoding import Encoding
+from holdfast.tables.reader import files_of
+
+_SPLIT_OF = {"path": -1, "val_path": 1, "test_path": 2}
+
+
+class CachedTable:
+    """The rows of a table that is not held in memory.
+
+    Args:
+        keys: the data group of a configuration, with a `path` and a `target`.
+        cache_dir: where converted tables lie.
+
+    Raises:
+        TableError: the table cannot be used; the message names the file, the line or the column.
+        StorageError: it cannot be converted, since the disk is full.
+
+    Attributes:
+        encoding: of its columns, fitted on the training rows.
+        said: what was found out, and should be known before training.
+    """
+
+    def __init__(self, keys: Mapping[str, Any], cache_dir: str) -> None:
+        self._keys = keys
+        cache, paths = CacheFolder(Path(cache_dir)), _files(keys)
+        digests = cache.digests([path for _, path in paths])
+        files = [TableFile(path, _SPLIT_OF[key], sha256) for (key, path), sha256 in zip(paths, digests, strict=True)]
+        others = {key: value for key, value in keys.items() if key not in selection.FILE_KEYS}
+        self._files = cache.files_of(others, [(file.split, file.sha256) for file in files])
+        table = _read(self._files) or self._convert(files, cache)
+        self.encoding = Encoding.from_plain({**table["encoding"], "files": digests})
+        self._digest, self.rows = table["digest"], table["rows"]
+        self._blocks = [(BlockForm(*each["form"]), each["checks"]) for each in table["splits"]]
+        size = gigabytes(sum(form.offset(form.blocks) for form, _ in self._blocks))
+        self.said = [*table["said"], f"rows are read from disk, buffer by buffer: {self._files.path}, {size}"]
+
+    def _convert(self, files: Sequence[TableFile], cache: CacheFolder) -> dict[str, Any]:
+        with converting(self._files):
+            if (table := _read(self._files)) is not None:  # by another process, which this one has waited for
+                return table
+            total = sum(stamp(file.path)[0] for file in files)
+            with ConversionProgress(self._keys["path"], self._files.path, total) as progress:
+                return convert(self._keys, files, cache, self._files, progress)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of an encoded row."""
+        return sum(self._blocks[0][0].row_bytes)
+
+    def buffer_rows(self) -> int:
+        """The rows of a buffer that fills its share of the memory."""
+        return rows_that_fit(self.row_bytes, memory_limit())
+
+    def digest(self) -> str:
+        """The sha256 of the files, the targets and the split of each row."""
+        return str(self._digest)
+
+    def rows_of(self, split: Split, buffer_rows: int | None = None) -> BufferedRows:
+        """The encoded rows of a split.
+
+        Args:
+            split: which.
+            buffer_rows: rows in memory at a time; None for as many as fill their share of it.
+
+        Raises:
+            DataError: the file is damaged or gone.
+        """
+        number = SPLITS.index(split)
+        form, checks = self._blocks[number]
+        path = self._files.rows[number]
+        if not path.exists() or path.stat().st_size != form.offset(form.blocks):
+            state = "was cut off" if path.exists() else "is gone"
+            raise DataError(f"{path} {state}. Remove what is left of the table with holdfast cache clear; start again.")
+        file = BlockFile(path, form, checks)
+        if split == "test":
+            return SealedRows(file, self.encoding)
+        return BufferedRows(file, buffer_rows or self.buffer_rows(), self._keys["seed"])
+
+
+def _files(keys: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """The files of a table, each with its key."""
+    return [(key, path) for key in _SPLIT_OF if keys[key] is not None for path in files_of(keys[key], f"data.{key}")]
+
+
+def _read(files: CachedFiles) -> dict[str, Any] | None:
+    """What is known of a converted table; None if it is not converted to the end.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        table: dict[str, Any] = json.loads(files.table.read_bytes())
+        BlockForm(*table["splits"][0]["form"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{files.table} cannot be read: {error}. Remove the table with holdfast cache clear, and start again."
+        ) from None
+    return table

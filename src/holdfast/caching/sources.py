@@ -1,0 +1,52 @@
+"""The table of a data group: in memory where it fits, otherwise on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from holdfast.caching.cached_table import CachedTable
+from holdfast.caching.limit import fits, memory_limit
+from holdfast.errors import TableError
+from holdfast.tables.reader import files_of
+from holdfast.tables.selection import FILE_KEYS
+from holdfast.tables.source import TableSource
+
+TABLE_KEYS = (
+    *("path", "target", "columns", "drop", "split", "val_path", "test_path", "fractions", "group", "time", "task"),
+    *("delimiter", "decimal", "seed", "standardise"),
+)
+
+_sources: dict[tuple[Any, ...], TableSource | CachedTable] = {}
+"""The tables that this process has read, by their keys and the state of their files."""
+
+
+def source_of(group: Mapping[str, Any]) -> TableSource | CachedTable:
+    """The table of a data group; it is read once in a process, as long as its files stay as they are."""
+    keys = {key: group[key] for key in TABLE_KEYS}
+    lacking = {"data.path=FILE.csv": keys["path"], "data.target=COLUMN": keys["target"]}
+    if missing := [word for word, value in lacking.items() if not value]:  # a sweep may give them to its jobs alone
+        raise TableError(f"data=table needs {' and '.join(missing)}: the table, and the column to predict.")
+    paths = [(key, keys[key]) for key in FILE_KEYS if keys[key] is not None]
+    files = [file for key, path in paths for file in files_of(path, f"data.{key}")]
+    buffer_rows = group.get("buffer_rows")
+    on_disk = isinstance(buffer_rows, int) or (buffer_rows == "auto" and not fits(files, memory_limit()))
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = (repr(keys), on_disk and group["cache_dir"], *stamps)
+    if key not in _sources:
+        _sources[key] = CachedTable(keys, group["cache_dir"]) if on_disk else TableSource(keys)
+    return _sources[key]
+
+
+def settle_buffer(group: dict[str, Any], recorded: int | Literal["auto"] | None = "auto") -> None:
+    """Settle how many rows of a table are in memory at a time: once for a run, since the order of rows follows from it.
+
+    Args:
+        group: a data group; its `buffer_rows` becomes a number, or None where the table is held in memory whole.
+        recorded: what an earlier process has settled; "auto" where none has.
+    """
+    if recorded != "auto":
+        group["buffer_rows"] = recorded
+    elif group["buffer_rows"] == "auto":
+        source = source_of(group)
+        group["buffer_rows"] = source.buffer_rows() if isinstance(source, CachedTable) else None
