@@ -5,8 +5,8 @@ Test rows are written as they were read, and encoded when they are opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,9 @@ from holdfast.data.order import Batch
 from holdfast.tables.encoding import Encoder, Encoding
 from holdfast.tables.facts import class_name
 from holdfast.tables.notes import NEARLY_ONE
+
+_NUMBERS = 1 << 16
+"""Numbers that are encoded at once."""
 
 _MOST_HASHES = 1 << 22
 """Rows that are compared with each other; of more, a part that is chosen by their values."""
@@ -129,9 +132,10 @@ def write_rows(
     shared, alone = _Shared(), _Alone(encoding)
     is_class = bool(encoding.classes)
     with ExitStack() as stack:
+        stack.enter_context(_one_thread())
         shapes = [(len(encoding.inputs), targets, is_class)] * 2 + [(2 * features, 2 * len(encoding.targets), False)]
         writers = [stack.enter_context(BlockWriter(path, *shape)) for path, shape in zip(paths, shapes, strict=True)]
-        for piece, part in zip(raw.read(names), split.read(), strict=True):
+        for piece, part in _slices(raw, split, names):
             shared.add(piece, part)
             raw_rows, raw_targets = rows.raw(piece[:features]), rows.targets(piece[features:])
             x, y = (each.numpy() for each in encoded(encoding, encoder, raw_rows[part < 2], raw_targets[part < 2]))
@@ -142,6 +146,25 @@ def write_rows(
             writers[2].write(raw_rows[part == 2].view(np.float32), raw_targets[part == 2].view(np.float32))
         blocks = [Blocks(*writer.finish()) for writer in writers]
     return blocks, Noted(*shared.count(), alone.pairs())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: slices are too small for two, which would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _slices(raw: RawColumns, split: SplitFile, names: Sequence[str]) -> Iterator[tuple[Matrix, NDArray[np.int8]]]:
+    """Some columns and the splits of their rows, few enough at a time to stay in the processor's cache."""
+    for piece, part in zip(raw.read(names), split.read(), strict=True):
+        size = max(1, _NUMBERS // len(names))
+        for start in range(0, len(part), size):
+            yield piece[:, start : start + size], part[start : start + size]
 
 
 class SealedRows(BufferedRows):

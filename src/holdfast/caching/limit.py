@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +59,8 @@ def size_of(file: Path) -> Size:
     size = file.stat().st_size
     with opened(file) as stream:
         head = stream.read(CHUNK)
-        if isinstance(stream, gzip.GzipFile):  # all of it is as compressible as its beginning
-            size = max(len(head), size * len(head) // max(1, stream.fileobj.tell()))
+        if (compressed := getattr(stream, "fileobj", None)) is not None:  # all of it is as compressible as its head
+            size = max(len(head), size * len(head) // max(1, compressed.tell()))
     rows = max(1, head.count(b"\n")) * size // max(1, len(head))
     return Size(rows, _BYTES_OF_BYTE * size)
 

@@ -59,19 +59,17 @@ def read_csv(file: Path, head: str, delimiter: str, start: Place) -> Iterator[tu
     Raises:
         TableError: the file cannot be divided into rows.
     """
-    import pyarrow.compute as pc
-
     names, first_byte = header_of(file, head, delimiter)
     row, last = start.row, list[Any]()
     with opened(file) as stream, ThreadPoolExecutor(1) as thread:  # parses a chunk while the one before it is used
         pieces = chunks(stream, start.byte or first_byte, delimiter)
         pending = _parsed(thread, pieces, names, delimiter)
         while pending:
-            (table, ragged), byte = pending[0].result(), pending[1]
+            (table, ragged, has_nul), byte = pending[0].result(), pending[1]
             pending = _parsed(thread, pieces, names, delimiter)
             if ragged:
                 raise _ragged(file, ragged[0], delimiter, row)
-            if any(pc.any(pc.match_substring(column, "\0")).as_py() for column in table.columns):
+            if has_nul:
                 raise TableError(not_text(file))
             last = [column[-1].as_py() for column in table.columns] if len(table) else last
             row += len(table)
@@ -83,14 +81,14 @@ def read_csv(file: Path, head: str, delimiter: str, start: Place) -> Iterator[tu
 
 def _parsed(
     thread: Executor, pieces: Iterator[Chunk], names: Sequence[str], delimiter: str
-) -> tuple[Future[tuple[Any, list[Any]]], int] | None:
+) -> tuple[Future[tuple[Any, list[Any], bool]], int] | None:
     """The next chunk, which a thread parses, and where it ends; None after the last one."""
     chunk = next(pieces, None)
     return chunk and (thread.submit(_parse, chunk.content, names, delimiter), chunk.end)
 
 
-def _parse(content: bytes, names: Sequence[str], delimiter: str) -> tuple[Any, list[Any]]:
-    """The records of a chunk, as strings, and those that have another number of values."""
+def _parse(content: bytes, names: Sequence[str], delimiter: str) -> tuple[Any, list[Any], bool]:
+    """The records of a chunk as strings, those with another number of values, and whether there is a NUL byte."""
     import pyarrow.csv as pv
 
     arrow, ragged = import_arrow(), list[Any]()
@@ -109,7 +107,7 @@ def _parse(content: bytes, names: Sequence[str], delimiter: str) -> tuple[Any, l
             quoted_strings_can_be_null=False,
         ),
     )
-    return table, ragged
+    return table, ragged, b"\0" in content
 
 
 def _ragged(file: Path, row: Any, delimiter: str, before: int) -> TableError:

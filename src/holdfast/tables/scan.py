@@ -96,7 +96,7 @@ class Scan:
         numbers = np.asarray(values.to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else values)
         if values.null_count or np.isnan(numbers).any():
             return None
-        dots = int(pc.sum(pc.match_substring(column, ".")).as_py() or 0)
+        dots = _dots(column)
         self.present += len(numbers)
         self.numbers["."] += len(numbers)
         self.numbers[","] += len(numbers) - dots
@@ -260,6 +260,19 @@ def values_of(texts: Texts, form: Form, name: str, where: Callable[[int], str]) 
     elif form in ("number.", "number,"):
         values[~texts.missing] = as_numbers(import_arrow().array(present, import_arrow().string()), form[-1])
     return values[texts.rows]
+
+
+def _dots(column: Any) -> int:
+    """The points in an Arrow column of strings."""
+    chunks = column.chunks if hasattr(column, "chunks") else [column]
+    count = 0
+    for chunk in chunks:
+        _, offsets, content = chunk.buffers()
+        if content is not None and len(chunk):
+            ends = np.frombuffer(offsets, dtype=np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            texts = np.frombuffer(content, dtype=np.uint8)[ends[0] : ends[-1]]
+            count += int(np.count_nonzero(texts == ord(".")))
+    return count
 
 
 def _flags(array: Any) -> NDArray[np.bool_]:
