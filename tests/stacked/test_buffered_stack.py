@@ -97,6 +97,15 @@ def test_one_buffer_trains_bit_for_bit_as_rows_in_memory(group: dict[str, Any], 
         assert_same(state(memory), state(disk))
 
 
+def test_one_buffer_gives_a_module_the_random_numbers_of_rows_in_memory(group: dict[str, Any], tmp_path: Path) -> None:
+    words = ("batch_size=50", "model=mlp", "model.hidden=[4]", "model.dropout=0.5")
+    states = []
+    for buffer_rows in (0, ONE):
+        job = jobs_on(group, *words, buffer_rows=buffer_rows)[0]
+        states.append(state(trained_alone(job, tmp_path / str(buffer_rows))))
+    assert_same(*states)
+
+
 @pytest.mark.parametrize(
     ("words", "rtol", "atol"),
     [

@@ -188,6 +188,7 @@ class ShuffledBatches:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[Batch]:
+        _draw()
         return self._batches(self.indices.epoch())
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
@@ -230,6 +231,10 @@ class OrderedBatches:
         return ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        _draw()
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
         ahead = self._read(0)
         for start in range(self.batch_size, len(self.rows), self.batch_size):
             batch, ahead = ahead.result(), self._read(start)
@@ -238,3 +243,8 @@ class OrderedBatches:
 
     def _read(self, start: int) -> ReadAhead[Batch]:
         return ReadAhead(*self.rows.reading(slice(start, start + self.batch_size)))
+
+
+def _draw() -> None:
+    """Draw what a DataLoader draws when it begins: a module then has the random numbers that it has with one."""
+    torch.empty((), dtype=torch.int64).random_()
