@@ -123,6 +123,10 @@ class BufferedRows(Dataset[Batch]):
         x, y = (part[start - first : stop - first] for part in whole)
         return (x, y), fill
 
+    def encoded(self, batch: Batch) -> Batch:
+        """Rows as they are used, from rows as they are on disk: the same, unless a subclass encodes them."""
+        return batch
+
     def head(self, count: int) -> Rows:
         """The first rows, in memory."""
         return Rows(*self[:count])
@@ -232,14 +236,15 @@ class OrderedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         _draw()
-        return self._batches()
+        return self.read()
 
-    def _batches(self) -> Iterator[Batch]:
+    def read(self) -> Iterator[Batch]:
+        """The batches, without a draw from torch's global generator."""
         ahead = self._read(0)
         for start in range(self.batch_size, len(self.rows), self.batch_size):
             batch, ahead = ahead.result(), self._read(start)
-            yield batch
-        yield ahead.result()
+            yield self.rows.encoded(batch)
+        yield self.rows.encoded(ahead.result())
 
     def _read(self, start: int) -> ReadAhead[Batch]:
         return ReadAhead(*self.rows.reading(slice(start, start + self.batch_size)))

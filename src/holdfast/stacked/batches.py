@@ -148,4 +148,4 @@ class _Prepared:
     prepare: Callable[[Rows], Batch]
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.prepare(Rows(*batch)) for batch in OrderedBatches(self.rows))
+        return (self.prepare(Rows(*batch)) for batch in OrderedBatches(self.rows).read())
