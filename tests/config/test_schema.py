@@ -9,13 +9,13 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
+from holdfast.caching.sources import TABLE_KEYS
 from holdfast.cli.main import CONF
 from holdfast.config.options import OPTIONS, TABLE
 from holdfast.config.schema import Callbacks, Config, Logger, Trainer
 from holdfast.data import synthetic
 from holdfast.single.build import HOLDFAST_KEYS
 from holdfast.tables import Table
-from holdfast.tables.source import TABLE_KEYS
 
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent.name in ("data", "model", "optimizer", "scheduler"))
 
@@ -43,7 +43,12 @@ def test_every_option_gives_each_key_of_its_schema_a_value(path: Any) -> None:
 @pytest.mark.parametrize("target", OPTIONS)
 def test_every_key_is_an_argument_of_the_class_it_configures(target: str) -> None:
     if target == TABLE:  # one argument takes what only its source reads
-        assert keys(OPTIONS[target]) - set(inspect.signature(Table).parameters) == {*TABLE_KEYS, "features"}
+        assert keys(OPTIONS[target]) - set(inspect.signature(Table).parameters) == {
+            *TABLE_KEYS,
+            "features",
+            "buffer_rows",
+            "cache_dir",
+        }
         return
     taken = set(inspect.signature(get_object(target)).parameters)
     if target.startswith("holdfast.data."):

@@ -181,9 +181,9 @@ def test_jobs_on_a_table_that_changes_meanwhile_are_not_compared(monkeypatch: py
     write("t.csv", lines())
     original, calls = source.TableSource.rows_of, list[Any]()
 
-    def edits(self: source.TableSource, split: Any) -> Any:
-        calls.append(split)
-        rows = original(self, split)
+    def edits(self: source.TableSource, *given: Any) -> Any:
+        calls.append(given)
+        rows = original(self, *given)
         write("t.csv", lines(seed=1, rows=91))
         return rows
 

@@ -69,6 +69,30 @@ class CachedFiles(NamedTuple):
         """Bytes of all files."""
         return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
 
+    def described(self) -> str:
+        """A line about the table: its folder, size and rows, and the files that it was made from."""
+        state = "not complete"
+        with suppress(OSError, ValueError, KeyError):
+            state = f"{json.loads(self.table.read_bytes())['rows']:,} rows"
+        names = "?"
+        with suppress(OSError, ValueError, KeyError):
+            names = ", ".join(json.loads(self.about.read_bytes())["files"])
+        return f"{self.path.name}  {gigabytes(self.size):>9}  {state}  {names}"
+
+    def is_locked(self) -> bool:
+        """Whether a process converts the table at this moment."""
+        try:
+            lock = os.open(self.lock, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
     def remove(self) -> None:
         """Remove the files that were written here, and the folder if nothing else is in it."""
         for file in (self.table, self.progress, self.raw, self.splits, *self.rows, self.about, self.lock):
@@ -86,6 +110,12 @@ class CacheFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._made = [
+            folder for folder in (path, *path.parents) if not folder.exists()
+        ]  # from here on, by this process
+        self._digests: dict[str, Any] = {}  # by path, with the state of the file in which its digest was taken
+        with suppress(OSError, ValueError):
+            self._digests = json.loads((path / _DIGESTS).read_bytes())
 
     def files_of(self, keys: Mapping[str, Any], digests: Sequence[tuple[int, str]]) -> CachedFiles:
         """The folder of a table.
@@ -97,33 +127,36 @@ class CacheFolder:
         text = json.dumps([_VERSION, sorted(keys.items()), digests], default=str)
         return CachedFiles(self.path / hashlib.sha256(text.encode()).hexdigest()[:16])
 
-    def digests(self, files: Sequence[Path]) -> list[str]:
-        """The sha256 of files; one that is as it was when its digest was taken is not read again.
+    def digest(self, file: Path) -> tuple[str, list[int]]:
+        """The sha256 of a file, and its `stamp`; a file that is as it was when its digest was taken is not read again.
 
         Raises:
-            TableError: a file cannot be read.
+            TableError: it cannot be read.
         """
-        noted: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            noted = json.loads((self.path / _DIGESTS).read_bytes())
-        stamps = {str(file.resolve()): stamp(file) for file in files}
-        for name, now in stamps.items():
-            if noted.get(name, [None])[0] != now:
-                try:
-                    noted[name] = [now, digest(Path(name))]
-                except OSError as error:
-                    raise TableError(f"{name} cannot be read: {error.strerror or error}.") from None
-                self.make()
-                write_json(self.path / _DIGESTS, noted)
-        return [noted[str(file.resolve())][1] for file in files]
+        name, now = str(file.resolve()), stamp(file)
+        if self._digests.get(name, [None])[0] != now:
+            try:
+                self._digests[name] = [now, digest(file)]
+            except OSError as error:
+                raise TableError(f"{file} cannot be read: {error.strerror or error}.") from None
+        return self._digests[name][1], now
 
-    def make(self) -> None:
-        """Make the folder.
+    def save_digests(self) -> None:
+        """Write down the digests that were taken."""
+        write_json(self.path / _DIGESTS, self._digests)
 
-        Raises:
-            StorageError: it cannot be made.
-        """
-        make_folder(self.path)
+    def remove_made(self) -> None:
+        """Remove the folders that this process has made, as far as they are empty."""
+        for folder in self._made:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder if it holds no tables any more."""
+        if not self.tables():
+            (self.path / _DIGESTS).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.rmdir()
 
     def tables(self) -> list[CachedFiles]:
         """All tables, also those that were not converted to the end."""
@@ -201,18 +234,3 @@ def converting(files: CachedFiles) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def is_locked(files: CachedFiles) -> bool:
-    """Whether a process converts a table at this moment."""
-    try:
-        lock = os.open(files.lock, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False

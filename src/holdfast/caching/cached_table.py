@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.caching.cache_folder import CachedFiles, CacheFolder, converting, gigabytes, stamp
-from holdfast.caching.conversion import TableFile, convert
+from holdfast.caching.cache_folder import CachedFiles, CacheFolder, converting, gigabytes
 from holdfast.caching.conversion_progress import ConversionProgress
+from holdfast.caching.converting import TableFile, convert
 from holdfast.caching.encoded_rows import SealedRows
 from holdfast.caching.limit import memory_limit, rows_that_fit
 from holdfast.data.blocks import BlockFile, BlockForm
 from holdfast.data.buffered import BufferedRows
 from holdfast.data.split import SPLITS, Split
-from holdfast.errors import DataError
+from holdfast.errors import DataError, TableError
 from holdfast.tables import selection
+from holdfast.tables.csv_files import import_arrow
 from holdfast.tables.encoding import Encoding
 from holdfast.tables.reader import files_of
 
@@ -41,13 +42,13 @@ class CachedTable:
 
     def __init__(self, keys: Mapping[str, Any], cache_dir: str) -> None:
         self._keys = keys
-        cache, paths = CacheFolder(Path(cache_dir)), _files(keys)
-        digests = cache.digests([path for _, path in paths])
-        files = [TableFile(path, _SPLIT_OF[key], sha256) for (key, path), sha256 in zip(paths, digests, strict=True)]
+        import_arrow()
+        cache = CacheFolder(Path(cache_dir))
+        files = [TableFile(path, split, *cache.digest(path)) for path, split in _files(keys)]
         others = {key: value for key, value in keys.items() if key not in selection.FILE_KEYS}
         self._files = cache.files_of(others, [(file.split, file.sha256) for file in files])
         table = _read(self._files) or self._convert(files, cache)
-        self.encoding = Encoding.from_plain({**table["encoding"], "files": digests})
+        self.encoding = Encoding.from_plain({**table["encoding"], "files": [file.sha256 for file in files]})
         self._digest, self.rows = table["digest"], table["rows"]
         self._blocks = [(BlockForm(*each["form"]), each["checks"]) for each in table["splits"]]
         size = gigabytes(sum(form.offset(form.blocks) for form, _ in self._blocks))
@@ -57,9 +58,17 @@ class CachedTable:
         with converting(self._files):
             if (table := _read(self._files)) is not None:  # by another process, which this one has waited for
                 return table
-            total = sum(stamp(file.path)[0] for file in files)
+            total = sum(file.path.stat().st_size for file in files)
             with ConversionProgress(self._keys["path"], self._files.path, total) as progress:
-                return convert(self._keys, files, cache, self._files, progress)
+                try:
+                    table = convert(self._keys, files, cache, self._files, progress)
+                except TableError as error:  # nothing of a table that cannot be used is kept
+                    self._files.remove()
+                    cache.remove_made()
+                    named = any(str(error).startswith(str(file.path)) for file in files)
+                    raise error if named else TableError(f"{self._keys['path']}: {error}") from None
+            cache.save_digests()
+            return table
 
     @property
     def row_bytes(self) -> int:
@@ -96,9 +105,10 @@ class CachedTable:
         return BufferedRows(file, buffer_rows or self.buffer_rows(), self._keys["seed"])
 
 
-def _files(keys: Mapping[str, Any]) -> list[tuple[str, Path]]:
-    """The files of a table, each with its key."""
-    return [(key, path) for key in _SPLIT_OF if keys[key] is not None for path in files_of(keys[key], f"data.{key}")]
+def _files(keys: Mapping[str, Any]) -> list[tuple[Path, int]]:
+    """The files of a table, each with the split of its rows."""
+    named = [(key, split) for key, split in _SPLIT_OF.items() if keys[key] is not None]
+    return [(path, split) for key, split in named for path in files_of(keys[key], f"data.{key}")]
 
 
 def _read(files: CachedFiles) -> dict[str, Any] | None:

@@ -9,9 +9,12 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+_LARGE = 1 << 26
+"""Bytes from which a line is printed before the conversion, too."""
+
 
 class ConversionProgress:
-    """A bar of bytes and rows on a terminal, and a line at the beginning and at the end.
+    """A bar of bytes and rows on a terminal, and a line at the end; of a large table also one at the beginning.
 
     Args:
         table: what is converted.
@@ -20,8 +23,9 @@ class ConversionProgress:
     """
 
     def __init__(self, table: str, folder: Path, size: int) -> None:
-        self._table, self._began, self._rows = table, time.monotonic(), 0
-        print(f"{table} is converted once, to {folder}: read, then measured and written", flush=True)
+        self._table, self._folder, self._began, self._rows = table, folder, time.monotonic(), 0
+        if size > _LARGE:
+            print(f"{table} is converted once, to {folder}: read, then measured and written", flush=True)
         self._bar = tqdm(
             total=size, unit="B", unit_scale=True, leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()
         )
@@ -48,4 +52,5 @@ class ConversionProgress:
     ) -> None:
         self._bar.close()
         if error is None:
-            print(f"{self._table}: {self._rows:,} rows converted in {time.monotonic() - self._began:.1f} s", flush=True)
+            seconds = time.monotonic() - self._began
+            print(f"{self._table}: {self._rows:,} rows converted in {seconds:.1f} s, to {self._folder}", flush=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -179,11 +179,10 @@ class SealedRows(BufferedRows):
         super().__init__(file, len(file.checks), 0)
         self._encoding, self._encoder = encoding, Encoder(encoding)
 
-    def __getitem__(self, index: Any) -> Batch:
-        """Read and encode some rows."""
-        raw, targets = super().__getitem__(index)
-        doubles = (part.view(torch.float64).numpy() for part in (raw, targets))
-        return encoded(self._encoding, self._encoder, *doubles)
+    def encoded(self, batch: Batch) -> Batch:
+        """Encode rows that were read."""
+        raw, targets = (part.view(torch.float64).numpy() for part in batch)
+        return encoded(self._encoding, self._encoder, raw, targets)
 
 
 class _Shared:

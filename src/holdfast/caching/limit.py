@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from holdfast.tables.chunks import CHUNK
 from holdfast.tables.lines import opened
-from holdfast.tables.reader import is_parquet
+from holdfast.tables.reader import explained, is_parquet
 
 SHARE = 4
 """One part of so many of the memory limit is for the rows of a table."""
@@ -50,19 +50,23 @@ def memory_limit() -> int:
 
 
 def size_of(file: Path) -> Size:
-    """An estimate of the size of a table's file, from its beginning, or from what a Parquet file says."""
-    if is_parquet(file):
-        import pyarrow.parquet as pq
+    """An estimate of the size of a table's file, from its beginning, or from what a Parquet file says.
 
-        metadata = pq.read_metadata(file)
-        return Size(metadata.num_rows, _BYTES_OF_VALUE * metadata.num_rows * metadata.num_columns)
-    size = file.stat().st_size
-    with opened(file) as stream:
-        head = stream.read(CHUNK)
-        if (compressed := getattr(stream, "fileobj", None)) is not None:  # all of it is as compressible as its head
-            size = max(len(head), size * len(head) // max(1, compressed.tell()))
-    rows = max(1, head.count(b"\n")) * size // max(1, len(head))
-    return Size(rows, _BYTES_OF_BYTE * size)
+    Raises:
+        TableError: it cannot be read.
+    """
+    with explained(file, None):
+        if is_parquet(file):
+            import pyarrow.parquet as pq
+
+            metadata = pq.read_metadata(file)
+            return Size(metadata.num_rows, _BYTES_OF_VALUE * metadata.num_rows * metadata.num_columns)
+        size = file.stat().st_size
+        with opened(file) as stream:
+            head = stream.read(CHUNK)
+            if (compressed := getattr(stream, "fileobj", None)) is not None:  # all is as compressible as its head
+                size = max(len(head), size * len(head) // max(1, compressed.tell()))
+        return Size(max(1, head.count(b"\n")) * size // max(1, len(head)), _BYTES_OF_BYTE * size)
 
 
 def fits(files: Sequence[Path], limit: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli import table_commands
+from holdfast.cli import cache_command, table_commands
 from holdfast.cli.pipes import survive_closed_pipes
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError
 from holdfast.runtime.signals import deferred, listen
@@ -131,5 +131,6 @@ COMMANDS = {
     "predict": table_commands.predict,
     "test": table_commands.test,
     "export": table_commands.export,
+    "cache": cache_command.cache,
 }
 """The commands beside training, by their first word."""

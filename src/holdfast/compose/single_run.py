@@ -19,17 +19,19 @@ from holdfast.compose.resumed import user_overrides
 from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec
 from holdfast.config.keys import key_of
+from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
 from holdfast.runtime import processes
 from holdfast.search.grid import unlisted
 from holdfast.single.startup import BufferRows, prepare, settled
 from holdfast.store.files import write_json
-from holdfast.store.folders import RunFolder
+from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.lock import await_leader, claim, locked
 from holdfast.store.result import Result
-from holdfast.store.started import read_run
+from holdfast.store.started import read_run, read_sweep
 from holdfast.store.versions import versions
+from holdfast.sweeps.resume import buffers
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +141,14 @@ def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
 
 
 def _recorded_buffer(run: _SingleRun) -> BufferRows:
-    """The rows of a table in memory at a time, as the first process has settled them."""
-    recorded: BufferRows = read_run(run.folder).get("buffer_rows", "auto")
-    return recorded
+    """The rows of a table in memory at a time, as the first process of a run, or of its sweep, has settled them."""
+    if run.job.config.data["_target_"] != TABLE:
+        return "auto"
+    if run.folder.started.exists():
+        recorded: BufferRows = read_run(run.folder).get("buffer_rows", "auto")
+        return recorded
+    job = run.job._replace(number=int(run.folder.path.name))
+    return buffers(read_sweep(SweepFolder(run.folder.path.parent)), [job])[0]
 
 
 def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:

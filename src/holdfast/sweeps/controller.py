@@ -123,12 +123,7 @@ class _Sweep:
             "metric": first.metric,
             "mode": first.mode,
             "jobs": [
-                {
-                    "overrides": list(job.overrides),
-                    "config_hash": job.config_hash,
-                    "data": data,
-                    **settled(job.config),
-                }
+                {"overrides": list(job.overrides), "config_hash": job.config_hash, "data": data, **settled(job.config)}
                 for job, data in jobs
             ],
             "plan": {

@@ -244,7 +244,7 @@ def _unusable(name: str, file: Path, kind: Any) -> TableError:
 
 
 def _floats(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values.to_numpy().astype(np.float64))
+    return np.asarray(values.to_numpy(zero_copy_only=False).astype(np.float64))
 
 
 def check_finite(name: str, values: NDArray[np.float64], where: Callable[[int], str]) -> None:

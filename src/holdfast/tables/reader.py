@@ -103,7 +103,7 @@ def read(file: Path, delimiter: str | None = None, start: Place = Place()) -> It
     Raises:
         TableError: it cannot be read.
     """
-    with _explained(file, delimiter):
+    with explained(file, delimiter):
         is_csv = not is_parquet(file)
         head = head_of(file) if is_csv else ""
         delimiter = (delimiter or delimiter_of(head)) if is_csv else ""
@@ -116,7 +116,7 @@ def read(file: Path, delimiter: str | None = None, start: Place = Place()) -> It
 
 def columns_in(file: Path, delimiter: str | None = None) -> tuple[dict[str, Any], str]:
     """The columns of a file with their Arrow types, and the delimiter of a CSV file; arguments as for `read`."""
-    with _explained(file, delimiter):
+    with explained(file, delimiter):
         if is_parquet(file):
             import pyarrow.parquet as pq
 
@@ -130,7 +130,7 @@ def columns_in(file: Path, delimiter: str | None = None) -> tuple[dict[str, Any]
 
 
 @contextmanager
-def _explained(file: Path, delimiter: str | None) -> Iterator[None]:
+def explained(file: Path, delimiter: str | None) -> Iterator[None]:
     """Say what is wrong with a file that cannot be read."""
     arrow = import_arrow()
     try:

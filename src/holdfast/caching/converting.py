@@ -43,11 +43,13 @@ class TableFile(NamedTuple):
         path: the file.
         split: that of its rows; -1 where it is drawn.
         sha256: its digest.
+        stamp: its state when the digest was taken.
     """
 
     path: Path
     split: int
     sha256: str
+    stamp: list[int]
 
 
 def convert(
@@ -69,12 +71,10 @@ def convert(
         TableError: the table cannot be used, or a file has changed while it was read.
         StorageError: the disk is full, or has too little room to begin with.
     """
-    stamps = [stamp(file.path) for file in files]
     write_json(target.about, {"files": [str(file.path) for file in files]})
     table = _Conversion(keys, files, cache, target, progress).run()
-    for file, before in zip(files, stamps, strict=True):
-        if stamp(file.path) != before:
-            target.remove()
+    for file in files:
+        if stamp(file.path) != file.stamp:
             raise TableError(f"{file.path} has changed while it was read: wait until it is complete, and start again.")
     write_json(target.table, table)
     return table
