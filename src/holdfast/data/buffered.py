@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from math import ceil
 from typing import Any, Generic, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -90,6 +92,7 @@ class BufferedRows(Dataset[Batch]):
         self.buffer_rows = min(in_a_buffer * BLOCK_ROWS, file.form.rows)
         self._kept: Rows | None = None  # the buffer that holds all rows
         self._ahead: tuple[tuple[int, int, bool], ReadAhead[Rows]] | None = None
+        self._memories: list[_Memory] = []  # of buffers: at most two
 
     def __len__(self) -> int:
         return self.file.form.rows
@@ -118,10 +121,11 @@ class BufferedRows(Dataset[Batch]):
         if step != 1:
             raise DataError(f"rows on disk are read one after the other, not in steps of {step}")
         blocks = range(start // BLOCK_ROWS, -(-stop // BLOCK_ROWS) if stop > start else 0)
-        whole, fill = self._reading(blocks)  # whole blocks: a checksum is one of a block
+        # whole blocks: a checksum is one of a block
+        x, y = self.file.form.empty(sum(map(self.file.form.rows_of, blocks)))
+        fill = partial(self.file.read, blocks, x.numpy(), y.numpy())
         first = blocks.start * BLOCK_ROWS
-        x, y = (part[start - first : stop - first] for part in whole)
-        return (x, y), fill
+        return (x[start - first : stop - first], y[start - first : stop - first]), fill
 
     def encoded(self, batch: Batch) -> Batch:
         """Rows as they are used, from rows as they are on disk: the same, unless a subclass encodes them."""
@@ -142,9 +146,8 @@ class BufferedRows(Dataset[Batch]):
         (key, ahead), self._ahead = self._ahead or (None, None), None
         if ahead is not None and key == (epoch, number, shuffle):
             return ahead.result()
-        batch, fill = self._reading(self._blocks(epoch, shuffle)[number])
+        rows, fill = self._begun(epoch, number, shuffle=shuffle)
         fill()
-        rows = Rows(*batch)
         if self._buffers == 1:
             self._kept = rows
         return rows
@@ -154,13 +157,17 @@ class BufferedRows(Dataset[Batch]):
         if self._buffers > 1:
             is_last = number == self._buffers - 1
             key = (epoch + is_last, 0 if is_last else number + 1, shuffle)
-            batch, fill = self._reading(self._blocks(key[0], shuffle)[key[1]])
-            self._ahead = key, ReadAhead(Rows(*batch), fill)
+            self._ahead = key, ReadAhead(*self._begun(*key[:2], shuffle=shuffle))
 
-    def _reading(self, blocks: Sequence[int]) -> tuple[Batch, Callable[[], None]]:
-        """Memory for some blocks, and the function that fills it."""
-        x, y = self.file.form.empty(sum(map(self.file.form.rows_of, blocks)))
-        return (x, y), partial(self.file.read, blocks, x.numpy(), y.numpy())
+    def _begun(self, epoch: int, number: int, *, shuffle: bool) -> tuple[Rows, Callable[[], None]]:
+        """Memory for a buffer of an epoch, and the function that fills it."""
+        blocks = self._blocks(epoch, shuffle)[number]
+        memory = next((each for each in self._memories if each.is_free), None)
+        if memory is None:
+            memory = _Memory(self.file.form.empty(self.buffer_rows))
+            self._memories = [*self._memories[-1:], memory]
+        x, y = memory.take(sum(map(self.file.form.rows_of, blocks)))
+        return Rows(x, y), partial(self.file.read, blocks, x.numpy(), y.numpy())
 
     def _blocks(self, epoch: int, shuffle: bool) -> list[list[int]]:
         """The blocks of each buffer of an epoch, ascending."""
@@ -172,7 +179,31 @@ class BufferedRows(Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         # what was read stays in its process
-        return {**vars(self), "_kept": None, "_ahead": None}
+        return {**vars(self), "_kept": None, "_ahead": None, "_memories": []}
+
+
+class _Memory:
+    """Memory of a buffer, used again once no tensor refers to it: to touch new memory takes longer than to read a file.
+
+    Args:
+        parts: memory for the x and the y of the largest buffer.
+    """
+
+    def __init__(self, parts: Batch) -> None:
+        self._parts = [part.numpy() for part in parts]
+        self._taken: list[weakref.ref[NDArray[Any]]] = []
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no tensor refers to it."""
+        return all(view() is None for view in self._taken)
+
+    def take(self, rows: int) -> Batch:
+        """Tensors of the first rows."""
+        views = [part[:rows] for part in self._parts]  # a tensor refers to its array as long as any view of it is used
+        self._taken = [weakref.ref(view) for view in views]
+        x, y = map(torch.from_numpy, views)
+        return x, y
 
 
 class ShuffledBatches:

@@ -46,7 +46,8 @@ class StackBatches:
         self._streams, self._epoch, self._ends = rows.stream_of[:0], -1, list[int]()
         self._number = -1  # of the buffer in the epoch; -1 before the first
         self._order = torch.empty(0)  # of the rows of the buffer, shape `(streams, rows)`
-        self._buffer: Batch = ()  # prepared
+        self._buffer: Batch = ()
+        self._is_prepared = isinstance(rows.train[0], Rows)  # rows on disk are prepared when they are gathered
         self.val = [self._in_order(each) for each in rows.val]
         whole = [self._prepared(each) for each in rows.train if isinstance(each, Rows)]
         self.train = list(map(_split, whole)) or [self._in_order(each) for each in rows.train]
@@ -97,7 +98,9 @@ class StackBatches:
             if len(self._ends) > 1 or not self._buffer:
                 self._buffer = ()
                 train = self._rows.train[0]
-                self._buffer = self._prepared(train.buffer(self._epoch, number, shuffle=shuffle))
+                rows = train.buffer(self._epoch, number, shuffle=shuffle)
+                on_cpu = self._trainer.strategy.root_device.type == "cpu"
+                self._buffer = (rows.x, rows.y) if on_cpu else on_device(self._trainer, rows)
                 train.read_on(self._epoch, number, shuffle=shuffle)
             self._number = number
             self._order = self._orders()
@@ -123,7 +126,10 @@ class StackBatches:
         index = self._order[:, start - self._first : stop - self._first]
         streams = len(index)
         index = index.view(streams, count, -1).transpose(0, 1).reshape(-1)  # (count * streams * rows,)
-        return tuple(part.index_select(0, index).view(count, streams, -1, *part.shape[1:]) for part in self._buffer)
+        gathered: Batch = tuple(part.index_select(0, index) for part in self._buffer)
+        if not self._is_prepared:
+            gathered = self._prepared(Rows(*gathered))
+        return tuple(part.view(count, streams, -1, *part.shape[1:]) for part in gathered)
 
     def _prepared(self, rows: Rows) -> Batch:
         return self._gradients.prepare(on_device(self._trainer, rows))
