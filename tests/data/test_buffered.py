@@ -212,6 +212,24 @@ def test_one_buffer_is_read_once(tmp_path: Path) -> None:
     assert source.buffer(1, 0, shuffle=False) is first
 
 
+def test_the_memory_of_a_buffer_is_used_again_once_nothing_refers_to_it(tmp_path: Path) -> None:
+    with blocks_of(5):
+        source = BufferedRows(numbered(tmp_path / "file", 40), 10, 0)
+        places = set[int]()
+        for number in range(4):
+            buffer = source.buffer(0, number, shuffle=False)
+            source.read_on(0, number, shuffle=False)
+            places.add(buffer.x.data_ptr())
+            del buffer
+        assert len(places) == 2
+        held = source.buffer(1, 0, shuffle=False)[3:5][0]
+        rows = held.clone()
+        for number in range(3):
+            source.read_on(1, number, shuffle=False)
+            assert source.buffer(1, number + 1, shuffle=False).x.data_ptr() != held.data_ptr()
+        assert torch.equal(held, rows)
+
+
 def _take(ahead: ReadAhead[list[int]], answers: multiprocessing.Queue[list[int]]) -> None:
     answers.put(ahead.result())
 
