@@ -41,15 +41,15 @@ class _Range:
     count: int
     below: int
     values: list[NDArray[np.uint64]] = field(default_factory=list)
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << _BITS, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        self._next = min(_BITS, 64 - self.bits)  # bits that are counted by
+        self._shift = 64 - self.bits - self._next
+        self._counts = np.zeros(1 << self._next, dtype=np.int64)
 
     @property
     def is_few(self) -> bool:
         return self.count <= _FEW or self.bits >= 64
-
-    @property
-    def _shift(self) -> int:
-        return max(0, 64 - self.bits - _BITS)
 
     def add(self, numbers: NDArray[np.uint64]) -> None:
         """Count, or collect, those numbers of a piece that are in the range."""
@@ -59,16 +59,16 @@ class _Range:
         if self.is_few:
             self.values.append(numbers)
             return
-        index = (numbers >> np.uint64(self._shift)) & np.uint64((1 << _BITS) - 1)
-        self.counts += np.bincount(index.astype(np.int64), minlength=1 << _BITS)
+        index = (numbers >> np.uint64(self._shift)) & np.uint64(len(self._counts) - 1)
+        self._counts += np.bincount(index.astype(np.int64), minlength=len(self._counts))
 
     def narrowed(self, rank: int) -> _Range:
         """The part of the range that holds a rank, after all pieces were counted."""
-        ends = np.cumsum(self.counts)
+        ends = np.cumsum(self._counts)
         part = int(np.searchsorted(ends, rank - self.below, side="right"))
         before = int(ends[part - 1]) if part else 0
         low = self.low + (part << self._shift)
-        return _Range(low, 64 - self._shift, int(self.counts[part]), self.below + before)
+        return _Range(low, 64 - self._shift, int(self._counts[part]), self.below + before)
 
     def value(self, rank: int) -> float:
         """The value of a rank, of a range whose values were collected."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from holdfast.caching.raw_columns import RawColumns
 from holdfast.store.files import write_json
 from holdfast.tables.csv_files import Place
 from holdfast.tables.reader import Piece, place_of, read
+
+_THREADS = 2
+"""Columns that are read at the same time."""
 
 _SECONDS = 2.0
 """Time between two records of how far the pass has come."""
@@ -80,27 +84,35 @@ class Files:
             StorageError: the values cannot be written.
         """
         written = time.monotonic()
-        while reading.file < len(self.paths):
-            if len(reading.begins) == reading.file:
-                reading.begins.append(sum(reading.pieces))
-            before = reading.place
-            for piece in read(self.paths[reading.file], self._delimiters[reading.file] or None, reading.place):
-                raw.append(self._values(piece, reading))
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for piece in self._pieces(reading):
+                raw.append(self._values(piece, reading, threads))
+                on_piece(piece.end.byte - reading.place.byte, len(piece.table))
                 reading.place = piece.end
                 reading.pieces.append(len(piece.table))
-                on_piece(piece.end.byte - before.byte, len(piece.table))
-                before = piece.end
                 if time.monotonic() - written > _SECONDS:
                     write_json(record, reading.as_plain())
                     written = time.monotonic()
-            reading.file, reading.place = reading.file + 1, Place()
         write_json(record, reading.as_plain())
 
-    def _values(self, piece: Piece, reading: Reading) -> Any:
+    def _pieces(self, reading: Reading) -> Iterator[Piece]:
+        """The pieces from where a reading has come to, file by file."""
+        while reading.file < len(self.paths):
+            if len(reading.begins) == reading.file:
+                reading.begins.append(sum(reading.pieces))
+            yield from read(self.paths[reading.file], self._delimiters[reading.file] or None, reading.place)
+            reading.file, reading.place = reading.file + 1, Place()
+
+    def _values(self, piece: Piece, reading: Reading, threads: Executor) -> Any:
         values = np.empty((len(reading.readers), len(piece.table)))
-        for row, reader in zip(values, reading.readers, strict=True):
+
+        def read_column(column: int) -> None:
+            reader = reading.readers[column]
             part = piece.table.column(reader.name).cast(self._types[reader.name], safe=False).combine_chunks()
-            row[:] = reader.add(part, piece.file, piece.where)
+            values[column] = reader.add(part, piece.file, piece.where)
+
+        for _ in threads.map(read_column, range(len(values))):  # raises what a column has raised
+            pass
         return values
 
     def where(self, reading: Reading, row: int) -> str:

@@ -34,6 +34,10 @@ _VALUES = 1 << 22
 """Values of a Parquet file that are read at once."""
 
 
+_BUFFER = 1 << 20
+"""Bytes of a column of a Parquet file that are read at once."""
+
+
 class Piece(NamedTuple):
     """Some rows of a file.
 
@@ -154,7 +158,8 @@ def _damaged(file: Path, error: Exception) -> str:
 def _read_parquet(file: Path, start: int) -> Iterator[tuple[Any, int]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file) as parquet:
+    # read ahead, a file of many groups would take more memory than its rows
+    with pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as parquet:
         check_names(file, parquet.schema_arrow.names)
         if parquet.metadata.num_rows == 0:
             raise TableError(f"{file} has no rows: there is nothing to train on. Write some into it.")
