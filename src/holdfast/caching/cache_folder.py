@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from holdfast.errors import StorageError, TableError
 from holdfast.store.files import digest, write_json
+from holdfast.store.lock import is_same_file
 
 _VERSION = 1
 _DIGESTS = "digests.json"
@@ -220,16 +221,22 @@ def converting(files: CachedFiles) -> Iterator[None]:
 
     The operating system releases the lock when a process dies.
     """
-    make_folder(files.path)
+    waits = False
     while True:
+        make_folder(files.path)  # the process that was waited for may have removed it
         lock = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
+            if not waits:
+                print(f"waiting for another process, which converts the table to {files.path}", flush=True)
+            waits = True
             time.sleep(0.2)
             continue
-        break
+        if is_same_file(files.lock, lock):
+            break
+        os.close(lock)
     try:
         yield
     finally:

@@ -17,8 +17,8 @@ from holdfast.errors import TableError
 from holdfast.tables.facts import Classes, Facts, class_name
 from holdfast.tables.roles import FEW_VALUES, INDEX_NAMES, Values, check_target
 
-_LARGEST_INDEX = 1 << 27
-"""Range of an index of which it is noted which numbers have occurred."""
+_MOST_COMPARED = 1 << 22
+"""Values of a column that are compared with each other at once."""
 
 
 def values_of_target(raw: RawColumns, reader: ColumnReader, where: Callable[[int], str]) -> Values:
@@ -155,13 +155,19 @@ class ColumnsOnDisk:
         if extent.missing == self._rows or extent.low == extent.high:
             return int(extent.missing < self._rows)
         is_index = name in INDEX_NAMES and self._readers[name].whole and not extent.missing
-        return self._rows if is_index and self._all_differ(name, extent) else 2
+        return self._rows if is_index and self._all_differ(name) else 2
 
-    def _all_differ(self, name: str, extent: _Extent) -> bool:
-        """Whether whole numbers all differ; False where their range is too large to tell."""
-        if not self._rows <= extent.high - extent.low + 1 <= _LARGEST_INDEX:
-            return False
-        occurred = np.zeros(int(extent.high - extent.low) + 1, dtype=bool)
-        for piece in self.read([name]):
-            occurred[(piece[0] - extent.low).astype(np.int64)] = True
-        return int(occurred.sum()) == self._rows
+    def _all_differ(self, name: str) -> bool:
+        """Whether no value of a column occurs twice; in as many passes as it takes to hold a part of them in memory."""
+        parts = -(-self._rows // _MOST_COMPARED)
+        for part in range(parts):
+            pieces = [piece[0][_hashed(piece[0]) % np.uint64(parts) == part] for piece in self.read([name])]
+            values = np.concatenate(pieces)
+            if len(np.unique(values)) < len(values):
+                return False
+        return True
+
+
+def _hashed(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Numbers that are equal for equal values, and spread evenly."""
+    return ((values + 0.0).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)

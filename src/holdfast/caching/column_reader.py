@@ -42,6 +42,7 @@ class ColumnReader:
         all_differ: whether all texts differed until there were too many.
         is_stale: whether values were written in another form than later ones turned out to have.
         is_known: whether the form is known from an earlier pass.
+        problems: what is wrong with the first value that cannot be used, by the form that the texts had until then.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ColumnReader:
     all_differ: bool = True
     is_stale: bool = False
     is_known: bool = False
+    problems: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._codes = {level: code for code, level in enumerate(self.levels)}
@@ -72,7 +74,7 @@ class ColumnReader:
             where: the place of a row of the piece.
 
         Raises:
-            TableError: a value cannot be used.
+            TableError: the file has a type for the column, and a value cannot be used.
         """
         if self.is_group:
             return self._coded(Texts.of(strings(self.name, part, file)))
@@ -88,8 +90,11 @@ class ColumnReader:
         if numbers is None and texts is not None:
             numbers = self._coded(texts) if self.form == "text" else self._parsed(texts, where)
         assert numbers is not None
-        if self.form in {"number.", "number,"}:
-            check_finite(self.name, numbers, where)
+        try:
+            if self.form in {"number.", "number,"}:
+                check_finite(self.name, numbers, where)
+        except TableError as error:
+            self.problems.setdefault(self.form, str(error))
         return numbers
 
     def _decide(self) -> None:
@@ -101,7 +106,11 @@ class ColumnReader:
             self.form = form
 
     def _parsed(self, texts: Texts, where: Where) -> NDArray[np.float64]:
-        return values_of(texts, self.form, self.name, where)
+        try:
+            return values_of(texts, self.form, self.name, where)
+        except TableError as error:
+            self.problems.setdefault(self.form, str(error))
+            return np.full(len(texts.rows), np.nan)
 
     def _coded(self, texts: Texts) -> NDArray[np.float64]:
         most, known = MOST_GROUPS if self.is_group else MOST_LEVELS, len(self.levels)
@@ -126,7 +135,7 @@ class ColumnReader:
         """Check the column after its last piece.
 
         Raises:
-            TableError: numbers and other values are mixed, or commas may divide thousands.
+            TableError: numbers and other values are mixed, commas may divide thousands, or a value cannot be used.
         """
         if not self.is_group:
             self.scan.check(self.name, where, self.decimal, thousands=self.thousands)
@@ -135,6 +144,8 @@ class ColumnReader:
                 f"data.group={self.name} has more than {MOST_GROUPS:,} different values, which are not kept in memory: "
                 "write the split of each row into a column, and give it as data.split."
             )
+        if self.form in self.problems:
+            raise TableError(self.problems[self.form])
         if self.scan.present:
             self.kind = KIND_OF[self.form]
             self.whole = self.scan.whole and self.form == "number."

@@ -36,6 +36,7 @@ class RunFolder:
         self.path = path
         self.best = path / self.BEST
         self.last = path / self.LAST
+        self.midway = path / "midway.ckpt"
         self.weights = path / self.WEIGHTS
         self.parameter_path = path / self.PARAMETER_PATH
         self.result = path / self.RESULT
@@ -78,23 +79,17 @@ class RunFolder:
         files = self.event_files()
         return [file for file in files if file.suffix == self.EVENTS] or files
 
-    def clear(self, *, events: bool = True) -> None:
+    def clear(self, *, events: bool = True, midway: bool = True) -> None:
         """Remove the files of an earlier attempt at this run.
 
         Here and in `remove`, a file with a name that Holdfast does not use is the user's and stays.
 
         Args:
             events: whether the event files are removed too.
+            midway: whether the checkpoint inside an epoch is removed too.
         """
-        files = [
-            self.result,
-            self.last,
-            self.best,
-            self.weights,
-            self.parameter_path,
-            self.report_events,
-            self.test_events,
-        ]
+        files = [self.result, self.last, self.best, self.weights, self.parameter_path]
+        files += [self.report_events, self.test_events, *([self.midway] if midway else [])]
         for folder in (self.path, self.experiment):
             if events and not folder.is_symlink():
                 files += folder.glob(f"events.out.tfevents.*{self.EVENTS}")

@@ -79,7 +79,7 @@ def locked(path: Path, launch: str = "") -> Iterator[None]:
             holder = os.read(lock, 200).decode(errors="replace").strip() or "another process"
             os.close(lock)
             raise FolderError(f"{path} is in use by {holder}; nothing was run. Wait for it, or stop it.") from None
-        if _is_same_file(path / RunFolder.LOCK, lock):
+        if is_same_file(path / RunFolder.LOCK, lock):
             break
         os.close(lock)  # the previous holder removed the file after this process had opened it
     try:
@@ -125,7 +125,7 @@ def _holder(path: Path) -> str:
         return ""
 
 
-def _is_same_file(path: Path, descriptor: int) -> bool:
+def is_same_file(path: Path, descriptor: int) -> bool:
     """Whether a path still names the file with this descriptor."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))

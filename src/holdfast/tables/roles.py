@@ -62,6 +62,12 @@ def is_classification(task: str, targets: Mapping[str, Values]) -> bool:
         raise TableError(
             f"data.target={text} holds texts, which are classes: a regression needs numbers. Give another column."
         )
+    truth = next((name for name, values in targets.items() if values.kind == "boolean"), None)
+    if truth is not None and len(targets) > 1:
+        raise TableError(
+            f"data.target={truth} holds true and false, which are classes, and a classification has one target: give "
+            "one column, or columns of numbers."
+        )
     if task != "auto":
         return task == "classification"
     if first.kind in ("text", "boolean"):
