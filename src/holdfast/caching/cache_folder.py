@@ -224,7 +224,10 @@ def converting(files: CachedFiles) -> Iterator[None]:
     waits = False
     while True:
         make_folder(files.path)  # the process that was waited for may have removed it
-        lock = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -102,7 +102,13 @@ class _Conversion:
         self._wanted = selection.features_of(keys, list(types[first]))
         dividing = [keys[self._dividing]] if self._dividing in ("split", "group", "time") else []
         self._names = [*self._wanted, *self._targets, *dividing]
-        of_name = {name: common_type(name, first, [each[name] for each in types.values()]) for name in self._names}
+        group = keys["group"] if self._dividing == "group" else None
+        # groups are compared as texts, as each file writes them
+        of_name = {
+            name: common_type(name, first, [each[name] for each in types.values()])
+            for name in self._names
+            if name != group
+        }
         self._files = Files([file.path for file in files], self._delimiters, of_name)
 
     def run(self) -> dict[str, Any]:
@@ -180,7 +186,8 @@ class _Conversion:
         self._files.read(reading, raw, self._target.progress, self._progress.read)
         for reader in reading.readers:
             reader.finish(lambda row: self._files.where(reading, row))
-        marks = {reader.name: reader.mark for reader in reading.readers}
+        used = {*self._wanted, *self._targets}
+        marks = {reader.name: reader.mark for reader in reading.readers if reader.name in used}
         check_decimal_marks(marks, self._sources[0].path, self._keys["decimal"])
         return raw, reading
 

@@ -64,7 +64,7 @@ class Files:
     Args:
         paths: in the order in which they are read.
         delimiters: of each CSV file; "" of a Parquet file.
-        types: the Arrow type of each column that is read.
+        types: the Arrow type as which a column is read; without one it is read as it is.
     """
 
     def __init__(self, paths: Sequence[Path], delimiters: Sequence[str], types: Mapping[str, Any]) -> None:
@@ -108,7 +108,9 @@ class Files:
 
         def read_column(column: int) -> None:
             reader = reading.readers[column]
-            part = piece.table.column(reader.name).cast(self._types[reader.name], safe=False).combine_chunks()
+            part = piece.table.column(reader.name)
+            if reader.name in self._types:
+                part = part.cast(self._types[reader.name], safe=False).combine_chunks()
             values[column] = reader.add(part, piece.file, piece.where)
 
         for _ in threads.map(read_column, range(len(values))):  # raises what a column has raised
