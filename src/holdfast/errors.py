@@ -7,6 +7,8 @@ HoldfastError           shown as one message, without a traceback               
 ├── DataError           rows that a model cannot be trained on                       exit 1
 ├── StorageError        a file cannot be written                                     exit 1
 ├── CheckpointError     a checkpoint is missing, damaged, unsafe or of another model exit 1
+├── BundleError         what a worker handed back is torn, altered or too large      exit 1
+├── WorkerError         a worker process lacks, or cannot do, what it was given      exit 1
 └── SealedError         test rows were requested while they are sealed               exit 1
 """
 
@@ -168,6 +170,14 @@ _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.
 
 class CheckpointError(HoldfastError):
     """A checkpoint is missing, damaged, changed, unsafe, or of another model."""
+
+
+class BundleError(HoldfastError):
+    """What a worker process handed back is torn, altered, too large, or names files outside of its folder."""
+
+
+class WorkerError(HoldfastError):
+    """A worker process was given something altered, or lacks the user's modules as they were when the sweep began."""
 
 
 class SealedError(HoldfastError):

@@ -1,0 +1,40 @@
+"""The folder in which a worker process trains some jobs of a sweep, until their files are placed in the sweep's."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from holdfast.store.folders import RunFolder, SweepFolder
+
+
+class WorkFolder(SweepFolder):
+    """The folder of a work: inside it looks like that of a sweep.
+
+    It belongs to the work, not to a process: whoever does the work next finds the snapshots of the one before.
+
+    Args:
+        path: the folder, which need not exist.
+
+    Attributes:
+        bundle: the list of all files, written last.
+        lock: held by the process that does the work.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.bundle = path / "bundle.json"
+        self.lock = path / RunFolder.LOCK
+
+    @classmethod
+    def of(cls, sweep: SweepFolder, first: int) -> WorkFolder:
+        """The folder `works/N` of the work whose first job has a number."""
+        return cls(sweep.path.absolute() / "works" / str(first))
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, and the folder of all works where it is empty then."""
+        if self.path.is_dir() and not self.path.is_symlink():
+            shutil.rmtree(self.path)
+        with suppress(OSError):  # missing, or not empty
+            self.path.parent.rmdir()
