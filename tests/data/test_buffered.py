@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from holdfast.data import BatchIndices, BufferedRows, Rows
 from holdfast.data.blocks import BLOCK_ROWS, BlockWriter
-from holdfast.data.buffered import LEAST_BLOCKS, OrderedBatches, ReadAhead, ShuffledBatches
+from holdfast.data.buffered import LEAST_BLOCKS, ReadAhead
+from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches
 from holdfast.data.order import batch_rows, evaluation_loader, loader
 from holdfast.errors import DataError
 from holdfast.model import Linear
@@ -390,7 +391,7 @@ def test_a_large_file_takes_no_more_memory_than_two_buffers(tmp_path: Path) -> N
     code = (
         "import json, resource, sys\nfrom pathlib import Path\nimport torch\n"
         "from holdfast.data import BatchIndices, BufferedRows\nfrom holdfast.data.blocks import BlockFile, BlockForm\n"
-        "from holdfast.data.buffered import OrderedBatches, ShuffledBatches\n"
+        "from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches\n"
         "path, (form, checks) = sys.argv[1], map(json.loads, sys.argv[2:])\n"
         "rows = BufferedRows(BlockFile(Path(path), BlockForm(*form), checks), 1, 0)\n"
         "batches = ShuffledBatches(rows, BatchIndices(len(rows), 1024))\n"

@@ -16,7 +16,7 @@ import torch
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.data import BatchIndices, BufferedRows, blocks
-from holdfast.data.buffered import ShuffledBatches
+from holdfast.data.disk_batches import ShuffledBatches
 from holdfast.errors import DataError, Stopped
 from holdfast.planning.share import share
 from holdfast.record.archive import StackArchive

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from math import ceil
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from holdfast.data.blocks import BLOCK_ROWS, BlockFile
-from holdfast.data.order import EVALUATION_ROWS, Batch, BatchIndices, Rows
+from holdfast.data.order import Batch, Rows
 from holdfast.data.seeding import derive
 from holdfast.errors import DataError
 
@@ -204,83 +203,3 @@ class _Memory:
         self._taken = [weakref.ref(view) for view in views]
         x, y = map(torch.from_numpy, views)
         return x, y
-
-
-class ShuffledBatches:
-    """The training batches of an epoch, read from disk; a batch may have rows of several buffers.
-
-    Each call of `iter` begins the epoch that `indices` names at that moment.
-
-    Args:
-        rows: the rows.
-        indices: cuts an epoch into batches.
-    """
-
-    def __init__(self, rows: BufferedRows, indices: BatchIndices) -> None:
-        self.rows, self.indices = rows, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[Batch]:
-        _draw()
-        return self._batches(self.indices.epoch())
-
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        size, shuffle = self.indices.batch_size, self.indices.shuffle
-        rest = self.rows.file.form.empty(0)
-        sizes = self.rows.sizes(epoch, shuffle=shuffle)
-        for number, visited in enumerate(self.indices.in_buffers(epoch, sizes)):
-            buffer = self.rows.buffer(epoch, number, shuffle=shuffle)
-            self.rows.read_on(epoch, number, shuffle=shuffle)
-            missing = -len(rest[0]) % size  # rows that complete the batch which the last buffer has begun
-            if missing:
-                begun = buffer[visited[:missing]]
-                rest = torch.cat([rest[0], begun[0]]), torch.cat([rest[1], begun[1]])
-            if len(rest[0]) == size:
-                yield rest
-                rest = self.rows.file.form.empty(0)
-            order = visited[missing:]
-            whole = len(order) // size * size
-            for index in self.indices.split(order[:whole]):
-                yield buffer[index]
-            if whole < len(order):
-                rest = buffer[order[whole:]]
-            del buffer  # the next one takes its memory
-        if len(rest[0]):
-            yield rest
-
-
-class OrderedBatches:
-    """All rows in the order of the file, in batches; the next one is read while one is in use.
-
-    Args:
-        rows: the rows.
-        batch_size: rows per batch.
-    """
-
-    def __init__(self, rows: BufferedRows, batch_size: int = EVALUATION_ROWS) -> None:
-        self.rows, self.batch_size = rows, batch_size
-
-    def __len__(self) -> int:
-        return ceil(len(self.rows) / self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        _draw()
-        return self.read()
-
-    def read(self) -> Iterator[Batch]:
-        """The batches, without a draw from torch's global generator."""
-        ahead = self._read(0)
-        for start in range(self.batch_size, len(self.rows), self.batch_size):
-            batch, ahead = ahead.result(), self._read(start)
-            yield self.rows.encoded(batch)
-        yield self.rows.encoded(ahead.result())
-
-    def _read(self, start: int) -> ReadAhead[Batch]:
-        return ReadAhead(*self.rows.reading(slice(start, start + self.batch_size)))
-
-
-def _draw() -> None:
-    """Draw what a DataLoader draws when it begins: a module then has the random numbers that it has with one."""
-    torch.empty((), dtype=torch.int64).random_()

@@ -12,7 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from holdfast.data import synthetic
-from holdfast.data.buffered import BufferedRows, OrderedBatches, ShuffledBatches
+from holdfast.data.buffered import BufferedRows
+from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches
 from holdfast.data.order import Batch, BatchIndices, Rows, batch_rows, evaluation_loader, loader
 from holdfast.data.seeding import derive, seeded
 from holdfast.data.split import Split
@@ -102,8 +103,17 @@ class DataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         if isinstance(self.train, BufferedRows):
-            return ShuffledBatches(self.train, indices)
+            return ShuffledBatches(self.train, indices, self._batches_done)
         return loader(self.train, indices, self.num_workers)
+
+    def _batches_done(self) -> int:
+        """Batches of the epoch that were trained on before: not 0 only in a run that resumes inside of an epoch."""
+        if self.trainer is None:
+            return 0
+        loop = self.trainer.fit_loop
+        epochs: Any = loop.epoch_progress.current
+        is_inside = epochs.started > epochs.processed
+        return loop.epoch_loop.batch_progress.current.ready if is_inside else 0
 
     def val_dataloader(self) -> Loader:
         """Load the validation rows in order."""

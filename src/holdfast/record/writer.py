@@ -73,7 +73,7 @@ class Writer:
         """
         entry = checkpoint[RESUME_KEY]
         self._position = EventPosition(**entry["place"])
-        self._began -= entry["seconds"]
+        self.count_from(entry["seconds"])
         self._steps, self._epochs = self._position.steps, self._position.epochs
         self._logged = set(self._position.logged)
         best, last = history.reached.best, history.reached.last
@@ -137,6 +137,10 @@ class Writer:
     def seconds(self) -> float:
         """Duration of the run, the time before it was resumed included."""
         return time.monotonic() - self._began
+
+    def count_from(self, seconds: float) -> None:
+        """Count the duration of the run from what it was when it was interrupted."""
+        self._began = time.monotonic() - seconds
 
     def finish(
         self,

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from holdfast.data import BatchIndices, Rows
-from holdfast.data.buffered import OrderedBatches, ShuffledBatches
 from holdfast.data.datamodule import AnyRows
+from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches
 from holdfast.data.order import Batch
 
 MAX_ROWS = 10_000

@@ -143,6 +143,7 @@ def _filter_notices() -> None:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning itself uses a deprecated class of torch
+        ".*your dataloader is not resumable.*",  # it is: by the numbers of the epoch and of the batch
         ".*does not have many workers.*",  # rows are in memory: workers cost more time than they save
         ".*smaller than the logging interval.*",  # losses are recorded at every iteration
         ".*sync_dist=True.*",  # every process measures all rows: there is nothing to reduce

@@ -25,6 +25,8 @@ from holdfast.record.history import Epoch, History, Snapshot
 from holdfast.record.parameter_path import flat, stride
 from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge, largest_loss
 from holdfast.single.event_logger import users_loggers
+from holdfast.single.loop_state import batches, reduced, step, stop
+from holdfast.single.midway import Midway
 from holdfast.single.train_metrics import measure_train
 
 
@@ -37,29 +39,37 @@ class Recorder(Checkpoint):
         config: configuration of the run: its seed, and the rules for the best epoch and for an early end.
         history: the history that is filled in.
         update: called with the history after every epoch, and every `CHECK_EVERY` iterations.
+        midway: writes checkpoints inside epochs; None for none.
 
     Attributes:
         checkpoint_io: a plugin that the Trainer has to be given; it takes the snapshots.
+        pending: losses that were not read from the accelerator yet.
+        learning_rate: at the beginning of the epoch.
         test_opened: how often the Trainer has opened the test rows.
     """
 
     def __init__(
-        self, config: Config, history: History, update: Callable[[History], None] = lambda history: None
+        self,
+        config: Config,
+        history: History,
+        update: Callable[[History], None] = lambda history: None,
+        midway: Midway | None = None,
     ) -> None:
         self.history, self.checkpoint_io, self.test_opened = history, CheckpointIO(), 0
         self._config, self._rules, self._update = config, StoppingRules.from_config(config), update
+        self._midway, self._writes_inside = midway, False
         self._path_parameters: Sequence[Tensor] = ()  # those whose path is recorded
         self._path_stride = 1  # in iterations
         self._seeded_epoch = -1
         self._users_loggers: list[Logger] = []
         self._log_every = 1
-        self._pending: list[Tensor] = []  # losses that were not read from the accelerator yet
+        self.pending: list[Tensor] = []
         self._epoch_start = 0  # in iterations
         self._loss_factor = 1
         self._validated = -1  # number of batches before the last validation
         self._validation_metrics: frozenset[str] = frozenset()  # names
         self._inside: _Inside | None = None
-        self._learning_rate = float("nan")
+        self.learning_rate = float("nan")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Seed what the module draws while it is set up; its data module was set up right before, by another seed."""
@@ -77,6 +87,7 @@ class Recorder(Checkpoint):
         self._start_path(trainer, pl_module)
         self._users_loggers = users_loggers(trainer)
         self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._writes_inside = self._midway is not None and self._midway.begin(self, trainer, pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count an opening of the test rows."""
@@ -86,11 +97,15 @@ class Recorder(Checkpoint):
         """Make everything random in this epoch a function of seed and epoch alone."""
         if trainer.current_epoch != self._seeded_epoch:
             self._reseed(trainer.current_epoch)
-        self._epoch_start, self._inside = len(self.history.losses), None
+        if trainer.optimizers:
+            self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.begin_epoch(trainer, pl_module)
+
+    def begin_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to record an epoch, or go on with one that a resumed run has begun before."""
+        self._epoch_start, self._inside = self.history.reached.losses, None
         # Lightning divides the losses of accumulated batches by their number, which a callback may change here
         self._loss_factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-        if trainer.optimizers:
-            self._learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,25 +114,27 @@ class Recorder(Checkpoint):
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
             loss = loss.mean() if loss.ndim else loss  # Lightning also trains on a loss of shape (1,)
-            self._pending.append(loss * self._loss_factor if self._loss_factor > 1 else loss)
-            if self._users_loggers and (_step(trainer) + 1) % self._log_every == 0:
+            self.pending.append(loss * self._loss_factor if self._loss_factor > 1 else loss)
+            if self._users_loggers and (step(trainer) + 1) % self._log_every == 0:
                 self._log_loss(trainer)
-        if self._path_parameters and (len(self.history.losses) + len(self._pending)) % self._path_stride == 0:
+        if self._path_parameters and (len(self.history.losses) + len(self.pending)) % self._path_stride == 0:
             self.history.parameter_path.append(flat(self._path_parameters))
         if 0 < trainer.max_steps <= trainer.global_step:
-            _stop(trainer)  # Lightning validates before it stops, as in every last epoch
-        if len(self._pending) >= CHECK_EVERY:
+            stop(trainer)  # Lightning validates before it stops, as in every last epoch
+        if len(self.pending) >= CHECK_EVERY:
             self._read_losses()
-            if not self._rules.within(_reduced(trainer, largest_loss(self.history.losses[-CHECK_EVERY:]), "max")):
-                _stop(trainer)  # ends the epoch here; it is judged as any other
+            if not self._rules.within(reduced(trainer, largest_loss(self.history.losses[-CHECK_EVERY:]), "max")):
+                stop(trainer)  # ends the epoch here; it is judged as any other
             self._update(self.history)
+        if self._writes_inside and self._midway is not None:
+            self._midway.write_if_due(self, trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note what was measured, and with which weights; inside an epoch, keep the best weights."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         assert trainer._results is not None
-        self._validated = _batches(trainer)
+        self._validated = batches(trainer)
         self._validation_metrics = frozenset(trainer._results.metrics(on_step=False)["callback"])
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
@@ -131,18 +148,18 @@ class Recorder(Checkpoint):
             if self._config.trainer.full_train_loss and isinstance(trainer.datamodule, DataModule):  # type: ignore[attr-defined]
                 metrics |= measure_train(trainer, pl_module)
             snapshot = Snapshot(trainer.current_epoch, self.checkpoint_io.snapshot(trainer))
-        metrics["train/lr"] = self._learning_rate
-        self._inside = _Inside(_batches(trainer), metrics, snapshot)
+        metrics["train/lr"] = self.learning_rate
+        self._inside = _Inside(batches(trainer), metrics, snapshot)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the epoch, and take a snapshot of it."""
         self._read_losses()
         epoch, losses = trainer.current_epoch, self.history.losses[self._epoch_start :]
         metrics = self._metrics(trainer, pl_module, losses)
-        largest = _reduced(trainer, largest_loss(losses), "max")
+        largest = reduced(trainer, largest_loss(losses), "max")
         inside = self._best_inside(trainer, metrics)
         judged = {**metrics, **inside.metrics} if inside else metrics
-        to_come = trainer.enable_validation and self._inside is None and self._validated != _batches(trainer)
+        to_come = trainer.enable_validation and self._inside is None and self._validated != batches(trainer)
         if self._rules.metric not in judged and not to_come and self._rules.within(largest):
             raise _missing_metric(self._rules.metric, judged, pl_module)
         may_stop = epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
@@ -150,14 +167,14 @@ class Recorder(Checkpoint):
         # what a user's module logs may differ between processes, but all have to end in the same epoch
         standing = trainer.strategy.broadcast(standing)
         for logger in self._users_loggers:
-            logger.log_metrics({"epoch": epoch, **metrics}, step=_step(trainer) - 1)
+            logger.log_metrics({"epoch": epoch, **metrics}, step=step(trainer) - 1)
             logger.save()  # a run that is resumed from this epoch needs it on disk
         snapshot = Snapshot(epoch, self.checkpoint_io.snapshot(trainer))
         recorded = Epoch(metrics, trainer.global_step, time.time(), inside.metrics if inside else None)
         candidate = inside.snapshot if inside and inside.snapshot else snapshot
         self.history.end_epoch(recorded, standing, candidate, snapshot)
         if standing.end:
-            _stop(trainer)
+            stop(trainer)
         self._update(self.history)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -174,7 +191,7 @@ class Recorder(Checkpoint):
         inside = self._inside
         if (
             inside is None
-            or inside.batches == _batches(trainer)
+            or inside.batches == batches(trainer)
             or not self._rules.within_metric(metrics.get("val/loss", 0.0))
         ):
             return None
@@ -182,20 +199,20 @@ class Recorder(Checkpoint):
 
     def _metrics(self, trainer: pl.Trainer, module: pl.LightningModule, losses: list[float]) -> dict[str, float]:
         """The metrics of the present weights, by name; those of an earlier validation are left out."""
-        stale = self._validation_metrics if self._validated != _batches(trainer) else frozenset()
+        stale = self._validation_metrics if self._validated != batches(trainer) else frozenset()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
         if losses:
-            metrics["train/loss_epoch"] = _reduced(trainer, sum(losses) / len(losses), "mean")
+            metrics["train/loss_epoch"] = reduced(trainer, sum(losses) / len(losses), "mean")
         if self._config.trainer.full_train_loss:
             metrics.update(measure_train(trainer, module))
-        metrics["train/lr"] = self._learning_rate
+        metrics["train/lr"] = self.learning_rate
         return metrics
 
     def _log_loss(self, trainer: pl.Trainer) -> None:
         """Give the user's loggers the loss of the last batch, at the steps at which Lightning logs."""
         if not trainer.fit_loop._should_accumulate():
             for logger in self._users_loggers:
-                logger.log_metrics({"train/loss_step": float(self._pending[-1])}, step=_step(trainer))
+                logger.log_metrics({"train/loss_step": float(self.pending[-1])}, step=step(trainer))
 
     def _reseed(self, epoch: int) -> None:
         reseed(derive(self._config.seed, "epoch", epoch))
@@ -214,10 +231,10 @@ class Recorder(Checkpoint):
 
     def _read_losses(self) -> None:
         """Read the losses of many iterations at once: each read waits for the accelerator."""
-        if self._pending:
-            self.history.losses += torch.stack(self._pending).tolist()
+        if self.pending:
+            self.history.losses += torch.stack(self.pending).tolist()
             self.history.clock.append((len(self.history.losses), time.time()))
-            self._pending.clear()
+            self.pending.clear()
 
 
 @dataclass(frozen=True)
@@ -237,31 +254,6 @@ class _Inside:
     def rank(self, rules: StoppingRules) -> tuple[float, float]:
         """What `StoppingRules.better` compares others with."""
         return self.metrics.get(rules.metric, math.nan), self.metrics.get("val/loss", math.nan)
-
-
-def _stop(trainer: pl.Trainer) -> None:
-    """Let a Trainer stop after this batch or epoch, whatever its `min_epochs` and `min_steps`."""
-    trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
-    trainer.should_stop = True
-
-
-def _batches(trainer: pl.Trainer) -> int:
-    """The batches trained on so far; `global_step` counts only what Lightning's own optimizers do."""
-    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
-
-
-def _step(trainer: pl.Trainer) -> int:
-    """The step at which Lightning logs at this moment: batches that updated the parameters, over all epochs."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _reduced(trainer: pl.Trainer, value: float, operation: str) -> float:
-    """The maximum or the mean of a number over all processes of the run."""
-    if trainer.world_size == 1:
-        return value
-    # a reduction to the maximum may drop a NaN, but not an infinity
-    number = torch.tensor(value if math.isfinite(value) else math.inf, device=trainer.strategy.root_device)
-    return float(trainer.strategy.reduce(number, reduce_op=operation))
 
 
 def _missing_metric(metric: str, metrics: Mapping[str, float], module: pl.LightningModule) -> HoldfastError:

@@ -18,6 +18,7 @@ from holdfast.errors import HoldfastError, Stopped, in_a_line
 from holdfast.model import Module
 from holdfast.record.checkpoint import load
 from holdfast.record.history import History
+from holdfast.record.resume_point import RESUME_KEY
 from holdfast.record.stopping import StoppingRules, divergence_message
 from holdfast.record.writer import Writer, hparams, write_tested
 from holdfast.runtime.devices import check
@@ -26,6 +27,7 @@ from holdfast.runtime.processes import is_leader
 from holdfast.runtime.targets import instantiate
 from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
+from holdfast.single.midway import Midway, find_midway, restore_inside
 from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
 from holdfast.single.restore import check_table, find_checkpoint, prepare_to_resume, restored
@@ -39,9 +41,9 @@ from holdfast.usercode.packages import place_of_users
 def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Result:
     """Train one job and leave a finished folder behind.
 
-    A run that was interrupted resumes from its `last.ckpt` as if it had never been interrupted. `result.json` records
-    how the run ended; an exception is recorded there and raised again. A run that a signal interrupts has no
-    `result.json`: it is not finished.
+    A run that was interrupted resumes from the end of its last epoch, or from a later checkpoint inside an epoch, as if
+    it had never been interrupted. `result.json` records how the run ended; an exception is recorded there and raised
+    again. A run that a signal interrupts has no `result.json`: it is not finished.
 
     Args:
         job: what to train.
@@ -84,6 +86,8 @@ class _Fit:
         config, overrides = job.config, list(job.overrides)
         self._config, self._folder, self._overrides = config, folder, overrides
         self._checkpoint = find_checkpoint(folder, job.config_hash)
+        epochs = 0 if self._checkpoint is None else len(self._checkpoint[RESUME_KEY]["epochs"])
+        self._midway = find_midway(folder, job.config_hash, epochs)
         self._history, self._rules = History(), StoppingRules.from_config(config)
         self._ledger = TestLedger(folder.test_ledger, again=config.test_again)
         self._opened_before = self._ledger.count()
@@ -98,17 +102,21 @@ class _Fit:
         if is_leader():
             remove_partial(folder.path)
             if self._checkpoint is None:
-                folder.clear()
+                folder.clear(midway=self._midway is None)
         if self._checkpoint is not None:
             self._history = restored(self._checkpoint, folder)
             self._writer.resume(self._checkpoint, self._history)
-        self._recorder = Recorder(config, self._history, self._writer.update)
+        if self._midway is not None:
+            restore_inside(self._history, self._midway)
+            self._writer.count_from(self._midway[RESUME_KEY]["seconds"])
+        midway = Midway(config, folder, job.config_hash, self._writer, self._midway)
+        self._recorder = Recorder(config, self._history, self._writer.update, midway)
 
     def train(self, *, progress: bool) -> Result:
         """Train, and test the best weights if the configuration says so."""
         check(self._config)
         module, data = build(self._config)
-        check_table(self._checkpoint or {}, module)
+        check_table(self._midway or self._checkpoint or {}, module)
         if isinstance(module, Module):
             self._writer.bare = module.bare
         if self._config.test and not is_overridden("test_step", module):
@@ -156,7 +164,7 @@ class _Fit:
 
     def _fit(self, trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
         """Train from the checkpoint, if there is one, or from the start."""
-        if self._checkpoint:
+        if self._checkpoint or self._midway:
             prepare_to_resume(trainer, self._history.reached)
         if self._history.reached.standing.end:  # the run was interrupted after training, before its result was written
             return
@@ -167,13 +175,16 @@ class _Fit:
             for logger in users_loggers(trainer):
                 logger.log_hyperparams(values)
         seed_rows()
-        checkpoint = self._folder.last if self._checkpoint else None
+        last = self._folder.last if self._checkpoint else None
+        checkpoint = self._folder.midway if self._midway else last
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finally:
             close_runs(trainer)
 
     def _finish(self, status: Status, **details: Any) -> Result:
+        if self._writer.leader:
+            self._folder.midway.unlink(missing_ok=True)
         return self._writer.finish(self._history, status, overrides=self._overrides, **details)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from holdfast.arithmetic.gradients import Gradients, on_device
 from holdfast.arithmetic.layout import Batch, Indexes
 from holdfast.data import BufferedRows, Rows, row_order
-from holdfast.data.buffered import OrderedBatches
 from holdfast.data.datamodule import AnyRows
+from holdfast.data.disk_batches import OrderedBatches
 from holdfast.data.order import EVALUATION_ROWS
 from holdfast.record.stopping import CHECK_EVERY
 from holdfast.stacked.streams import StackRows

@@ -25,7 +25,7 @@ from torch.utils.data import (
 )
 
 from holdfast.data import Rows, row_order
-from holdfast.data.buffered import OrderedBatches, ShuffledBatches
+from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches
 from holdfast.data.order import BatchIndices
 from holdfast.usercode.watch import UnstackableError
 
