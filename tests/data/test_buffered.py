@@ -235,6 +235,8 @@ def _take(ahead: ReadAhead[list[int]], answers: multiprocessing.Queue[list[int]]
     answers.put(ahead.result())
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="forks are not safe there")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12, for processes with threads
 def test_what_is_read_ahead_survives_a_fork() -> None:
     go_on = threading.Event()
 
