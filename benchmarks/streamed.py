@@ -6,7 +6,6 @@ median of their ratios is printed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -42,6 +41,11 @@ IMPORTS = [
     "from holdfast.single.startup import import_training; import_training(); "
     "import holdfast.caching.sources, pyarrow.csv, pyarrow.parquet",
 ]
+
+PEAK = (
+    "import os, subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL); "
+    "_, status, usage = os.wait4(p.pid, 0); assert status == 0; print(usage.ru_maxrss)"
+)
 
 
 def write(csv: Path, parquet: Path) -> None:
@@ -95,10 +99,9 @@ def convert(file: Path, cache: Path) -> None:
 
 def peak(command: list[str], folder: Path) -> float:
     """The peak of a command's resident memory, in MB."""
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, command
-    return usage.ru_maxrss / 1e3
+    # a child's peak counts the memory of the process that has started it: a small one
+    small = [sys.executable, "-c", PEAK, *command]
+    return float(subprocess.run(small, cwd=folder, check=True, capture_output=True, text=True).stdout) / 1e3
 
 
 @contextmanager

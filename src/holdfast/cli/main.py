@@ -60,16 +60,15 @@ def _run(words: Sequence[str] | None) -> int:
     from holdfast.runtime import processes
     from holdfast.store.folders import is_run_or_sweep
 
-    overrides = processes.inherited_command(typed) if words is None else words
     if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
         sys.path.append(os.getcwd())  # the user's modules can be imported, but do not shadow libraries
-    if overrides and (command := COMMANDS.get(overrides[0])):
+    if typed and (command := COMMANDS.get(typed[0])):
         with processes.single_process():
-            return command(overrides[1:])
+            return command(typed[1:])
     with deferred():
         from holdfast.compose import app
 
-    return app.run(overrides, CONF)
+    return app.run(typed, CONF)
 
 
 def report(words: Sequence[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from holdfast.compose.environment import best_metric
-from holdfast.compose.flags import flags_in
 from holdfast.compose.loader import checked
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.job import JobSpec
@@ -42,7 +40,7 @@ def task(config: DictConfig) -> float | None:
     folder = RunFolder(Path(hydra.runtime.output_dir))
     if composed.config.data["_target_"] == TABLE:
         composed.config.data["buffer_rows"] = buffers(read_sweep(SweepFolder(folder.path.parent)), [job])[0]
-    return best_metric(train_job(job, folder, flags=flags_in(sys.argv[1:])))
+    return best_metric(train_job(job, folder))
 
 
 class HydraLauncher:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,10 +67,9 @@ def run_multirun(multirun: Multirun) -> int:
             OmegaConf.save(config, folder.hydra)
         if not spec.stacked:
             return Tools(HydraLauncher(multirun.launcher, folder, progress), lambda job: {})
-        train = partial(train_job, flags=spec.flags)
         keeps_events = len(spec.jobs) <= MOST_WITH_EVENTS
         environment = SweepEnvironment(multirun.context, config, folder, keeps_events=keeps_events)
-        return Tools(Here(environment, train, folder.job, environment, progress), environment.hydra_files)
+        return Tools(Here(environment, train_job, folder.job, environment, progress), environment.hydra_files)
 
     return run_sweep(spec, make_tools)
 

@@ -74,10 +74,23 @@ def device_counts() -> dict[str, int]:
     }
 
 
+def process_count(config: Config) -> int:
+    """The number of processes that train a run on this computer: one a device."""
+    if config.devices == "auto":  # Lightning takes all GPUs, but one processor; it forks for TPUs itself
+        counts = device_counts()
+        return max(1, counts["cuda"]) if _accelerator(config.accelerator, counts) == "cuda" else 1
+    return len(config.devices) if isinstance(config.devices, list) else config.devices
+
+
+def _accelerator(configured: str, counts: dict[str, int]) -> str | None:
+    """The accelerator that Lightning takes, of which there are some; None if there is none."""
+    candidates = {"auto": list(counts), "gpu": ["mps", "cuda"]}.get(configured, [configured])
+    return next((name for name in candidates if counts[name]), None)
+
+
 def _check_devices(needs: Needs) -> list[Problem]:
     counts = device_counts()
-    candidates = {"auto": list(counts), "gpu": ["mps", "cuda"]}.get(needs.accelerator, [needs.accelerator])
-    accelerator = next((name for name in candidates if counts[name]), None)
+    accelerator = _accelerator(needs.accelerator, counts)
     if accelerator is None:
         available = ", ".join(name for name, count in counts.items() if count)
         lesson = f"this machine has none; it has {available}: use auto or cpu"

@@ -137,7 +137,7 @@ def build_trainer(
         plugins: Lightning plugins, besides the one that defines the processes of the run.
         arguments: further arguments of Lightning's Trainer, such as callbacks and loggers.
     """
-    # a process that was not started together with others must not look for them
+    # a process that was not started together with others by another program must not look for them
     environment = [] if processes.current().name else [LightningEnvironment()]
     given = {
         key: value
@@ -146,7 +146,7 @@ def build_trainer(
     }
     given |= {key: _instantiated(value) for key, value in trainer_objects(config).items()}
     more = given.pop("plugins", [])
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
         precision=config.precision,
@@ -156,6 +156,10 @@ def build_trainer(
         **{"use_distributed_sampler": not isinstance(data, DataModule), **TRAINER_ARGUMENTS, **given},
         **arguments,
     )
+    if processes.is_started_by_holdfast():
+        # in its handlers Lightning lets the processes of a run communicate, whatever each is about to do
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _instantiated(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers.logger import DummyExperiment, Logger
 
 from holdfast.record.writer import Writer
 from holdfast.store.folders import RunFolder
@@ -30,7 +30,7 @@ class EventLogger(Logger):
     def __init__(self, writer: Writer, folder: RunFolder) -> None:
         super().__init__()
         self._writer, self._folder = writer, folder
-        self.experiment = _DeferredSummaryWriter(folder)
+        self.experiment: Any = _DeferredSummaryWriter(folder) if writer.leader else _DummyExperiment()
 
     @property
     def save_dir(self) -> str:
@@ -41,7 +41,7 @@ class EventLogger(Logger):
 
     def finalize(self, status: str) -> None:
         """Close the SummaryWriter, if there is one."""
-        if "_writer" in vars(self.experiment):
+        if "_writer" in getattr(self.experiment, "__dict__", {}):
             self.experiment.close()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

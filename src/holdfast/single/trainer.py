@@ -23,7 +23,7 @@ from holdfast.record.stopping import StoppingRules, divergence_message
 from holdfast.record.writer import Writer, hparams, write_tested
 from holdfast.runtime.devices import check
 from holdfast.runtime.isolation import isolated
-from holdfast.runtime.processes import is_leader
+from holdfast.runtime.processes import is_leader, is_started_by_holdfast
 from holdfast.runtime.targets import instantiate
 from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
@@ -58,10 +58,8 @@ def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Res
         CheckpointError: `last.ckpt` cannot be read, or is of another configuration.
         HoldfastError: the user's code called `sys.exit`, or something else that the user can mend.
     """
-    if job.config.test and job.config.test_again:
-        finished = folder.finished(job.config_hash)
-        if finished is not None and finished.status == "completed":
-            return _test_again(job.config, folder, finished)
+    if tests_again(job, folder) and (finished := folder.read()) is not None:
+        return _test_again(job.config, folder, finished)
     run = _Fit(job, folder)
     with isolated():
         try:
@@ -77,6 +75,22 @@ def train_one(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Res
             with suppress(HoldfastError):
                 run.interrupt()
             raise (Stopped(signal.SIGTERM) if isinstance(stop, SIGTERMException) else Stopped.of(stop)) from None
+
+
+def tests_again(job: JobSpec, folder: RunFolder) -> bool:
+    """Whether the run is finished, and only its test rows are opened once more."""
+    if not (job.config.test and job.config.test_again):
+        return False
+    finished = folder.finished(job.config_hash)
+    return finished is not None and finished.status == "completed"
+
+
+def record_failure(job: JobSpec, folder: RunFolder, error: str) -> None:
+    """Write the result of a run whose processes have failed, from the checkpoints that they left."""
+    try:
+        _Fit(job, folder).fail(error)
+    except HoldfastError:  # a checkpoint cannot be read
+        folder.commit(Result("failed", list(job.overrides), job.config_hash, job.config.metric, error=error))
 
 
 class _Fit:
@@ -135,7 +149,11 @@ class _Fit:
         return self._finish("completed", test=_test(trainer, module, data), test_opened=self._test_opened)
 
     def fail(self, error: str) -> None:
-        """Write a result that says why the run failed."""
+        """Write a result that says why the run failed; where another process waits for this one, it does so."""
+        if is_started_by_holdfast():
+            with suppress(HoldfastError):
+                self.interrupt()
+            return
         self._finish("failed", error=error, test_opened=self._test_opened)
 
     def interrupt(self) -> None:
