@@ -165,7 +165,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Any]]:
 def _numbers(value: Any) -> Any:
     """JSON without what differs from one launch, or one machine, to the next."""
     if isinstance(value, Mapping):
-        dropped = ("seconds", "sha256", "versions", "code", "data", "config_hash")
+        dropped = ("seconds", "sha256", "versions", "code", "data", "config_hash", "works")
         plain = {key: _numbers(item) for key, item in value.items() if key not in dropped}
         if isinstance(digests := plain.get("stacks"), dict):  # those of the archives, which hold the times
             plain["stacks"] = sorted(digests)

@@ -93,10 +93,10 @@ def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
 
 
 def _refuse_sweeper(config: DictConfig) -> None:
-    """Refuse the stacked launcher under another sweeper, which hands it jobs that were not planned."""
+    """Refuse our launchers under another sweeper, which hands them jobs that were not planned."""
     choices = config.hydra.runtime.choices
     sweeper, launcher = choices["hydra/sweeper"], choices["hydra/launcher"]
-    if launcher == "stacked" and sweeper != "holdfast":
+    if launcher in ("stacked", "processes") and sweeper != "holdfast":
         lesson = "stacks are planned by hydra/sweeper=holdfast: leave it out, or add hydra/launcher=basic"
         raise ConfigError([Problem(f"hydra/sweeper={sweeper}", lesson)])
 

@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, run_job
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from holdfast.compose.composed import as_hydra_config
 from holdfast.compose.hydra_files import HydraFiles
 from holdfast.compose.loader import Loader, checked
-from holdfast.config.job import JobSpec
+from holdfast.config.job import FOLDER, JobSpec
+from holdfast.config.options import TABLE
 from holdfast.errors import HoldfastError
 from holdfast.execute.work import Outcome
 from holdfast.store.folders import StackFiles, SweepFolder
@@ -68,7 +69,7 @@ class SweepEnvironment:
         return outcome
 
     def begin(self, job: JobSpec) -> None:
-        """Let Hydra's callbacks know, once, that a job of a stack starts."""
+        """Let Hydra's callbacks know, once, that a job starts that is not trained by `train`."""
         if self._context.callbacks.callbacks and job.number not in self._announced:
             self._announced.add(job.number)
             config = self._files.config(job)
@@ -84,13 +85,25 @@ class SweepEnvironment:
         self._folder.write_files(job.number, {name: content})
 
     def hydra_files(self, job: JobSpec) -> dict[str, bytes]:
-        """The files that Hydra would leave in the folder of a job of a stack, by their paths in it."""
+        """The files that Hydra would leave in the folder of a job, by their paths in it."""
         return self._files.of(job)
 
-    def end(self, job: JobSpec, result: Result) -> None:
-        """Let Hydra's callbacks know that a job of a stack has ended."""
+    def fill(self, job: JobSpec) -> tuple[JobSpec, dict[str, Any]]:
+        """A job with all that its values take from Hydra, but for its folder, and Hydra's own configuration of it."""
+        config = self._files.config(job)
+        with read_write(config.hydra.runtime):
+            config.hydra.runtime.output_dir = FOLDER
+        with as_hydra_config(config), env_override(config.hydra.job.env_set):
+            filled = job._replace(config=checked(config).config)
+            hydra: Any = OmegaConf.to_container(config.hydra, resolve=True, enum_to_str=True)
+        if job.config.data["_target_"] == TABLE:
+            filled.config.data["buffer_rows"] = job.config.data["buffer_rows"]  # settled once for the sweep
+        return filled, hydra
+
+    def end(self, job: JobSpec, outcome: Outcome) -> None:
+        """Let Hydra's callbacks know that a job that was not trained by `train` has ended."""
         if self._context.callbacks.callbacks:
-            config, returned = self._files.config(job), job_return(job, result)
+            config, returned = self._files.config(job), job_return(job, outcome)
             returned.cfg = returned.hydra_cfg = config
             with as_hydra_config(config):
                 self._context.callbacks.on_job_end(config=config, job_return=returned)

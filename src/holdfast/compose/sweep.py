@@ -9,23 +9,17 @@ from typing import Any, NamedTuple
 from hydra.core.utils import setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
-from holdfast.compose.environment import SweepEnvironment
-from holdfast.compose.launchers import HydraLauncher
+from holdfast.compose.executors import THREADS_OF_WORKERS, Executors, launcher_problems, uses_workers
 from holdfast.compose.loader import Composed, Loader
 from holdfast.compose.overrides import product
 from holdfast.compose.resumed import sweep_controls, user_overrides
 from holdfast.config.keys import key_of
 from holdfast.errors import ConfigError, Problem
-from holdfast.execute.alone import train_job
-from holdfast.execute.here import Here
-from holdfast.execute.work import Progress
 from holdfast.search.grid import overrides_of
-from holdfast.store.folders import SweepFolder
 from holdfast.sweeps.controller import run_sweep
-from holdfast.sweeps.keep import MOST_WITH_EVENTS
-from holdfast.sweeps.spec import SweepSpec, Tools
+from holdfast.sweeps.spec import SweepSpec
 
 MOST_PROBLEMS = 20
 """Problems that are reported at once, where a sweep of thousands of jobs has a mistake in each."""
@@ -58,20 +52,12 @@ def run_multirun(multirun: Multirun) -> int:
         ConfigError: an override cannot work, in any job; nothing was written.
     """
     setup_globals()
-    spec, config = sweep_spec(multirun), multirun.config
-
-    def make_tools(folder: SweepFolder, progress: Progress) -> Tools:
-        with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
-            config.hydra.sweep.dir = str(folder.path)
-        if not folder.hydra.exists():
-            OmegaConf.save(config, folder.hydra)
-        if not spec.stacked:
-            return Tools(HydraLauncher(multirun.launcher, folder, progress), lambda job: {})
-        keeps_events = len(spec.jobs) <= MOST_WITH_EVENTS
-        environment = SweepEnvironment(multirun.context, config, folder, keeps_events=keeps_events)
-        return Tools(Here(environment, train_job, folder.job, environment, progress), environment.hydra_files)
-
-    return run_sweep(spec, make_tools)
+    spec = sweep_spec(multirun)
+    executors = Executors(multirun.context, multirun.config, multirun.launcher, spec)
+    try:
+        return run_sweep(spec, executors.make_tools)
+    finally:
+        executors.close()
 
 
 def sweep_spec(multirun: Multirun) -> SweepSpec:
@@ -86,7 +72,8 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     loader, config = multirun.context.config_loader, multirun.config
     assert isinstance(loader, Loader)
     overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
-    composed = _compose(loader, config, product(overrides_of(multirun.params, overrides), loader))
+    jobs = product(overrides_of(multirun.params, overrides), loader)
+    composed = _compose(loader, config, jobs, launcher_problems(multirun.launcher))
     return SweepSpec(
         jobs=tuple(loader.job_spec(config, number, each) for number, (each, _) in enumerate(composed)),
         overrides=overrides,
@@ -94,6 +81,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         launcher=str(config.hydra.runtime.choices["hydra/launcher"]),
         stacked=isinstance(multirun.launcher, StackedLauncher),
         alone_because=alone_because(config),
+        threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) else None,
         batch_size=multirun.batch_size,
         path=Path(config.hydra.sweep.dir),
         chosen="hydra.sweep.dir" in map(key_of, config.hydra.overrides.hydra),
@@ -109,9 +97,11 @@ def alone_because(config: DictConfig) -> str | None:
     return None if key is None else f"{key} changes the process, so that jobs cannot share a stack"
 
 
-def _compose(loader: Loader, config: DictConfig, jobs: Sequence[list[str]]) -> list[tuple[list[str], Composed]]:
-    """Every job with its overrides, composed; all problems are raised together."""
-    problems: dict[Problem, None] = {}
+def _compose(
+    loader: Loader, config: DictConfig, jobs: Sequence[list[str]], others: Sequence[Problem]
+) -> list[tuple[list[str], Composed]]:
+    """Every job with its overrides, composed; all problems are raised together, with others."""
+    problems: dict[Problem, None] = dict.fromkeys(others)
     composed = []
     if _subdir(config) != "${hydra.job.num}":
         problems[Problem("hydra.sweep.subdir", "the folders of jobs are numbered: leave it out")] = None

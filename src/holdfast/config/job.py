@@ -42,19 +42,20 @@ FOLDER = "<folder of the run>"
 def in_folder(config: Config, folder: Path) -> Config:
     """A configuration whose run has a folder: the absolute path takes the place of `FOLDER`."""
     path = str(folder.absolute())
-    changed = {name: _replaced(value, path) for name, value in vars(config).items() if FOLDER in repr(value)}
+    changed = {name: replaced(value, path) for name, value in vars(config).items() if FOLDER in repr(value)}
     return dataclasses.replace(config, **changed) if changed else config
 
 
-def _replaced(value: Any, path: str) -> Any:
+def replaced(value: Any, path: str) -> Any:
+    """A value in which a path takes the place of `FOLDER`, at any depth."""
     if isinstance(value, str):
         return value.replace(FOLDER, path)
     if isinstance(value, dict):
-        return {key: _replaced(item, path) for key, item in value.items()}
+        return {key: replaced(item, path) for key, item in value.items()}
     if isinstance(value, list):
-        return [_replaced(item, path) for item in value]
+        return [replaced(item, path) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **{key: _replaced(item, path) for key, item in vars(value).items()})
+        return dataclasses.replace(value, **{key: replaced(item, path) for key, item in vars(value).items()})
     return value
 
 

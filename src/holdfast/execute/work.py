@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 from holdfast.config.job import JobSpec
 from holdfast.store.folders import StackFiles
@@ -22,12 +22,18 @@ class Work(NamedTuple):
         finished: numbers of the jobs whose results are known. In a stack they are trained again, because results are
             equal to the last bit only in the same stack.
         by_steps: whether a stack calls the steps of the module itself, instead of its loss.
+        threads: threads of torch's operations; None leaves those of the process.
+        accelerator: kind of device that trains, such as `cpu` or `cuda`.
+        devices: number of devices of this computer that train at once.
     """
 
     kind: Literal["stack", "alone"]
     jobs: tuple[JobSpec, ...]
     finished: frozenset[int] = frozenset()
     by_steps: bool = False
+    threads: int | None = None
+    accelerator: str = "cpu"
+    devices: int = 1
 
     @property
     def unfinished(self) -> list[JobSpec]:
@@ -70,8 +76,21 @@ class StackEnvironment(Protocol):
     def write_events(self, job: JobSpec, name: str, content: bytes) -> None:
         """Write the event file of a job."""
 
-    def end(self, job: JobSpec, result: Result) -> None:
+    def end(self, job: JobSpec, outcome: Outcome) -> None:
         """Announce that a job has ended."""
+
+
+class WorkerEnvironment(StackEnvironment, Protocol):
+    """What surrounds jobs that are trained in worker processes: Hydra's part of it stays with the driver."""
+
+    def fill(self, job: JobSpec) -> tuple[JobSpec, dict[str, Any]]:
+        """A job with what is known only right before it starts, and Hydra's configuration of it.
+
+        Both have `holdfast.config.job.FOLDER` in the place of the job's folder, as values that JSON can hold.
+        """
+
+    def hydra_files(self, job: JobSpec) -> Mapping[str, bytes]:
+        """The files that Hydra would leave in the folder of a job, by their paths in it."""
 
 
 class Progress(Protocol):

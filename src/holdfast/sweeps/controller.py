@@ -24,7 +24,7 @@ from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, remove_
 from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
 from holdfast.sweeps.spec import MakeTools, SweepSpec
-from holdfast.sweeps.works import plan_again, plan_jobs, unstacked, works_of
+from holdfast.sweeps.works import hardware_record, on_hardware, plan_again, plan_jobs, unstacked, works_of
 
 _CHANGED_CODE = (
     "Nothing was run; choose another folder for another sweep.\n"
@@ -131,6 +131,7 @@ class _Sweep:
                 "stacks": [stack for plan in plans for stack in plan.stacks],
                 "alone": {number: reason for plan in plans for number, reason in plan.alone.items()},
                 "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
+                "works": hardware_record(plans, self._batches(), self._spec.threads),
             },
             "code": resume.code_of_jobs(self._configs.values()),
             "versions": versions(),
@@ -188,7 +189,7 @@ class _Sweep:
                 works = [Work("alone", (job,), done & {job.number}) for job in jobs]
                 if plans:
                     print(f"plan: {describe(plans[index], {job.number: job.config for job in jobs})}", flush=True)
-                    works = works_of(plans[index], jobs, done)
+                    works = works_of(plans[index], jobs, done, self._spec.threads)
                 self._do(works)
 
     def _result(self, job: JobSpec, outcome: Outcome) -> Result:
@@ -233,7 +234,8 @@ class _Sweep:
             self._recorded = {**self._recorded, "plan": unstacked(self._recorded["plan"], users, verification.reason)}
             remove_stacks(self._folder, users)
             write_json(self._folder.sweep, self._recorded)
-            self._do([Work("alone", (job,)) for job in self._spec.jobs if job.number in users])
+            again = [Work("alone", (job,)) for job in self._spec.jobs if job.number in users]
+            self._do(on_hardware(again, self._spec.threads))
         return verification.entry()
 
     def _do(self, works: Sequence[Work]) -> None:

@@ -26,6 +26,7 @@ class SweepSpec:
         launcher: name of the launcher.
         stacked: whether jobs are planned into stacks; a launcher of Hydra's trains each job alone.
         alone_because: a reason why no job can be in a stack.
+        threads: threads of each work; None leaves those of the process that does it.
         batch_size: jobs that are planned and trained at a time; None for all.
         path: the folder that is asked for.
         chosen: whether the user named the folder.
@@ -40,6 +41,7 @@ class SweepSpec:
     launcher: str
     stacked: bool
     alone_because: str | None
+    threads: int | None
     batch_size: int | None
     path: Path
     chosen: bool

@@ -63,13 +63,16 @@ def plan_again(
     return Plan(tuple(sorted(kept)), dict(sorted(alone.items())), by_steps=frozenset(by_steps))
 
 
-def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()) -> list[Work]:
+def works_of(
+    plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = (), threads: int | None = None
+) -> list[Work]:
     """The works of a plan: its stacks, then the jobs that train alone; works without unfinished jobs are left out.
 
     Args:
         plan: of these jobs.
         jobs: with the numbers of the plan.
         finished: numbers of the jobs that have nothing left to do.
+        threads: of each work; None leaves those of the process that does it.
     """
     by_number = {job.number: job for job in jobs}
     done = frozenset(finished)
@@ -78,7 +81,69 @@ def works_of(plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = ()
         for stack in plan.stacks
     ]
     works += [Work("alone", (by_number[number],), done & {number}) for number in plan.alone]
-    return [work for work in works if work.unfinished]
+    return on_hardware([work for work in works if work.unfinished], threads)
+
+
+def on_hardware(works: Sequence[Work], threads: int | None) -> list[Work]:
+    """Works with the threads and the devices of this computer that they are trained on.
+
+    Args:
+        works: some works.
+        threads: of each work; None leaves those of the process that does it.
+    """
+    import torch
+
+    from holdfast.runtime.devices import device_counts
+
+    counts, threads = device_counts(), threads or torch.get_num_threads()
+    configs = [work.jobs[0].config for work in works]
+    return [
+        work._replace(threads=threads, accelerator=accelerator, devices=_device_count(config, accelerator, counts))
+        for work, config in zip(works, configs, strict=True)
+        for accelerator in (_accelerator(config.accelerator, counts),)
+    ]
+
+
+def uses_gpus(configs: Sequence[Config]) -> bool:
+    """Whether a job of a sweep is trained on a GPU of NVIDIA or AMD, which `CUDA_VISIBLE_DEVICES` hides and shows."""
+    from holdfast.runtime.devices import device_counts
+
+    counts = device_counts()
+    return any(
+        _accelerator(name, counts) == "cuda" and counts["cuda"] for name in {each.accelerator for each in configs}
+    )
+
+
+def hardware_record(
+    plans: Sequence[Plan], batches: Sequence[Sequence[JobSpec]], threads: int | None
+) -> list[dict[str, Any]]:
+    """What `sweep.json` says of threads and devices, with the first jobs of the works to which it applies.
+
+    Args:
+        plans: of the batches; none where a launcher of Hydra's decides.
+        batches: the jobs.
+        threads: as for `works_of`.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for work in chain.from_iterable(works_of(*pair, (), threads) for pair in zip(plans, batches, strict=False)):
+        groups.setdefault((work.threads, work.accelerator, work.devices), []).append(work.jobs[0].number)
+    return [
+        {"threads": threads, "accelerator": accelerator, "devices": devices, "works": firsts}
+        for (threads, accelerator, devices), firsts in groups.items()
+    ]
+
+
+def _accelerator(configured: str, counts: Mapping[str, int]) -> str:
+    """The kind of device that Lightning takes: the first that this computer has."""
+    candidates = {"auto": list(counts), "gpu": ["mps", "cuda"]}.get(configured, [configured])
+    return next((name for name in candidates if counts[name]), configured)
+
+
+def _device_count(config: Config, accelerator: str, counts: Mapping[str, int]) -> int:
+    """The number of devices from the first to the last that a job trains on."""
+    if config.devices == "auto":
+        return max(1, counts[accelerator]) if accelerator == "cuda" else 1
+    return max(config.devices) + 1 if isinstance(config.devices, list) else config.devices
 
 
 def unstacked(recorded: Mapping[str, Any], numbers: Collection[int], reason: str) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""`hydra/launcher=stacked`: jobs that differ only in numbers are trained as one program, the others one by one."""
+"""`hydra/launcher=stacked`: jobs that differ only in numbers are trained as one program, the others one by one.
+
+`hydra/launcher=processes` does the same in worker processes.
+"""
 
 # no `from __future__ import annotations`: see sweeper.py
 
 from dataclasses import dataclass
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
@@ -23,3 +27,34 @@ class StackedLauncher(BasicLauncher):
 
     The jobs of any other program run as under Hydra's basic launcher.
     """
+
+
+@dataclass
+class ProcessesConf:
+    """Keys of `hydra.launcher` with `hydra/launcher=processes`.
+
+    Attributes:
+        workers: number of processes; auto: one for each GPU, where these are used, otherwise one for each core.
+        fresh: whether every stack, and every job that trains alone, gets a process of its own.
+    """
+
+    _target_: str = "hydra_plugins.holdfast.launcher.ProcessesLauncher"
+    workers: Any = "auto"
+    fresh: bool = False
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="processes", node=ProcessesConf, provider="holdfast")
+
+
+class ProcessesLauncher(StackedLauncher):
+    """Stands for training in worker processes on this computer; our sweeper does so without calling it.
+
+    The jobs of any other program run as under Hydra's basic launcher.
+
+    Attributes:
+        workers, fresh: as in `ProcessesConf`.
+    """
+
+    def __init__(self, workers: Any = "auto", fresh: bool = False) -> None:
+        super().__init__()
+        self.workers, self.fresh = workers, fresh

@@ -1,0 +1,98 @@
+"""What trains the jobs of a sweep, by the launcher that was chosen: this process, worker processes, or Hydra's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from holdfast.compose.environment import SweepEnvironment
+from holdfast.compose.launchers import HydraLauncher
+from holdfast.errors import ConfigError, Problem
+from holdfast.execute.alone import train_job
+from holdfast.execute.here import Here
+from holdfast.execute.work import Progress
+from holdfast.execute.worker_slots import check_workers
+from holdfast.store.folders import SweepFolder
+from holdfast.sweeps.keep import MOST_WITH_EVENTS
+from holdfast.sweeps.spec import SweepSpec, Tools
+
+THREADS_OF_WORKERS = 1
+"""Threads of a work in a worker process, whatever the number of workers: the same command gives the same bits."""
+
+
+class Executors:
+    """Makes what a sweep works with, and ends it.
+
+    Args:
+        context: our loader and Hydra's callbacks.
+        config: the configuration of the sweep.
+        launcher: the launcher that is chosen.
+        spec: the sweep.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig, launcher: Launcher, spec: SweepSpec) -> None:
+        self._context, self._config, self._launcher, self._spec = context, config, launcher, spec
+        self._pool: Any = None
+        if uses_workers(launcher):
+            from holdfast.execute.worker_handle import start_server
+
+            start_server()  # imports what the workers need while this process does the same
+
+    def make_tools(self, folder: SweepFolder, progress: Progress) -> Tools:
+        """What the sweep works with, once its folder is claimed and `sweep.json` is written."""
+        config = self._config
+        with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
+            config.hydra.sweep.dir = str(folder.path)
+        if not folder.hydra.exists():
+            OmegaConf.save(config, folder.hydra)
+        if not self._spec.stacked:
+            return Tools(HydraLauncher(self._launcher, folder, progress), lambda job: {})
+        keeps_events = len(self._spec.jobs) <= MOST_WITH_EVENTS
+        environment = SweepEnvironment(self._context, config, folder, keeps_events=keeps_events)
+        workers = uses_workers(self._launcher)
+        here = Here(environment, train_job, folder.job, environment, progress, advises=not workers)
+        if not workers:
+            return Tools(here, environment.hydra_files)
+        self._pool = self._make_pool(environment, folder, here, progress)
+        return Tools(self._pool, environment.hydra_files)
+
+    def close(self) -> None:
+        """End all worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _make_pool(self, environment: SweepEnvironment, folder: SweepFolder, here: Here, progress: Progress) -> Any:
+        import os
+
+        from holdfast.execute.pool import Pool, PoolSetting
+        from holdfast.execute.worker_slots import visible_gpus
+        from holdfast.runtime.devices import device_counts
+        from holdfast.sweeps.resume import code_of_jobs
+        from holdfast.sweeps.works import uses_gpus
+
+        configs = [job.config for job in self._spec.jobs]
+        gpus = visible_gpus(device_counts()["cuda"], os.environ) if uses_gpus(configs) else []
+        workers = check_workers(self._launcher.workers)  # type: ignore[attr-defined]
+        setting = PoolSetting(workers, gpus, bool(self._launcher.fresh), code_of_jobs(configs))  # type: ignore[attr-defined]
+        return Pool(environment, folder, setting, here, progress)
+
+
+def uses_workers(launcher: Launcher) -> bool:
+    """Whether a launcher stands for worker processes."""
+    # Hydra may have loaded its plugins anew, so that a class imported earlier would be another one
+    from hydra_plugins.holdfast.launcher import ProcessesLauncher
+
+    return isinstance(launcher, ProcessesLauncher)
+
+
+def launcher_problems(launcher: Launcher) -> list[Problem]:
+    """What is wrong with the keys of our launchers."""
+    if uses_workers(launcher):
+        try:
+            check_workers(launcher.workers)  # type: ignore[attr-defined]
+        except ConfigError as error:
+            return list(error.problems)
+    return []

@@ -1,0 +1,234 @@
+"""The executor that hands works to worker processes on this computer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from holdfast.config.job import JobSpec
+from holdfast.errors import BundleError
+from holdfast.execute.assignment import Assignment
+from holdfast.execute.hand_over import HandOver, Outcomes, named
+from holdfast.execute.pending import Pending
+from holdfast.execute.placing import adopt
+from holdfast.execute.work import Executor, Outcome, Progress, Work, WorkerEnvironment
+from holdfast.execute.worker_handle import WorkerHandle, wait_for_signs
+from holdfast.execute.worker_process import Failure
+from holdfast.execute.worker_slots import slots
+from holdfast.store.folders import SweepFolder
+from holdfast.store.result import Result
+from holdfast.store.work_folder import WorkFolder
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often workers are looked at that send nothing."""
+
+SECONDS_TO_STOP = 15.0
+"""How long workers may take to write what is needed to go on, before they are killed."""
+
+
+class PoolSetting(NamedTuple):
+    """How many workers there are, and what they are given beside their works.
+
+    Attributes:
+        workers: number of processes, or `auto`: the GPUs that are used, otherwise the cores.
+        gpus: the GPUs that the sweep uses, as `CUDA_VISIBLE_DEVICES` names them.
+        fresh: whether every work gets a process of its own.
+        code: digests of the user's modules, by the name of the module.
+    """
+
+    workers: int | Literal["auto"]
+    gpus: list[str]
+    fresh: bool
+    code: Mapping[str, str]
+
+
+class Attempt(NamedTuple):
+    """A work, and why earlier attempts at it failed."""
+
+    work: Work
+    failures: tuple[str, ...] = ()
+
+
+class Pool:
+    """Does works in worker processes, which take one after another.
+
+    A work whose worker dies, or hands back something broken, is tried once more, from what it has left. After that its
+    jobs fail by name.
+
+    Args:
+        environment: Hydra's part of the jobs, which stays in this process.
+        folder: folder of the sweep.
+        setting: how many workers there are, and what they are given.
+        here: does the works that are not for a worker: those on several devices.
+        progress: shows epochs and the jobs that have ended.
+    """
+
+    def __init__(
+        self,
+        environment: WorkerEnvironment,
+        folder: SweepFolder,
+        setting: PoolSetting,
+        here: Executor,
+        progress: Progress,
+    ) -> None:
+        self._environment, self._folder, self._setting = environment, folder, setting
+        self._here, self._progress = here, progress
+        self._hand_over = HandOver(folder, environment)
+        self._workers: list[WorkerHandle] = []  # those that have nothing to do
+        self._busy: dict[WorkerHandle, Attempt] = {}
+
+    def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
+        """Do all works; yields every unfinished job with its outcome, as the jobs end."""
+        try:
+            yield from self._run([work for work in works if work.devices == 1])
+        except BaseException:
+            self.close()
+            raise
+        if several := [work for work in works if work.devices != 1]:
+            self._let_go()  # their devices are needed
+            yield from self._here.run(several)
+
+    def close(self) -> None:
+        """End all workers: those that train write what is needed to go on."""
+        try:
+            if self._busy:
+                print(f"stopping {len(self._busy)} worker processes; Ctrl-C again kills them", file=sys.stderr)
+            for worker in self._busy:
+                worker.terminate()
+            self._let_go()
+            deadline = time.monotonic() + SECONDS_TO_STOP
+            for worker in self._busy:
+                worker.wait_until_it_ends(max(0.0, deadline - time.monotonic()))
+        finally:
+            for worker in [*self._busy, *self._workers]:
+                worker.kill()
+            self._busy.clear()
+            self._workers.clear()
+
+    def _run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
+        pending, again = Pending(works), list[Attempt]()
+        gpus = slots(self._setting.workers, len(works), self._setting.gpus)
+        while True:
+            while len(self._busy) < len(gpus):
+                if (attempt := self._next(pending, again)) is None:
+                    break
+                if earlier := self._hand_over.accept_earlier(attempt.work):
+                    yield from self._told(earlier)
+                    continue
+                self._start(attempt, gpus)
+            if not self._busy:
+                return
+            wait_for_signs(list(self._busy), SECONDS_BETWEEN_LOOKS)
+            for worker in list(self._busy):
+                attempt = self._busy[worker]
+                message = self._heard(worker)
+                if message is None and worker.is_alive:
+                    continue
+                message = message or self._heard(worker)  # it may have ended right after its last message
+                del self._busy[worker]
+                if message is None:
+                    reason = f"its worker process died ({worker.how_it_died()})"
+                    worker.kill()  # what it has started
+                    yield from self._failed_attempt(attempt, reason, again)
+                    continue
+                self._keep(worker)
+                yield from self._ended(attempt, message, pending, again)
+
+    def _next(self, pending: Pending, again: list[Attempt]) -> Attempt | None:
+        """The next attempt; None where there is none, or it has to wait.
+
+        A stack that was killed, as where memory runs out, is tried again when no other worker needs memory.
+        """
+        for attempt in again:
+            if not self._busy or attempt.work.kind == "alone" or "signal 9" not in attempt.failures[-1]:
+                again.remove(attempt)
+                return attempt
+        work = pending.take()
+        return None if work is None else Attempt(work)
+
+    def _start(self, attempt: Attempt, gpus: Sequence[str | None]) -> None:
+        """Give a work to a worker that has nothing to do, or to a new one."""
+        work, hydra = attempt.work, None
+        folder = WorkFolder.of(self._folder, work.jobs[0].number)
+        adopt(folder, self._folder, work.jobs, stacked=work.kind == "stack")
+        for job in work.jobs:
+            self._environment.begin(job)
+        if work.kind == "alone":
+            filled, hydra = self._environment.fill(work.jobs[0])
+            work = work._replace(jobs=(filled,))
+        text = Assignment(work, self._environment.keeps_events, self._setting.code, hydra).as_text()
+        taken = [worker.gpu for worker in self._busy]
+        free = list(gpus)
+        for gpu in taken:
+            if gpu in free:
+                free.remove(gpu)
+        fitting = [worker for worker in self._workers if worker.gpu in free]
+        worker = fitting[0] if fitting else WorkerHandle(free[0])
+        if fitting:
+            self._workers.remove(worker)
+        self._busy[worker] = attempt
+        worker.give(folder.path, text)
+
+    def _heard(self, worker: WorkerHandle) -> Mapping[str, Any] | None:
+        """Show the progress of a worker; returns the message with which its work has ended, if it has."""
+        for message in worker.messages():
+            if "epochs" not in message:
+                return message
+            for jobs, epochs, epoch, best in message["epochs"]:
+                self._progress.epoch(jobs, epochs, epoch, best)
+        return None
+
+    def _ended(
+        self, attempt: Attempt, message: Mapping[str, Any], pending: Pending, again: list[Attempt]
+    ) -> Iterator[tuple[JobSpec, Outcome]]:
+        """What follows from the message with which a work has ended."""
+        work = attempt.work
+        if "failure" in message:
+            failure = Failure(*message["failure"])
+            if work.kind == "alone" or failure.kind == "worker":
+                yield from self._told(self._hand_over.fail(work, failure.error))
+            else:
+                pending.give_up(work, failure.as_error())
+            return
+        try:
+            outcomes = self._hand_over.accept(work)
+        except BundleError as error:
+            WorkFolder.of(self._folder, work.jobs[0].number).remove()  # nothing in it can be relied on
+            yield from self._failed_attempt(attempt, f"what its worker process handed back was refused: {error}", again)
+            return
+        yield from self._told(outcomes)
+
+    def _failed_attempt(self, attempt: Attempt, reason: str, again: list[Attempt]) -> Iterator[tuple[JobSpec, Outcome]]:
+        """Try a work once more, or let its jobs fail."""
+        failures = (*attempt.failures, reason)
+        if len(failures) < 2:
+            print(f"{named(attempt.work.unfinished)}: {reason}; trying once more", flush=True)
+            again.append(Attempt(attempt.work, failures))
+            return
+        text = f"{reason}, twice" if len(set(failures)) == 1 else f"{failures[0]}; then {failures[1]}"
+        yield from self._told(self._hand_over.fail(attempt.work, text))
+
+    def _told(self, outcomes: Outcomes) -> Iterator[tuple[JobSpec, Outcome]]:
+        """Announce the ends of jobs, and yield them."""
+        for job, outcome in outcomes:
+            self._environment.end(job, outcome)
+            result = outcome if isinstance(outcome, Result) else self._folder.job(job.number).read()
+            self._progress.ended(job.number, result)
+            yield job, outcome
+
+    def _keep(self, worker: WorkerHandle) -> None:
+        """Keep a worker for further works, unless every work gets a process of its own."""
+        self._workers.append(worker)
+        if self._setting.fresh:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Let the workers end that have nothing to do."""
+        for worker in self._workers:
+            worker.let_go()
+        for worker in self._workers:
+            if not worker.wait_until_it_ends(SECONDS_TO_STOP):
+                worker.kill()
+        self._workers.clear()
