@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from holdfast.caching.checked_json import read_checked, write_checked
 from holdfast.errors import StorageError, TableError
-from holdfast.store.files import digest, write_json
+from holdfast.store.files import digest
 from holdfast.store.lock import is_same_file
 
 _VERSION = 1
@@ -66,6 +68,11 @@ class CachedFiles(NamedTuple):
         return self.path / ".lock"
 
     @property
+    def remedy(self) -> str:
+        """The command that removes the table."""
+        return f"holdfast cache clear {self.path.name} --dir {shlex.quote(str(self.path.parent))}"
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
@@ -74,10 +81,10 @@ class CachedFiles(NamedTuple):
         """A line about the table: its folder, size and rows, and the files that it was made from."""
         state = "not complete"
         with suppress(OSError, ValueError, KeyError):
-            state = f"{json.loads(self.table.read_bytes())['rows']:,} rows"
+            state = f"{read_checked(self.table)['rows']:,} rows"
         names = "?"
         with suppress(OSError, ValueError, KeyError):
-            names = ", ".join(json.loads(self.about.read_bytes())["files"])
+            names = ", ".join(read_checked(self.about)["files"])
         return f"{self.path.name}  {gigabytes(self.size):>9}  {state}  {names}"
 
     def is_locked(self) -> bool:
@@ -116,7 +123,7 @@ class CacheFolder:
         ]  # from here on, by this process
         self._digests: dict[str, Any] = {}  # by path, with the state of the file in which its digest was taken
         with suppress(OSError, ValueError):
-            self._digests = json.loads((path / _DIGESTS).read_bytes())
+            self._digests = read_checked(path / _DIGESTS)
 
     def files_of(self, keys: Mapping[str, Any], digests: Sequence[tuple[int, str]]) -> CachedFiles:
         """The folder of a table.
@@ -144,7 +151,7 @@ class CacheFolder:
 
     def save_digests(self) -> None:
         """Write down the digests that were taken."""
-        write_json(self.path / _DIGESTS, self._digests)
+        write_checked(self.path / _DIGESTS, self._digests)
 
     def remove_made(self) -> None:
         """Remove the folders that this process has made, as far as they are empty."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast.caching.cache_folder import CachedFiles, CacheFolder, converting, gigabytes
+from holdfast.caching.checked_json import read_checked
 from holdfast.caching.conversion_progress import ConversionProgress
 from holdfast.caching.converting import TableFile, convert
 from holdfast.caching.encoded_rows import SealedRows
@@ -98,7 +98,7 @@ class CachedTable:
         path = self._files.rows[number]
         if not path.exists() or path.stat().st_size != form.offset(form.blocks):
             state = "was cut off" if path.exists() else "is gone"
-            raise DataError(f"{path} {state}. Remove what is left of the table with holdfast cache clear; start again.")
+            raise DataError(f"{path} {state}. Remove the table with {self._files.remedy}, and start again.")
         file = BlockFile(path, form, checks)
         if split == "test":
             return SealedRows(file, self.encoding)
@@ -118,12 +118,11 @@ def _read(files: CachedFiles) -> dict[str, Any] | None:
         DataError: the file is damaged.
     """
     try:
-        table: dict[str, Any] = json.loads(files.table.read_bytes())
-        BlockForm(*table["splits"][0]["form"])
-    except FileNotFoundError:
+        table: dict[str, Any] = read_checked(files.table)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{files.table} cannot be read: {error}. Remove the table with holdfast cache clear, and start again."
+            f"{files.table} cannot be read: {error}. Remove the table with {files.remedy}, and start again."
         ) from None
     return table

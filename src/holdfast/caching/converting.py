@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from holdfast.caching.cache_folder import CachedFiles, CacheFolder, stamp
+from holdfast.caching.checked_json import read_checked, write_checked
 from holdfast.caching.column_facts import ColumnsOnDisk, classes_on_disk, values_of_target
 from holdfast.caching.column_reader import ColumnReader
 from holdfast.caching.dividing import SplitFile, split_parts
@@ -17,7 +18,6 @@ from holdfast.caching.raw_columns import RawColumns
 from holdfast.caching.reading import Files, Reading
 from holdfast.data.split import SPLITS
 from holdfast.errors import TableError
-from holdfast.store.files import write_json
 from holdfast.tables import selection
 from holdfast.tables.columns import check_decimal_marks, common_type
 from holdfast.tables.encoding import Encoding
@@ -71,12 +71,16 @@ def convert(
         TableError: the table cannot be used, or a file has changed while it was read.
         StorageError: the disk is full, or has too little room to begin with.
     """
-    write_json(target.about, {"files": [str(file.path) for file in files]})
+    about = {"files": [str(file.path) for file in files], "stamps": [file.stamp for file in files]}
+    with suppress(OSError, ValueError):
+        if read_checked(target.about) != about:  # what an earlier process has read may have been something else
+            target.progress.unlink(missing_ok=True)
+    write_checked(target.about, about)
     table = _Conversion(keys, files, cache, target, progress).run()
     for file in files:
         if stamp(file.path) != file.stamp:
             raise TableError(f"{file.path} has changed while it was read: wait until it is complete, and start again.")
-    write_json(target.table, table)
+    write_checked(target.table, table)
     return table
 
 
@@ -199,7 +203,7 @@ class _Conversion:
     def _begun(self) -> Reading | None:
         """How far an earlier process has read; None where it has not."""
         try:
-            reading = Reading.of_plain(json.loads(self._target.progress.read_bytes()))
+            reading = Reading.of_plain(read_checked(self._target.progress))
             size = 8 * len(self._names) * sum(reading.pieces)
             return reading if self._target.raw.stat().st_size >= size else None
         except (OSError, ValueError, TypeError, KeyError):

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.caching.checked_json import write_checked
 from holdfast.caching.column_reader import ColumnReader
 from holdfast.caching.raw_columns import RawColumns
-from holdfast.store.files import write_json
 from holdfast.tables.csv_files import Place
 from holdfast.tables.reader import Piece, place_of, read
 
@@ -91,9 +91,9 @@ class Files:
                 reading.place = piece.end
                 reading.pieces.append(len(piece.table))
                 if time.monotonic() - written > _SECONDS:
-                    write_json(record, reading.as_plain())
+                    write_checked(record, reading.as_plain())
                     written = time.monotonic()
-        write_json(record, reading.as_plain())
+        write_checked(record, reading.as_plain())
 
     def _pieces(self, reading: Reading) -> Iterator[Piece]:
         """The pieces from where a reading has come to, file by file."""

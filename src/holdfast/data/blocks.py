@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -244,9 +245,10 @@ class BlockFile:
                 views[number], count = view[min(count, len(view)) :], max(0, count - len(view))
 
     def _unusable(self, why: str) -> DataError:
+        folder = self.path.parent
         return DataError(
             f"{self.path} cannot be used: {why}. It holds rows that were converted before; to convert them again, "
-            "type holdfast cache clear, and start again."
+            f"type holdfast cache clear {folder.name} --dir {shlex.quote(str(folder.parent))}, and start again."
         )
 
 
