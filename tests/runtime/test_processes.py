@@ -100,7 +100,7 @@ def test_a_sweep_ignores_a_left_over_variable(launcher: str, holdfast: Run, tmp_
 
 
 def test_two_devices_are_two_processes_despite_left_over_variables(tmp_path: Path) -> None:
-    left = {**task(1, tasks=3), **worker(1, workers=3), ranks.FOLDER_VARIABLE: str(tmp_path / "other")}
+    left = {**task(1, tasks=3), **worker(1, workers=3), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     process = start(left, *TWO, cwd=tmp_path)
     _, err = output(process)
     assert process.returncode == 0, err
@@ -182,25 +182,12 @@ CASES: dict[str, tuple[list[str], dict[str, str], tuple[str | None, int]]] = {
     "torchrun": (["devices=2"], worker(1), ("torchrun", 1)),
     "torchrun in SLURM": (["devices=2"], {**task(0), **worker(1)}, ("torchrun", 1)),
     "torchrun elsewhere": (["devices=2"], {**task(1), **worker(1, 4)}, ("SLURM", 1)),
-    "a process that Lightning started": (
+    "what Lightning sets for a process that it starts": (
         ["devices=2"],
-        {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"},
-        ("Holdfast", 1),
-    ),
-    "the same, with all devices": (
-        ["devices=auto"],
-        {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"},
-        ("Holdfast", 1),
-    ),
-    "our variable alone": (["devices=2"], {ranks.FOLDER_VARIABLE: "run"}, ALONE),
-    "our variable in the first process": (["devices=2"], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "0"}, ALONE),
-    "our variable for another run": (["devices=2"], {ranks.FOLDER_VARIABLE: "other", "LOCAL_RANK": "1"}, ALONE),
-    "our variable for a run that nobody has begun": (
-        ["devices=2"],
-        {ranks.FOLDER_VARIABLE: "new", "LOCAL_RANK": "1"},
+        {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
         ALONE,
     ),
-    "our variable with one device": ([], {ranks.FOLDER_VARIABLE: "run", "LOCAL_RANK": "1"}, ALONE),
+    "the same, with all devices": (["devices=auto"], {"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, ALONE),
 }
 
 
@@ -211,10 +198,9 @@ def test_variables_count_only_where_they_fit_the_devices(
     monkeypatch.chdir(tmp_path)
     overrides, environment, expected = CASES[case]
     for name, value in environment.items():
-        monkeypatch.setenv(name, str(tmp_path / value) if name == ranks.FOLDER_VARIABLE else value)
+        monkeypatch.setenv(name, value)
     config = compose(overrides, CONF)
-    Path("run").mkdir()
-    with ranks.entered(config, Path("new" if "nobody" in case else "run")) as launch:
+    with ranks.entered(config) as launch:
         assert (launch.starter, launch.rank) == expected
         assert ranks.current() == launch
         left = {name for name in environment if name in os.environ}
@@ -227,9 +213,7 @@ def test_variables_count_only_where_they_fit_the_devices(
             assert ranks.current().rank == 0
         assert ranks.current() == launch
     assert ranks.current().starter is None
-    assert {name: os.environ.get(name) for name in environment if name != ranks.FOLDER_VARIABLE} == {
-        name: value for name, value in environment.items() if name != ranks.FOLDER_VARIABLE
-    }
+    assert {name: os.environ.get(name) for name in environment} == environment
 
 
 def test_processes_wait_for_the_first_process_of_the_same_launch(

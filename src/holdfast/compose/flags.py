@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 
 from holdfast.errors import ConfigError, Problem
@@ -40,9 +39,3 @@ def config_flags(arguments: Namespace) -> list[str]:
         "--config-name": arguments.config_name,
     }
     return [part for flag, value in flags.items() if value is not None for part in (flag, value)]
-
-
-def flags_in(words: Sequence[str]) -> list[str]:
-    """The same flags, of a command line that may belong to another program, such as the worker of a launcher."""
-    arguments, _ = get_args_parser().parse_known_args(list(words))
-    return config_flags(arguments)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import user_overrides
@@ -21,17 +21,16 @@ from holdfast.config.job import JobSpec
 from holdfast.config.keys import key_of
 from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
-from holdfast.errors import ConfigError, HoldfastError, Problem, Stopped, StorageError
+from holdfast.errors import ConfigError, Problem, Stopped
 from holdfast.runtime import processes
 from holdfast.search.grid import unlisted
 from holdfast.single.startup import BufferRows, prepare, settled
 from holdfast.store.files import write_json
-from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.folders import RunFolder
 from holdfast.store.lock import await_leader, claim, locked
 from holdfast.store.result import Result
-from holdfast.store.started import read_run, read_sweep
+from holdfast.store.started import read_run
 from holdfast.store.versions import versions
-from holdfast.sweeps.resume import buffers
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: 
     recorded = tuple(user_overrides(config.hydra.overrides.task))
     job = JobSpec(0, recorded, composed.config, composed.config_hash)
     run = _SingleRun(loader, name, config, job, composed.origin, resumed)
-    with processes.entered(job.config, run.folder.path) as launch:
+    with processes.entered(job.config) as launch:
         if launch.name and resumed is None and not run.has_chosen_folder:
             lesson = f"all processes of {launch.name} train one run: add hydra.run.dir=outputs/runs/NAME, its folder"
             raise ConfigError([Problem(f"devices={job.config.devices}", lesson)])
@@ -121,10 +120,10 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
 
 
 def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
-    """Train a run as one of its further processes, in the folder that the first one holds."""
-    if not launch.name:  # the first process has started this one, after everything was ready
-        prepare(run.job.config, _recorded_buffer(run))
-        return _train(run)
+    """Train a run as one of its further processes, in the folder that the first one holds.
+
+    It writes no file: no `.hydra/`, and no log. What it warns of goes to standard error.
+    """
     if run.resumed is not None:
         result = run.folder.finished(run.job.config_hash)
         if result is not None and result.status == "completed":
@@ -134,21 +133,18 @@ def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
     prepare(run.job.config)
     await_leader(run.folder.path, launch.name)
     prepare(run.job.config, _recorded_buffer(run))
-    with read_write(run.config.hydra):
+    with read_write(run.config.hydra), open_dict(run.config.hydra):
         run.config.hydra.output_subdir = None
-        run.config.hydra.job.name = f"{run.config.hydra.job.name}_ddp_process_{launch.rank}"
+        run.config.hydra.job_logging = {"version": 1, "disable_existing_loggers": False, "root": {"handlers": []}}
     return _train(run)
 
 
 def _recorded_buffer(run: _SingleRun) -> BufferRows:
-    """The rows of a table in memory at a time, as the first process of a run, or of its sweep, has settled them."""
+    """The rows of a table in memory at a time, as the first process of a run has settled them."""
     if run.job.config.data["_target_"] != TABLE:
         return "auto"
-    if run.folder.started.exists():
-        recorded: BufferRows = read_run(run.folder).get("buffer_rows", "auto")
-        return recorded
-    job = run.job._replace(number=int(run.folder.path.name))
-    return buffers(read_sweep(SweepFolder(run.folder.path.parent)), [job])[0]
+    recorded: BufferRows = read_run(run.folder).get("buffer_rows", "auto")
+    return recorded
 
 
 def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:
@@ -177,9 +173,7 @@ def _train(run: _SingleRun) -> int:
     callbacks = Callbacks(run.config)
     callbacks.on_run_start(config=run.config, config_name=run.name)
     environment = RunEnvironment(HydraContext(config_loader=run.loader, callbacks=callbacks), run.config)
-    given = [*run.config.hydra.overrides.hydra, *run.config.hydra.overrides.task]
-    words = [*run.loader.flags, *(item for item in given if key_of(item) not in ("hydra.run.dir", "hydra.mode"))]
-    train = partial(train_run, words=words, progress=sys.stderr.isatty())
+    train = partial(train_run, progress=sys.stderr.isatty())
     executor = Here(environment, train, folder_of=lambda _: run.folder)
     ((_, outcome),) = executor.run([Work("alone", (run.job,))])
     if isinstance(outcome, Result) and processes.is_leader():
@@ -210,15 +204,9 @@ def _log_error(outcome: Result | Exception) -> int:
     """Log the error of a run, if it has one; returns the exit code."""
     if isinstance(outcome, Result):
         return 0
-    error = StorageError.of(outcome) or outcome
-    if isinstance(error, HoldfastError):
-        log.error("%s", error)
-        return error.exit_code
-    from holdfast.usercode.packages import lines_of_users
+    from holdfast.execute.shown_error import shown
 
-    lines = lines_of_users(error)
-    text = f"The run failed: {type(error).__name__}: {error}\n{lines}".rstrip()
-    # the console shows the user's lines, where there are some; the log has the whole traceback
-    is_lesson = type(error).__name__ in ("MisconfigurationException", "ModuleNotFoundError")  # they say what to do
-    log.error("%s", text, exc_info=error, extra={"brief": bool(lines) or is_lesson})
-    return 1
+    error = shown(outcome)
+    # the console shows the message; the log has the whole traceback
+    log.error("%s", error.text, exc_info=outcome if error.with_traceback else None, extra={"brief": error.brief})
+    return error.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from holdfast.config.job import JobSpec, in_folder
 from holdfast.errors import HoldfastError, in_a_line
@@ -15,29 +14,35 @@ from holdfast.usercode.packages import place_of_users
 log = logging.getLogger(__name__)
 
 
-def train_run(job: JobSpec, folder: RunFolder, *, words: Sequence[str], progress: bool = False) -> Result:
+def train_run(job: JobSpec, folder: RunFolder, *, progress: bool = False) -> Result:
     """Train one job in a folder that is its own; exceptions of the training are raised.
+
+    A job with several devices of this computer is trained in processes of its own, unless all of them were started from
+    outside.
 
     Args:
         job: what to train.
         folder: the folder of the run.
-        words: the command line, flags and overrides, of the further processes that Lightning starts where the run has
-            several devices.
         progress: whether to draw a progress bar.
     """
-    with processes.starting(folder.path, words):
-        from holdfast.single.trainer import train_one  # its imports read the environment
+    from holdfast.runtime.devices import process_count  # its imports read the environment
+    from holdfast.single.trainer import tests_again, train_one
 
-        return train_one(job._replace(config=in_folder(job.config, folder.path)), folder, progress=progress)
+    job = job._replace(config=in_folder(job.config, folder.path))
+    count = 1 if processes.current().name or tests_again(job, folder) else process_count(job.config)
+    if count > 1:
+        from holdfast.execute.apart import train_apart
+
+        return train_apart(job, folder, count, progress=progress)
+    return train_one(job, folder, progress=progress)
 
 
-def train_job(job: JobSpec, folder: RunFolder, *, flags: Sequence[str] = ()) -> Result:
+def train_job(job: JobSpec, folder: RunFolder) -> Result:
     """Train one job of a sweep. The job logs to its file only: the sweep prints how its jobs end.
 
     Args:
         job: what to train.
         folder: the folder of the job.
-        flags: those of the command line that say where configurations lie.
 
     Raises:
         HoldfastError: the training failed; the traceback is in the job's log. Exceptions of other classes might not
@@ -45,8 +50,8 @@ def train_job(job: JobSpec, folder: RunFolder, *, flags: Sequence[str] = ()) -> 
     """
     _silence()
     try:
-        with processes.entered(job.config, folder.path):
-            return train_run(job, folder, words=[*flags, *job.overrides])
+        with processes.entered(job.config):
+            return train_run(job, folder)
     except Exception as error:
         log.exception("This job failed.")
         raise HoldfastError(in_a_line(error) + place_of_users(error)) from None

@@ -7,22 +7,13 @@ All others are removed, which has to happen before Lightning is imported.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-from holdfast.config.commands import quoted
 from holdfast.config.schema import Config
-
-FOLDER_VARIABLE = "HOLDFAST_LAUNCHED"
-"""The environment variable that names the folder of the run in the processes that Lightning starts for it."""
-
-COMMAND_VARIABLE = "HOLDFAST_COMMAND"
-"""The environment variable that holds their command line there, as a JSON list."""
 
 Starter = Literal["Holdfast", "torchrun", "SLURM"]
 
@@ -30,13 +21,14 @@ _ADDRESS = frozenset({"MASTER_ADDR", "MASTER_PORT"})
 _VARIABLES: dict[Starter, frozenset[str]] = {
     "Holdfast": _ADDRESS | {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"},
     "torchrun": _ADDRESS
-    | {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"},
+    | {"RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"}
+    | {"TORCHELASTIC_USE_AGENT_STORE"},  # torch itself reads this one
     "SLURM": _ADDRESS | {"SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"},
 }
 """The variables that Lightning reads, by what started its process."""
 
 _LSF = frozenset({"JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK", "JSM_NAMESPACE_SIZE"})
-_ALL = _LSF.union({FOLDER_VARIABLE, COMMAND_VARIABLE}, *_VARIABLES.values())
+_ALL = _LSF.union(*_VARIABLES.values())
 
 
 class Launch(NamedTuple):
@@ -67,14 +59,13 @@ def is_leader() -> bool:
 
 
 @contextmanager
-def entered(config: Config, folder: Path) -> Iterator[Launch]:
+def entered(config: Config) -> Iterator[Launch]:
     """Find out which launch this process belongs to, and keep only the environment variables of that launch.
 
     Args:
         config: configuration of the run.
-        folder: folder of the run.
     """
-    with _entered(_launch_of(config, folder)) as launch:
+    with _entered(_launch_of(config)) as launch:
         if launch.starter == "SLURM":
             # `srun -n` does not set it, but Lightning requires it
             os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(_devices_per_node(config)))
@@ -88,36 +79,29 @@ def single_process() -> Iterator[None]:
         yield
 
 
+def is_started_by_holdfast() -> bool:
+    """Whether another process of Holdfast's has started this one as one of several, and watches it."""
+    return _current.starter == "Holdfast"
+
+
 @contextmanager
-def starting(folder: Path, words: Sequence[str]) -> Iterator[None]:
-    """Let the processes that Lightning starts for more devices join this run.
+def joined(rank: int, processes: int, port: int) -> Iterator[Launch]:
+    """Be one of the processes that Holdfast has started on this computer for one run.
 
     Args:
-        folder: the folder of the run.
-        words: flags and overrides of the run. Lightning repeats the command line of this process, which may be that of
-            a sweep.
+        rank: number of this process among them.
+        processes: how many they are.
+        port: where they meet, on the address of this computer itself.
     """
-    os.environ[FOLDER_VARIABLE], os.environ[COMMAND_VARIABLE] = os.path.realpath(folder), json.dumps([*words])
-    try:
-        yield
-    finally:
-        for name in (FOLDER_VARIABLE, COMMAND_VARIABLE):
-            os.environ.pop(name, None)
-
-
-def inherited_command(words: Sequence[str]) -> list[str]:
-    """The command line of this process: that of its run where Lightning has started it as one of several.
-
-    Args:
-        words: what follows the program's name. Lightning adds the folder of the run, the name of the process, and
-            that it writes no `.hydra/`.
-    """
-    rank = os.environ.get("LOCAL_RANK")
-    added = [f"hydra.job.name=train_ddp_process_{rank}", "hydra.output_subdir=null"]
-    if [*words[-2:]] != added or not {FOLDER_VARIABLE, COMMAND_VARIABLE} <= os.environ.keys():
-        return [*words]
-    command, folder = json.loads(os.environ[COMMAND_VARIABLE]), Path(os.environ[FOLDER_VARIABLE])
-    return [*command, f"hydra.run.dir={quoted(folder)}", *added]
+    with _entered(Launch("Holdfast", rank)) as launch:
+        os.environ.update(
+            LOCAL_RANK=str(rank),
+            NODE_RANK="0",
+            WORLD_SIZE=str(processes),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
+        yield launch
 
 
 @contextmanager
@@ -142,16 +126,11 @@ def _set(launch: Launch) -> None:
         rank_zero.rank_zero_only.rank = launch.rank
 
 
-def _launch_of(config: Config, folder: Path) -> Launch:
-    devices, local_rank = _devices_per_node(config), _number("LOCAL_RANK")
-    # the first process has made the folder
-    in_folder = folder.is_dir() and os.environ.get(FOLDER_VARIABLE) == os.path.realpath(folder)
-    if in_folder and local_rank and devices != 1:
-        return Launch("Holdfast", local_rank)
-    processes = (devices or 0) * config.trainer.num_nodes
+def _launch_of(config: Config) -> Launch:
+    processes = (_devices_per_node(config) or 0) * config.trainer.num_nodes
     if processes < 2:
         return Launch()
-    rank = _number("RANK")
+    rank, local_rank = _number("RANK"), _number("LOCAL_RANK")
     if "TORCHELASTIC_RUN_ID" in os.environ and None not in (rank, local_rank) and _number("WORLD_SIZE") == processes:
         return Launch("torchrun", rank or 0, _name("torchrun", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))
     task = [_number(name) for name in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")]

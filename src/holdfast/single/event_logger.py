@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import DummyExperiment, Logger
+from lightning.pytorch.loggers.logger import Logger
 
 from holdfast.record.writer import Writer
 from holdfast.store.folders import RunFolder
@@ -22,7 +23,8 @@ class EventLogger(Logger):
         folder: folder of the run.
 
     Attributes:
-        experiment: torch's SummaryWriter, for what is not a number, such as images.
+        experiment: torch's SummaryWriter, for what is not a number, such as images; in a process that writes no files
+            it does nothing.
     """
 
     name = version = ""  # Lightning's names of subfolders
@@ -30,7 +32,7 @@ class EventLogger(Logger):
     def __init__(self, writer: Writer, folder: RunFolder) -> None:
         super().__init__()
         self._writer, self._folder = writer, folder
-        self.experiment: Any = _DeferredSummaryWriter(folder) if writer.leader else _DummyExperiment()
+        self.experiment: Any = _DeferredSummaryWriter(folder) if writer.leader else DummyExperiment()
 
     @property
     def save_dir(self) -> str:
@@ -41,7 +43,7 @@ class EventLogger(Logger):
 
     def finalize(self, status: str) -> None:
         """Close the SummaryWriter, if there is one."""
-        if "_writer" in getattr(self.experiment, "__dict__", {}):
+        if "_writer" in vars(self.experiment):
             self.experiment.close()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
