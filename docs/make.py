@@ -1,4 +1,7 @@
-"""python docs/make.py: draw every picture of docs/course.md with the command above it."""
+"""python docs/make.py: draw every picture of docs/course.md with the command above it.
+
+Those of the last lesson, whose table is no experiment, are measured and drawn by docs/larger_than_memory.py.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ PAGE = ROOT / "docs" / "course.md"
 
 
 def lessons() -> list[tuple[str, list[str]]]:
-    """The commands of the page, each with the pictures below it, `course/<experiment>_<figure>.png`."""
+    """The experiments of the page: each command with the pictures below it, `course/<experiment>_<figure>.png`."""
     parts = PAGE.read_text(encoding="utf-8").split("```bash\n")[1:]
-    return [(part.partition("\n")[0], re.findall(r"!\[.*?\]\((.+?)\)", part)) for part in parts]
+    found = [(part.partition("\n")[0], re.findall(r"!\[.*?\]\((.+?)\)", part)) for part in parts]
+    return [(command, pictures) for command, pictures in found if "experiment=" in command]
 
 
 def figure(command: str, picture: str) -> str:
@@ -41,6 +45,7 @@ def main() -> None:
                 target = PAGE.parent / picture
                 target.parent.mkdir(exist_ok=True)
                 shutil.copy(figures / figure(command, picture), target)
+    subprocess.run([sys.executable, str(ROOT / "docs" / "larger_than_memory.py")], check=True)
 
 
 if __name__ == "__main__":

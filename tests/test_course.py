@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from docs import larger_than_memory
+from docs.larger_than_memory import ORDERS
 from docs.make import PAGE, figure, lessons
 from holdfast.cli.main import CONF
+from holdfast.data import buffered
 from holdfast.report import read
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
@@ -45,12 +48,12 @@ def experiment(command: str) -> str:
 def test_every_experiment_is_a_lesson() -> None:
     names = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
     assert {experiment(command) for command, _ in LESSONS} == names - NOT_LESSONS
-    assert TEXT.count("```bash") == len(LESSONS) == 10
+    assert TEXT.count("```bash") == len(LESSONS) + 1 == 11
     assert all(pictures for _, pictures in LESSONS)
 
 
 def test_every_picture_exists() -> None:
-    pictures = [picture for _, each in LESSONS for picture in each]
+    pictures = re.findall(r"!\[.*?\]\((.+?)\)", TEXT)
     assert sorted(path.name for path in (PAGE.parent / "course").iterdir()) == sorted(
         Path(picture).name for picture in pictures
     )
@@ -174,3 +177,32 @@ def test_the_last_lesson(holdfast: Callable[..., Ran]) -> None:
     model = LinearRegression()
     model.load_state_dict(torch.load(folder.path / "model.pth"))
     assert float(model(torch.tensor([[2.0]])).detach()) == pytest.approx(-3 * 2 + 1, abs=0.5)
+
+
+def test_the_table_that_is_larger_than_its_buffer(
+    tmp_path: Path, holdfast: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger_than_memory.make_table(tmp_path)
+    script, command = larger_than_memory.commands()
+    assert script == "python make_table.py"
+    streamed = next(order for order in ORDERS if order.title == "a buffer of 16 blocks")
+    words = [*larger_than_memory.TABLE, *streamed.words, f"epochs={larger_than_memory.EPOCHS}"]
+    assert shlex.split(command) == ["python", "train.py", *words]
+    losses = re.findall(r"^\| .* \| ([\d.]+) \| ([\d.]+) \|$", TEXT, re.MULTILINE)
+    for order, (first, last) in zip(ORDERS, losses, strict=True):
+        monkeypatch.setattr(buffered, "LEAST_BLOCKS", order.blocks)
+        ran = holdfast(*larger_than_memory.TABLE, *order.words, f"epochs={larger_than_memory.EPOCHS}")
+        assert ran.code == 0, ran.err
+        measured = larger_than_memory.validation_losses(ran.folder)
+        assert (measured[0], measured[-1]) == pytest.approx((float(first), float(last)), rel=0.01)
+    assert json.loads((tmp_path / "ran" / "2" / "run.json").read_text())["buffer_rows"] == 65_536
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read from /proc")
+def test_the_memory_of_a_run_is_sampled(tmp_path: Path) -> None:
+    larger_than_memory.make_table(tmp_path, 0.01)
+    run = larger_than_memory.sampled(tmp_path, larger_than_memory.STREAMED)
+    assert 0 < run.opened < run.read < run.seconds[-1]
+    assert 100 < max(run.megabytes) < 10_000
+    runs = [("read whole", "reading", run)] * 2
+    assert larger_than_memory.draw_memory(runs, 1.0).axes

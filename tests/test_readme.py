@@ -23,6 +23,7 @@ import pytest
 import torch
 import yaml
 
+from docs import larger_than_memory
 from docs.make import lessons
 from holdfast.cli.main import CONF
 from holdfast.config.schema import Config
@@ -39,7 +40,8 @@ SOURCES = dict(
     for source in re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)```", text, re.DOTALL)
 )
 RUN_ELSEWHERE = {shlex.join(["python", "train.py", *test_conf.command(path)]) for path in test_conf.FILES} | {
-    command for command, _ in lessons()
+    *(command for command, _ in lessons()),
+    *larger_than_memory.commands(),
 }
 """Commands that test_conf.py and test_course.py run."""
 
@@ -103,7 +105,7 @@ def names(cell: str) -> list[str]:
 def test_pages_sources_and_commands_are_found() -> None:
     assert len(PAGES) >= 10
     configs = ["my_conf/data/waves.yaml", "my_conf/model/ridge.yaml", "my_conf/model/sine.yaml"]
-    assert sorted(SOURCES) == ["mine.py", *configs, "predict.py", "ridge.py"]
+    assert sorted(SOURCES) == ["make_table.py", "mine.py", *configs, "predict.py", "ridge.py"]
     assert len(RUN_HERE) >= 15
     outputs = sum(text.count("```text\n") for text in TEXTS.values())
     assert outputs == sum(bool(example.shown) for example in RUN_HERE) >= 3, "an output without its command above"
@@ -253,6 +255,14 @@ def test_the_tables_name_every_file_that_is_left(holdfast: Callable[..., Ran], t
     assert_lists("The folder of a run", folder)
     holdfast("-m", "lr=0.01,0.1", "epochs=2", "sweep.keep=1", "hydra.sweep.dir=sweep")
     assert_lists("The folder of a sweep", tmp_path / "sweep")
+    holdfast(
+        "data=table",
+        "data.path=pkg://holdfast.tables/examples/diabetes.csv",
+        "data.target=progression",
+        "data.buffer_rows=1000",
+        "epochs=1",
+    )
+    assert_lists("The folder of converted tables", tmp_path / "outputs" / "cache")
 
 
 def assert_lists(heading: str, folder: Path) -> None:
