@@ -82,7 +82,7 @@ def check_code(code: Mapping[str, str], jobs: Sequence[JobSpec]) -> None:
     changes nothing for the workers that have it already.
 
     Args:
-        code: digest of each module of the user's, as the driver has imported it.
+        code: digest of each module of the user's, as the driver has imported it; maybe of modules of other jobs too.
         jobs: the jobs.
 
     Raises:
@@ -94,18 +94,17 @@ def check_code(code: Mapping[str, str], jobs: Sequence[JobSpec]) -> None:
 
     groups = ("data", "model", "optimizer", "scheduler")
     targets = {getattr(job.config, group)["_target_"] for group in groups for job in jobs} - {None}
-    for target in sorted(targets):
-        if not target.startswith(tuple(f"{name}." for name in code)):
-            continue  # of a library, or the driver could not import it either: the job itself says so
-        try:
-            with global_settings_restored():
-                import_target(target)
-        except Exception as error:  # whatever the user's module raises while it is imported
-            raise WorkerError(f"the worker cannot import {target}: {in_a_line(error)}") from None
     for name, sha256 in code.items():
-        if name not in _imported:
-            _imported[name] = code_of([f"{name}.any"]).get(name)
-        if _imported[name] != sha256:
-            raise WorkerError(
-                f"the worker has another version of the module {name} than the one with which the sweep was begun"
-            )
+        # other targets are of a library, or the driver could not import them either: the job itself says so
+        for target in sorted(target for target in targets if target.startswith(f"{name}.")):
+            try:
+                with global_settings_restored():
+                    import_target(target)
+            except Exception as error:  # whatever the user's module raises while it is imported
+                raise WorkerError(f"the worker cannot import {target}: {in_a_line(error)}") from None
+            if name not in _imported:
+                _imported[name] = code_of([target]).get(name)
+            if _imported[name] != sha256:
+                raise WorkerError(
+                    f"the worker has another version of the module {name} than the one with which the sweep was begun"
+                )
