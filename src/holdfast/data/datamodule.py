@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from holdfast.data import synthetic
 from holdfast.data.buffered import BufferedRows
 from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches
-from holdfast.data.order import Batch, BatchIndices, Rows, batch_rows, evaluation_loader, loader
+from holdfast.data.order import Batch, BatchIndices, Rows, batch_rows, evaluation_loader, loader, share_of
 from holdfast.data.seeding import derive, seeded
 from holdfast.data.split import Split
 from holdfast.errors import SealedError
@@ -56,6 +56,7 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.order_seed = batch_size, order_seed
         self.shuffle, self.num_workers = shuffle, num_workers
         self.test_opened = 0
+        self._shared_splits: set[Split] = set()
 
     def draw(self, split: Split) -> AnyRows:
         """Make the rows of a split, as a pure function of the module's arguments; defined by a subclass.
@@ -116,24 +117,31 @@ class DataModule(pl.LightningDataModule):
         return loop.epoch_loop.batch_progress.current.ready if is_inside else 0
 
     def val_dataloader(self) -> Loader:
-        """Load the validation rows in order."""
-        return _in_order(self.val)
+        """Load the validation rows in order; where several processes train a run, the share of this one."""
+        return self._in_order("val", self.val)
 
     def all_train_dataloader(self) -> Loader:
-        """Load all training rows in order, to measure the loss of fixed weights."""
-        return _in_order(self.train)
+        """Load all training rows in order, or the share of this process, to measure the loss of fixed weights."""
+        return self._in_order("train", self.train)
 
     def test_dataloader(self) -> Loader:
-        """Make and load the test rows.
+        """Make and load the test rows, or the share of this process.
 
         Raises:
             SealedError: no Trainer is testing.
         """
-        return _in_order(self.rows("test"))
+        return self._in_order("test", self.rows("test"))
 
+    def is_shared(self, split: Split) -> bool:
+        """Whether this process measures a share of the rows of a split; fewer rows than processes are not shared."""
+        return split in self._shared_splits
 
-def _in_order(rows: AnyRows) -> Loader:
-    return OrderedBatches(rows) if isinstance(rows, BufferedRows) else evaluation_loader(rows)
+    def _in_order(self, split: Split, rows: AnyRows) -> Loader:
+        world_size, share = self.trainer.world_size if self.trainer else 1, None
+        if self.trainer and 1 < world_size <= len(rows):
+            share = share_of(len(rows), self.trainer.global_rank, world_size)
+            self._shared_splits.add(split)
+        return OrderedBatches(rows, share=share) if isinstance(rows, BufferedRows) else evaluation_loader(rows, share)
 
 
 def rows_digest(rows: AnyRows) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 
 import torch
@@ -67,13 +67,17 @@ class OrderedBatches:
     Args:
         rows: the rows.
         batch_size: rows per batch.
+        share: the batches of one of several processes that share the rows; None for all rows.
     """
 
-    def __init__(self, rows: BufferedRows, batch_size: int = EVALUATION_ROWS) -> None:
+    def __init__(
+        self, rows: BufferedRows, batch_size: int = EVALUATION_ROWS, share: Sequence[slice] | None = None
+    ) -> None:
         self.rows, self.batch_size = rows, batch_size
+        self._share = share
 
     def __len__(self) -> int:
-        return ceil(len(self.rows) / self.batch_size)
+        return ceil(len(self.rows) / self.batch_size) if self._share is None else len(self._share)
 
     def __iter__(self) -> Iterator[Batch]:
         _draw()
@@ -81,14 +85,18 @@ class OrderedBatches:
 
     def read(self) -> Iterator[Batch]:
         """The batches, without a draw from torch's global generator."""
-        ahead = self._read(0)
-        for start in range(self.batch_size, len(self.rows), self.batch_size):
-            batch, ahead = ahead.result(), self._read(start)
+        first, *others = self._share or self._all()
+        ahead = self._read(first)
+        for rows in others:
+            batch, ahead = ahead.result(), self._read(rows)
             yield self.rows.encoded(batch)
         yield self.rows.encoded(ahead.result())
 
-    def _read(self, start: int) -> ReadAhead[Batch]:
-        return ReadAhead(*self.rows.reading(slice(start, start + self.batch_size)))
+    def _all(self) -> list[slice]:
+        return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
+
+    def _read(self, rows: slice) -> ReadAhead[Batch]:
+        return ReadAhead(*self.rows.reading(rows))
 
 
 def _draw() -> None:

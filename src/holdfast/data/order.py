@@ -5,7 +5,8 @@ An epoch visits its rows buffer by buffer. Rows in memory are one buffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from math import ceil
 from typing import Any, Literal, Protocol
 
@@ -221,7 +222,7 @@ class BatchIndices(Sampler[Tensor]):
             yield from part.split(self.batch_size)
 
 
-def loader(rows: Rows, indices: BatchIndices, num_workers: int = 0) -> DataLoader[Batch]:
+def loader(rows: Rows, indices: Iterable[Tensor], num_workers: int = 0) -> DataLoader[Batch]:
     """Return a DataLoader that reads each batch with one index operation instead of row by row.
 
     Args:
@@ -239,9 +240,28 @@ def loader(rows: Rows, indices: BatchIndices, num_workers: int = 0) -> DataLoade
     )
 
 
-def evaluation_loader(rows: Rows) -> DataLoader[Batch]:
-    """Return a DataLoader of all rows in order, in batches of `EVALUATION_ROWS`."""
-    return loader(rows, BatchIndices(len(rows), EVALUATION_ROWS, shuffle=False))
+def evaluation_loader(rows: Rows, share: Sequence[slice] | None = None) -> DataLoader[Batch]:
+    """Return a DataLoader of all rows in order, in batches of `EVALUATION_ROWS`, or of a share of them."""
+    if share is None:
+        return loader(rows, BatchIndices(len(rows), EVALUATION_ROWS, shuffle=False))
+    return loader(rows, [torch.arange(batch.start, batch.stop) for batch in share])
+
+
+def share_of(rows: int, rank: int, world_size: int) -> list[slice]:
+    """The batches of the rows that one of several processes measures; every process has the same number of batches.
+
+    Args:
+        rows: number of rows, at least one for each process.
+        rank: number of the process, from 0.
+        world_size: number of processes.
+
+    >>> share_of(7, 0, 2), share_of(7, 1, 2)
+    ([slice(0, 3, None)], [slice(3, 7, None)])
+    """
+    start, stop = rows * rank // world_size, rows * (rank + 1) // world_size
+    count = ceil(ceil(rows / world_size) / EVALUATION_ROWS)
+    ends = [start + (stop - start) * number // count for number in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _identity(batch: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,6 +11,8 @@ import torch
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from holdfast.data.split import Split
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], Any]
@@ -29,6 +32,8 @@ class Module(pl.LightningModule):
     _optimizer: OptimizerFactory | None = None
     _scheduler: SchedulerFactory | None = None
     _monitor: str = "val/loss"
+
+    _add_up: Callable[[Split, Tensor], Tensor] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +75,14 @@ class Module(pl.LightningModule):
         """
         self._optimizer, self._scheduler, self._monitor = optimizer, scheduler, monitor
 
+    def share_rows(self, add_up: Callable[[Split, Tensor], Tensor]) -> None:
+        """Measure a share of the validation and test rows, as one of several processes.
+
+        Args:
+            add_up: returns the sums over all rows of a split from those over the rows of this process.
+        """
+        self._add_up = add_up
+
     def configure_optimizers(self) -> Any:
         """Make the optimizer and the scheduler of `optimize_with`; without these, SGD at `lr`."""
         if self._optimizer is None:
@@ -102,10 +115,11 @@ class Module(pl.LightningModule):
         """Log the metrics of the test rows as `test/...`."""
         self._log("test")
 
-    def _log(self, split: str) -> None:
+    def _log(self, split: Split) -> None:
         if not self._sums:
             return  # a subclass overrides the step and logs its metrics itself
-        metrics = measure(self, self._sums, split)
+        reduce = None if self._add_up is None else partial(self._add_up, split)
+        metrics = measure(self, self._sums, split, reduce)
         self._sums = []
         # logger=False: the run's writer logs the metrics, at the same steps for single and stacked jobs
         self.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}, logger=False)
@@ -133,14 +147,22 @@ def sum_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
-def measure(module: Module | type[Module], sums: Sequence[Tensor], split: str) -> dict[str, float]:
+def measure(
+    module: Module | type[Module],
+    sums: Sequence[Tensor],
+    split: str,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, float]:
     """Return the metrics of a split by name, such as `val/loss`.
 
     Args:
         module: computes the metrics from the total.
         sums: the statistics of each batch, each of shape `(sums,)`.
         split: "train", "val" or "test".
+        reduce: returns the total of all processes that share the rows, from that of one; None where one has all.
     """
     # stacked first, for one transfer from the device; added on the CPU, since MPS has no float64
-    total = torch.stack(list(sums)).to("cpu", torch.float64).sum(0).tolist()
-    return {f"{split}/{name}": float(value) for name, value in module.metrics(total).items()}
+    total = torch.stack(list(sums)).to("cpu", torch.float64).sum(0)
+    if reduce is not None:
+        total = reduce(total)
+    return {f"{split}/{name}": float(value) for name, value in module.metrics(total.tolist()).items()}

@@ -146,7 +146,7 @@ def _filter_notices() -> None:
         ".*your dataloader is not resumable.*",  # it is: by the numbers of the epoch and of the batch
         ".*does not have many workers.*",  # rows are in memory: workers cost more time than they save
         ".*smaller than the logging interval.*",  # losses are recorded at every iteration
-        ".*sync_dist=True.*",  # every process measures all rows: there is nothing to reduce
+        ".*sync_dist=True.*",  # `shared_metrics` combines what the processes measure
         ".*available but not used.*",  # the user chose the accelerator
         "The `srun` command is available on your system but is not used",  # the run has one process
         ".*directory .* exists and is not empty.*",  # the folder was claimed for this run

@@ -29,5 +29,6 @@ def reduced(trainer: pl.Trainer, value: float, operation: str) -> float:
     if trainer.world_size == 1:
         return value
     # a reduction to the maximum may drop a NaN, but not an infinity
-    number = torch.tensor(value if math.isfinite(value) else math.inf, device=trainer.strategy.root_device)
+    number = torch.tensor(value if math.isfinite(value) else math.inf, dtype=torch.float64)
+    number = number.to(trainer.strategy.root_device)
     return float(trainer.strategy.reduce(number, reduce_op=operation))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.data import sized_len
+from torch import Tensor
 
 from holdfast.data import DataModule
 from holdfast.model.module import Module, loss_sums, measure
@@ -36,10 +38,20 @@ def measure_train(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, 
         for rows in batches:  # type: ignore[union-attr]
             batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(rows))
             sums.append(module.statistics(batch) if isinstance(module, Module) else loss_sums(module, batch))
-    if trainer.world_size > 1 and not isinstance(data, DataModule):
-        # each process has read its share of the rows
-        sums = [trainer.strategy.reduce(torch.stack(sums).sum(0), reduce_op="sum")]
-    return measure(module if isinstance(module, Module) else Module, sums, "train")
+    is_shared = data.is_shared("train") if isinstance(data, DataModule) else trainer.world_size > 1
+    return measure(
+        module if isinstance(module, Module) else Module, sums, "train", added(trainer) if is_shared else None
+    )
+
+
+def added(trainer: pl.Trainer) -> Callable[[Tensor], Tensor]:
+    """The function that adds up the sums of all processes of a run."""
+
+    def add(total: Tensor) -> Tensor:
+        reduced: Tensor = trainer.strategy.reduce(total.to(trainer.strategy.root_device), reduce_op="sum")
+        return reduced
+
+    return add
 
 
 def has_loss(module: pl.LightningModule) -> bool:

@@ -31,6 +31,7 @@ from holdfast.single.midway import Midway, find_midway, restore_inside
 from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
 from holdfast.single.restore import check_table, find_checkpoint, prepare_to_resume, restored
+from holdfast.single.shared_metrics import share_evaluation
 from holdfast.store.files import digest, remove_partial
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result, Status
@@ -136,6 +137,7 @@ class _Fit:
         if self._config.test and not is_overridden("test_step", module):
             raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
         trainer = self._build_trainer(data, progress=progress)
+        share_evaluation(trainer, module, data)
         self._fit(trainer, module, data)
         reached = self._history.reached
         if reached.standing.end == "diverged":
