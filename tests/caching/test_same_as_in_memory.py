@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from holdfast.errors import HoldfastError
 from holdfast.tables import chunks, reader
 from holdfast.tables.source import TableSource
 from tests.caching import generated_tables
+from tests.caching.full import ALL
 
-ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
-TABLES = 4000 if ALL else 200
+TABLES = 4000 if ALL else 120
 SHARES = 20
 """Tests among which the tables are divided."""
 

@@ -50,22 +50,26 @@ Act = Callable[[str, int], None]
 
 def prepared(act: Act) -> Callable[[], None]:
     """Make pieces, blocks and buffers small, and call a function before each moment."""
+    counts, process = Counter[str](), 0
 
     def prepare() -> None:
+        nonlocal process
+        process = os.getpid()
         blocks.BLOCK_ROWS = buffered.BLOCK_ROWS = 100
         buffered.LEAST_BLOCKS = 2
         chunks.CHUNK = 3000
         reading._SECONDS = 0.0
-        counts, process = Counter[str](), os.getpid()
         for kind, (owner, name) in MOMENTS.items():
+            setattr(owner, name, noted(getattr(owner, name), kind))
 
-            def noted(*args: Any, kind: str = kind, method: Any = getattr(owner, name), **kwargs: Any) -> Any:
-                if os.getpid() == process:  # the trial of a stack runs in a child
-                    counts[kind] += 1
-                    act(kind, counts[kind])
-                return method(*args, **kwargs)
+    def noted(method: Any, kind: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if os.getpid() == process:  # the trial of a stack runs in a child
+                counts[kind] += 1
+                act(kind, counts[kind])
+            return method(*args, **kwargs)
 
-            setattr(owner, name, noted)
+        return call
 
     return prepare
 
