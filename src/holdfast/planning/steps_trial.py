@@ -125,7 +125,7 @@ class _Captured(EventLogger):
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, str, float]] = []
-        self.experiment = None  # type: ignore[assignment]
+        self.experiment = None
 
     def finalize(self, status: str) -> None:
         """Nothing to do."""
