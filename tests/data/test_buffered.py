@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -43,17 +44,36 @@ def permutation(count: int, *stream: int | str) -> list[int]:
     return torch.randperm(count, generator=generator).tolist()
 
 
+def in_order(blocks: int, buffers: int) -> list[list[int]]:
+    """The blocks of each buffer without shuffling: one after the other."""
+    counts = [blocks // buffers + (number < blocks % buffers) for number in range(buffers)]
+    ends = list(itertools.accumulate(counts))
+    return [list(range(end - count, end)) for count, end in zip(counts, ends, strict=True)]
+
+
+def dealt_hands(blocks: int, buffers: int, seed: int, epoch: int) -> list[list[int]]:
+    """The blocks of each buffer: of every so many neighbours, each buffer gets one, by the smallest number drawn."""
+    digest = hashlib.blake2b(f"{seed}/blocks/{epoch}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+    drawn = torch.rand(blocks, generator=generator, dtype=torch.float64).tolist()
+    hands = [list[int]() for _ in range(buffers)]
+    for first in range(0, blocks, buffers):
+        neighbours = sorted(range(first, min(blocks, first + buffers)), key=drawn.__getitem__)
+        for hand, block in zip(hands, neighbours, strict=False):
+            hand.append(block)
+    return hands
+
+
 def reference(
     rows: int, block: int, in_a_buffer: int, *, seed: int, order_seed: int, epoch: int, shuffle: bool
 ) -> tuple[list[int], list[int]]:
     """The rows of an epoch in the order in which they are visited, row by row, and the sizes of the buffers."""
     blocks = math.ceil(rows / block)
-    dealt = permutation(blocks, seed, "blocks", epoch) if shuffle else list(range(blocks))
     buffers = math.ceil(blocks / in_a_buffer)
+    hands = dealt_hands(blocks, buffers, seed, epoch) if shuffle else in_order(blocks, buffers)
     order, sizes = list[int](), list[int]()
-    for number in range(buffers):
-        count = blocks // buffers + (number < blocks % buffers)
-        mine, dealt = sorted(dealt[:count]), dealt[count:]
+    for number, hand in enumerate(hands):
+        mine = sorted(hand)
         buffer = [row for each in mine for row in range(each * block, min(rows, (each + 1) * block))]
         stream = (order_seed, "order", epoch, number) if number else (order_seed, "order", epoch)
         places = permutation(len(buffer), *stream) if shuffle else range(len(buffer))

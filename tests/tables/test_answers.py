@@ -484,7 +484,7 @@ def test_rows_in_more_than_one_split_are_counted(holdfast: Holdfast) -> None:
     for further, shared in (([one, two], 3), ([part, one], 3), ([part, part], 0)):
         write("t.csv", {**columns, "part": [*parts_of(200), *further]})
         lines = [line for line in holdfast(*words).out.splitlines() if "in more than one split" in line]
-        line = f"warning: {shared} rows are in more than one split, with the same values in every column"
+        line = f"warning: {shared} rows are in more than one split, with the same values in all used columns"
         assert lines == ([line] if shared else [])
 
 

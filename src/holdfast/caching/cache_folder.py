@@ -184,7 +184,8 @@ class CacheFolder:
         if free < needed:
             raise StorageError(
                 f"{self.path} has {gigabytes(free)} free, and to convert {what} takes about {gigabytes(needed)}: make "
-                "room (holdfast cache list shows what can go), or give a folder on another disk as data.cache_dir."
+                f"room (holdfast cache list --dir {shlex.quote(str(self.path))} shows what can go), or give a folder "
+                "on another disk as data.cache_dir."
             )
 
 
@@ -197,7 +198,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"The folder {path} cannot be made: {error.strerror or error}.") from None
+        raise StorageError(
+            f"The folder {path} cannot be made: {error.strerror or error}. Give another one as data.cache_dir."
+        ) from None
 
 
 def stamp(file: Path) -> list[int]:

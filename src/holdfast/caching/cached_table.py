@@ -14,8 +14,9 @@ from holdfast.caching.encoded_rows import SealedRows
 from holdfast.caching.limit import memory_limit, rows_that_fit
 from holdfast.data.blocks import BlockFile, BlockForm
 from holdfast.data.buffered import BufferedRows
+from holdfast.data.order import batch_rows
 from holdfast.data.split import SPLITS, Split
-from holdfast.errors import DataError, TableError
+from holdfast.errors import DataError, StorageError, TableError
 from holdfast.tables import selection
 from holdfast.tables.csv_files import import_arrow
 from holdfast.tables.encoding import Encoding
@@ -51,8 +52,7 @@ class CachedTable:
         self.encoding = Encoding.from_plain({**table["encoding"], "files": [file.sha256 for file in files]})
         self._digest, self.rows = table["digest"], table["rows"]
         self._blocks = [(BlockForm(*each["form"]), each["checks"]) for each in table["splits"]]
-        size = gigabytes(sum(form.offset(form.blocks) for form, _ in self._blocks))
-        self.said = [*table["said"], f"rows are read from disk, buffer by buffer: {self._files.path}, {size}"]
+        self.said: list[str] = table["said"]
 
     def _convert(self, files: Sequence[TableFile], cache: CacheFolder) -> dict[str, Any]:
         with converting(self._files):
@@ -62,6 +62,11 @@ class CachedTable:
             with ConversionProgress(self._keys["path"], self._files.path, total) as progress:
                 try:
                     table = convert(self._keys, files, cache, self._files, progress)
+                except StorageError:
+                    if not self._files.progress.exists():  # there was too little room to begin with
+                        self._files.remove()
+                        cache.remove_made()
+                    raise
                 except TableError as error:  # nothing of a table that cannot be used is kept
                     self._files.remove()
                     cache.remove_made()
@@ -78,6 +83,29 @@ class CachedTable:
     def buffer_rows(self) -> int:
         """The rows of a buffer that fills its share of the memory."""
         return rows_that_fit(self.row_bytes, memory_limit())
+
+    def settle(self, group: Mapping[str, Any]) -> list[str]:
+        """How a job is trained from disk, as lines for the user.
+
+        Args:
+            group: its data group, with the rows of a buffer.
+
+        Raises:
+            TableError: its batches do not fit into a buffer.
+        """
+        rows = self.rows_of("train", group["buffer_rows"])
+        try:
+            batch_rows(rows, group["batch_size"])
+        except DataError as error:
+            raise TableError(str(error)) from None
+        size = gigabytes(sum(form.offset(form.blocks) for form, _ in self._blocks))
+        lines = [
+            f"rows are read from disk ({self._files.path}, {size}), {rows.buffer_rows:,} training rows at a time: "
+            f"{rows.buffers} buffer{'s' * (rows.buffers > 1)} an epoch"
+        ]
+        if group["num_workers"]:
+            lines.append(f"data.num_workers={group['num_workers']} has no effect: rows on disk are read ahead anyway")
+        return lines
 
     def digest(self) -> str:
         """The sha256 of the files, the targets and the split of each row."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.caching.column_reader import MOST_LEVELS, ColumnReader
+from holdfast.caching.column_reader import MOST_LEVELS, ColumnReader, number_of
 from holdfast.caching.dividing import SplitFile, count_missing
 from holdfast.caching.moments import moments
 from holdfast.caching.ranks import medians
@@ -96,14 +96,14 @@ class ColumnsOnDisk:
         counts = [np.zeros(len(self._readers[name].levels), dtype=np.int64) for name in names]
         for piece in self.read(names):
             for column, codes in enumerate(piece):
-                present = codes[~np.isnan(codes)].astype(np.int64)
-                counts[column] += np.bincount(present, minlength=len(counts[column]))
+                known = codes[codes < len(counts[column])].astype(np.int64)
+                counts[column] += np.bincount(known, minlength=len(counts[column]))
         return {name: self._text(name, count) for name, count in zip(names, counts, strict=True)}
 
     def _text(self, name: str, counts: NDArray[np.int64]) -> Facts:
         reader = self._readers[name]
         if reader.left_out:  # too many to be learned from, or another one in every row
-            distinct = self._rows if reader.all_differ else len(reader.levels)
+            distinct = self._rows if self._all_differ(name) else len(reader.levels)
             return Facts("text", False, self._rows, 0, distinct)
         levels = {reader.levels[code]: int(counts[code]) for code in np.flatnonzero(counts)}
         return Facts("text", False, self._rows, self._rows - int(counts.sum()), len(levels), levels=levels)
@@ -158,10 +158,18 @@ class ColumnsOnDisk:
         return self._rows if is_index and self._all_differ(name) else 2
 
     def _all_differ(self, name: str) -> bool:
-        """Whether no value of a column occurs twice; in as many passes as it takes to hold a part of them in memory."""
+        """Whether no value of a column is missing or occurs twice; read as often as it takes to compare all of them."""
         parts = -(-self._rows // _MOST_COMPARED)
+        numbers = np.array([number_of(level) for level in self._readers[name].levels])
         for part in range(parts):
-            pieces = [piece[0][_hashed(piece[0]) % np.uint64(parts) == part] for piece in self.read([name])]
+            pieces = list[NDArray[np.float64]]()
+            for (values,) in self.read([name]):
+                if np.isnan(values).any():
+                    return False
+                if len(numbers):  # texts: those that are kept are written as codes
+                    is_code = (values < len(numbers)) & (values == np.floor(values))
+                    values = np.where(is_code, numbers[np.where(is_code, values, 0).astype(np.int64)], values)  # noqa: PLW2901
+                pieces.append(values[_hashed(values) % np.uint64(parts) == part])
             values = np.concatenate(pieces)
             if len(np.unique(values)) < len(values):
                 return False

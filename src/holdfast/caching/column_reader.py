@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +21,18 @@ MOST_LEVELS = 100_000
 
 MOST_GROUPS = 1_000_000
 """Different texts of the column that groups the rows."""
+
+
+def number_of(text: str) -> float:
+    """A number that stands for a text beyond the most that are kept: practically never the same for two texts.
+
+    >>> number_of("a") == number_of("a") != number_of("b")
+    True
+    """
+    bits = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    number: float = struct.unpack(">d", struct.pack(">Q", bits >> 3 | 1 << 62))[0]  # finite, from 2 on
+    return number
+
 
 Where = Callable[[int], str]
 """The place of a row of the whole table, for a message."""
@@ -39,7 +53,6 @@ class ColumnReader:
         scan: what its texts have been so far.
         levels: its different texts, in the order in which they occurred.
         left_out: rows with texts beyond the most that are kept.
-        all_differ: whether all texts differed until there were too many.
         is_stale: whether values were written in another form than later ones turned out to have.
         is_known: whether the form is known from an earlier pass.
         problems: what is wrong with the first value that cannot be used, by the form that the texts had until then.
@@ -55,7 +68,6 @@ class ColumnReader:
     scan: Scan = field(default_factory=Scan)
     levels: list[str] = field(default_factory=list)
     left_out: int = 0
-    all_differ: bool = True
     is_stale: bool = False
     is_known: bool = False
     problems: dict[str, str] = field(default_factory=dict)
@@ -113,18 +125,17 @@ class ColumnReader:
             return np.full(len(texts.rows), np.nan)
 
     def _coded(self, texts: Texts) -> NDArray[np.float64]:
-        most, known = MOST_GROUPS if self.is_group else MOST_LEVELS, len(self.levels)
-        codes = np.full(len(texts.distinct), np.nan)
+        most, codes = MOST_GROUPS if self.is_group else MOST_LEVELS, np.full(len(texts.distinct), np.nan)
+        is_left_out = np.zeros(len(codes), dtype=bool)
         for index in np.flatnonzero(~texts.missing):
             text = texts.distinct[index]
             code = self._codes.get(text)
             if code is None and len(self.levels) < most:
                 code = self._codes[text] = len(self.levels)
                 self.levels.append(text)
-            codes[index] = np.nan if code is None else code
-        if known < most:
-            self.all_differ = self.all_differ and len(self.levels) - known == min(len(texts.rows), most - known)
-        self.left_out += int((np.isnan(codes) & ~texts.missing)[texts.rows].sum())
+            is_left_out[index] = code is None
+            codes[index] = number_of(text) if code is None else code
+        self.left_out += int(is_left_out[texts.rows].sum())
         return np.asarray(codes[texts.rows])
 
     def again(self) -> ColumnReader:

@@ -38,15 +38,25 @@ def source_of(group: Mapping[str, Any]) -> TableSource | CachedTable:
     return _sources[key]
 
 
-def settle_buffer(group: dict[str, Any], recorded: int | Literal["auto"] | None = "auto") -> None:
+def settle_buffer(group: dict[str, Any], recorded: int | Literal["auto"] | None = "auto") -> list[str]:
     """Settle how many rows of a table are in memory at a time: once for a run, since the order of rows follows from it.
 
     Args:
         group: a data group; its `buffer_rows` becomes a number, or None where the table is held in memory whole.
         recorded: what an earlier process has settled; "auto" where none has.
+
+    Returns:
+        What the user should know of the table.
+
+    Raises:
+        TableError: the table cannot be used, or batches do not fit into a buffer.
     """
     if recorded != "auto":
         group["buffer_rows"] = recorded
-    elif group["buffer_rows"] == "auto":
-        source = source_of(group)
-        group["buffer_rows"] = source.buffer_rows() if isinstance(source, CachedTable) else None
+    source = source_of(group)
+    if isinstance(source, TableSource):
+        group["buffer_rows"] = None
+        return source.said
+    if group["buffer_rows"] == "auto":
+        group["buffer_rows"] = source.buffer_rows()
+    return [*source.said, *source.settle(group)]

@@ -14,7 +14,7 @@ def cache(words: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="holdfast cache", description=cache.__doc__)
     parser.add_argument("action", choices=("list", "clear"))
-    parser.add_argument("names", nargs="*", help="those that are removed, as they are listed; without names all")
+    parser.add_argument("names", nargs="*", default=[], help="tables to remove, as they are listed; all without names")
     parser.add_argument("--dir", type=Path, default=DEFAULT, help="data.cache_dir; outputs/cache without it")
     arguments = parser.parse_args(words)
     from holdfast.caching.cache_folder import CacheFolder

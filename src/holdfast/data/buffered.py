@@ -65,9 +65,10 @@ class ReadAhead(Generic[T]):
 class BufferedRows(Dataset[Batch]):
     """The rows of one split in a file of blocks, read buffer by buffer: an implementation of `RowSource`.
 
-    An epoch shuffles the blocks, and deals them out to buffers of nearly equal size. Inside a buffer the blocks lie in
-    the order of the file, and the rows are visited in an order of their own. All of this is a function of seeds, the
-    epoch and the number of the buffer, so that a training can go on from any iteration.
+    An epoch deals the blocks out to buffers of nearly equal size: of as many neighbours in the file as there are
+    buffers, each buffer gets one, at random. Inside a buffer the blocks lie in the order of the file, and the rows are
+    visited in an order of their own. All of this is a function of seeds, the epoch and the number of the buffer, so
+    that a training can go on from any iteration.
 
     Args:
         file: the rows.
@@ -100,6 +101,11 @@ class BufferedRows(Dataset[Batch]):
     def shapes(self) -> tuple[tuple[torch.dtype, torch.Size], tuple[torch.dtype, torch.Size]]:
         """Type and shape of x and of y."""
         return self.file.form.shapes
+
+    @property
+    def buffers(self) -> int:
+        """Number of buffers of an epoch."""
+        return self._buffers
 
     @property
     def key(self) -> Hashable:
@@ -171,10 +177,13 @@ class BufferedRows(Dataset[Batch]):
     def _blocks(self, epoch: int, shuffle: bool) -> list[list[int]]:
         """The blocks of each buffer of an epoch, ascending."""
         blocks = torch.arange(self.file.form.blocks)
-        if shuffle:
-            seed = derive(self._seed, "blocks", epoch)
-            blocks = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-        return [part.sort().values.tolist() for part in blocks.tensor_split(self._buffers)]
+        if not shuffle:
+            return [part.tolist() for part in blocks.tensor_split(self._buffers)]
+        draw = torch.Generator().manual_seed(derive(self._seed, "blocks", epoch))
+        # each buffer gets one of as many neighbours as there are buffers: all of them hold rows of the whole file
+        places = blocks // self._buffers + torch.rand(len(blocks), generator=draw, dtype=torch.float64)
+        dealt = places.argsort()
+        return [dealt[number :: self._buffers].sort().values.tolist() for number in range(self._buffers)]
 
     def __getstate__(self) -> dict[str, Any]:
         # what was read stays in its process

@@ -53,13 +53,10 @@ def read_tables(groups: Iterable[tuple[dict[str, Any], BufferRows]]) -> None:
     pairs = [(group, buffer_rows) for group, buffer_rows in groups if group["_target_"] == TABLE]
     if not pairs:
         return
-    from holdfast.caching.sources import settle_buffer, source_of
+    from holdfast.caching.sources import settle_buffer
     from holdfast.runtime import processes
 
-    for group, buffer_rows in pairs:
-        settle_buffer(group, buffer_rows)
-    tables = [group for group, _ in pairs]
-    said = dict.fromkeys(line for source in dict.fromkeys(map(source_of, tables)) for line in source.said)
+    said = dict.fromkeys(line for group, buffer_rows in pairs for line in settle_buffer(group, buffer_rows))
     if processes.is_leader():
         print("\n".join(said), flush=True)
 

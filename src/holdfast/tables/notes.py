@@ -51,7 +51,7 @@ def warnings(counts: Sequence[int], shared: int, alone: Sequence[tuple[str, str]
     if counts[2] < _FEW_TEST_ROWS:
         yield f"warning: {counts[2]} test rows are few: what they say of the winner is uncertain"
     if shared:
-        yield f"warning: {about}{shared:,} rows are in more than one split, with the same values in every column"
+        yield f"warning: {about}{shared:,} rows are in more than one split, with the same values in all used columns"
     for name, target in alone:
         yield f"warning: {name} alone predicts {target} almost perfectly: is it known beforehand?"
 
