@@ -265,7 +265,9 @@ def test_a_run_has_the_figures_and_the_test_rows_stay_sealed(
     holdfast: Run, houses: Houses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, rows_of = [], TableSource.rows_of
-    monkeypatch.setattr(TableSource, "rows_of", lambda self, split: (read.append(split), rows_of(self, split))[1])
+    monkeypatch.setattr(
+        TableSource, "rows_of", lambda self, split, *more: (read.append(split), rows_of(self, split, *more))[1]
+    )
     drawn = {"curves.png"}
     for target, models in (
         ("price", {"linear": {"residuals", "coefficients"}, "mlp": {"residuals"}}),

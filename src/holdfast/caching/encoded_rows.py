@@ -27,6 +27,9 @@ from holdfast.tables.notes import NEARLY_ONE
 _NUMBERS = 1 << 16
 """Numbers that are encoded at once."""
 
+_ROUNDING = 1e-12
+"""Relative size of differences that rounding may explain."""
+
 _MOST_HASHES = 1 << 22
 """Rows that are compared with each other; of more, a part that is chosen by their values."""
 
@@ -235,6 +238,7 @@ class _Alone:
         self._first_target = len(encoding.features)
         self._sums = np.zeros((6, len(self._features), len(self._targets)))
         self._means: NDArray[np.float64] | None = None
+        self._largest = np.zeros((len(self._features), 1)), np.zeros(len(self._targets))  # absolute values
 
     def add(self, piece: Matrix) -> None:
         """Add some training rows: features, then targets."""
@@ -246,6 +250,8 @@ class _Alone:
             with np.errstate(invalid="ignore"):
                 means = np.array([np.mean(row[~np.isnan(row)]) if not np.isnan(row).all() else 0.0 for row in x])
             self._means, self._target_means = means[:, None], y.mean(1, keepdims=True)
+        largest_x, largest_y = (np.fmax.reduce(np.abs(part), 1) for part in (x, y))
+        self._largest = np.fmax(self._largest[0], largest_x[:, None]), np.fmax(self._largest[1], largest_y)
         present = ~np.isnan(x)
         x, y = np.where(present, x - self._means, 0.0), y - self._target_means
         some = present.astype(np.float64)
@@ -256,8 +262,11 @@ class _Alone:
         """The features, each with its target."""
         count, x, y, xx, yy, xy = self._sums
         with np.errstate(all="ignore"):
-            correlation = (count * xy - x * y) / np.sqrt((count * xx - x * x) * (count * yy - y * y))
-        found = (np.abs(correlation) > NEARLY_ONE) & (count > 2)
+            variances = (count * xx - x * x) / count**2, (count * yy - y * y) / count**2
+            correlation = (count * xy - x * y) / count**2 / np.sqrt(variances[0] * variances[1])
+        # of values that are all equal the sums hold nothing but rounding errors
+        vary = [part > (_ROUNDING * most) ** 2 for part, most in zip(variances, self._largest, strict=True)]
+        found = (np.abs(correlation) > NEARLY_ONE) & (count > 2) & vary[0] & vary[1]
         return [
             (name, target.name)
             for row, name in zip(found, self._names, strict=True)

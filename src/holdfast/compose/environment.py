@@ -94,10 +94,8 @@ class SweepEnvironment:
         with read_write(config.hydra.runtime):
             config.hydra.runtime.output_dir = FOLDER
         with as_hydra_config(config), env_override(config.hydra.job.env_set):
-            filled = job._replace(config=checked(config).config)
+            filled = _filled(job, config)
             hydra: Any = OmegaConf.to_container(config.hydra, resolve=True, enum_to_str=True)
-        if job.config.data["_target_"] == TABLE:
-            filled.config.data["buffer_rows"] = job.config.data["buffer_rows"]  # settled once for the sweep
         return filled, hydra
 
     def end(self, job: JobSpec, outcome: Outcome) -> None:
@@ -137,7 +135,7 @@ def _run(
 
     def task(_: DictConfig) -> float | None:
         # only here is known what a value takes from Hydra: the folder, the number of the job, `hydra.job.env_set`
-        results.append(train(job._replace(config=checked(config).config)))
+        results.append(train(_filled(job, config)))
         return best_metric(results[0])
 
     dir_key, subdir_key = dir_keys
@@ -145,6 +143,14 @@ def _run(
         hydra_context=context, task_function=task, config=config, job_dir_key=dir_key, job_subdir_key=subdir_key
     )
     return returned, results[0] if results else returned._return_value
+
+
+def _filled(job: JobSpec, config: DictConfig) -> JobSpec:
+    """A job with the values of a configuration, in which those that it takes from Hydra are known."""
+    filled = job._replace(config=checked(config).config)
+    if job.config.data["_target_"] == TABLE:
+        filled.config.data["buffer_rows"] = job.config.data["buffer_rows"]  # settled once for the run or the sweep
+    return filled
 
 
 def _no_task(config: DictConfig) -> Any:
