@@ -59,7 +59,8 @@ def test_a_job_has_its_log_its_environment_and_its_working_folder(folder: Path) 
         "    def on_fit_end(self, trainer, pl_module):\n"
         "        logging.getLogger('mine').info('this is job %s', self.number)\n"
         "        hydra = HydraConfig.get()\n"
-        "        text = [os.environ['MINE'], str(hydra.job.num == self.number), hydra.runtime.output_dir == self.folder]\n"
+        "        folder = hydra.runtime.output_dir\n"
+        "        text = [os.environ['MINE'], str(hydra.job.num == self.number), folder == self.folder]\n"
         "        pathlib.Path('noted.txt').write_text(repr(text))\n"
     )
     (folder / "my_conf/callbacks").mkdir()
