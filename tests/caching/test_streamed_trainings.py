@@ -146,7 +146,6 @@ def stopping(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str, numbe
 SMALL, LARGE = 120_000, 1 << 40
 
 
-@pytest.mark.xfail(strict=True, reason="a job that is trained alone does not get the buffer that was settled for it")
 @pytest.mark.parametrize("first", [SMALL, LARGE])
 def test_another_memory_limit_changes_nothing_of_a_run_that_is_resumed(
     first: int, monkeypatch: pytest.MonkeyPatch
