@@ -19,10 +19,10 @@ LONG = [*TWO, "epochs=1000000", "lr=0.0001"]
 CHOSEN = {"run": "hydra.run.dir=run", "sweep": "hydra.sweep.dir=sweep"}
 
 
-def start(*words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start `python train.py WORDS`; what it says goes into the files `out` and `err`."""
+def start(*words: str, cwd: Path, script: bool = True, **environment: str) -> subprocess.Popen[str]:
+    """Start `python train.py WORDS`, or `python WORDS`; what it says goes into the files `out` and `err`."""
     with (cwd / "out").open("w") as out, (cwd / "err").open("w") as err:
-        command = [sys.executable, str(ROOT / "train.py"), *words]
+        command = [sys.executable, *([str(ROOT / "train.py")] if script else []), *words]
         return subprocess.Popen(command, cwd=cwd, stdout=out, stderr=err, env={**os.environ, **environment}, text=True)
 
 

@@ -46,7 +46,7 @@ def test_a_killed_process_ends_its_job_and_nothing_else(tmp_path: Path) -> None:
     pids = training(process, tmp_path / "sweep" / "0")
     kill(pids[1])
     began = time.monotonic()
-    wait_for(lambda: (tmp_path / "sweep" / "0" / "result.json").exists(), process, seconds=30)
+    wait_for((tmp_path / "sweep" / "0" / "result.json").exists, process, seconds=30)
     assert process.wait(timeout=120) == 1
     print(f"{time.monotonic() - began:.1f} s after the kill the sweep was over")
     failed, other = (RunFolder(tmp_path / "sweep" / str(number)).read() for number in range(2))
