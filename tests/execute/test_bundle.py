@@ -95,17 +95,17 @@ def test_a_process_killed_while_it_places_is_followed_by_one_that_places_the_res
 ) -> None:
     bundle = read_bundle(work)
     assert bundle is not None
-    replace, left = Path.replace, iter(range(moved))
+    replace, left = os.replace, iter(range(moved))
 
-    def killed(source: Path, target: Path) -> None:
+    def killed(source: str, target: str) -> None:
         if next(left, None) is None:
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt) if moved < 6 else nullcontext():
         place(work, bundle, sweep, [], no_hydra_files)
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     if moved < 6:
         has_result = (sweep.path / "3/result.json").exists()
         assert not has_result

@@ -240,11 +240,11 @@ def test_a_driver_killed_at_a_random_moment_is_resumed(number: int, folder: Path
 def test_a_signal_stops_all_workers_and_the_sweep_can_be_resumed(
     number: int, code: int, model: str, folder: Path
 ) -> None:
-    words = [f"model={model}", "lr=0.01,0.1", "batch_size=1,5", "epochs=100000"]
+    words = [f"model={model}", "lr=0.01,0.1", "batch_size=1,5", "epochs=100000", "sweep.snapshot=1"]
     mark, sweep = uuid.uuid4().hex, SweepFolder(Path(f"stopped_{model}_{number}"))
     process = started([*words, *PROCESSES], sweep.path.name, mark)
     wait_for_workers(process, sweep)
-    pattern = "works/*/stacks/*.history" if model == "linear" else "works/*/*/last.ckpt"
+    pattern = "works/*/stacks/*.pt" if model == "linear" else "works/*/*/last.ckpt"
     deadline = time.monotonic() + 30
     while len(list(sweep.path.glob(pattern))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,8 +161,25 @@ def parse_bundle(text: bytes, path: Path) -> Bundle:
     return bundle
 
 
+def verify_folders(root: Path, files: Iterable[BundledFile]) -> None:
+    """Check that no folder on the way to the files of a bundle is a link.
+
+    Args:
+        root: the folder that the paths of the bundle start from.
+        files: some files.
+
+    Raises:
+        BundleError: a folder is a link.
+    """
+    for folder in dict.fromkeys(file.path.rpartition("/")[0] for file in files):
+        parts = folder.split("/")
+        for count in range(1, len(parts) + 1):
+            if Path(root, *parts[:count]).is_symlink():
+                raise BundleError(f"{root}/{folder} is a link, so that its files may be anywhere")
+
+
 def verify_file(root: Path, file: BundledFile) -> None:
-    """Check one file of a bundle.
+    """Check one file of a bundle, after the folders on its way.
 
     Args:
         root: the folder that the paths of the bundle start from.
@@ -171,22 +188,17 @@ def verify_file(root: Path, file: BundledFile) -> None:
     Raises:
         BundleError: it is missing, no ordinary file, or of another size or content.
     """
-    path = root
-    for part in file.path.split("/")[:-1]:
-        path /= part
-        if path.is_symlink():
-            raise BundleError(f"{path} is a link, so that {file.path} may be anywhere")
-    path = root / file.path
+    path = f"{root}/{file.path}"  # text, since for thousands of files `Path` doubles the time
     try:
-        status = path.lstat()
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is no ordinary file")
+        if status.st_size != file.size:
+            raise BundleError(f"{path} is torn or altered: it has {status.st_size} bytes instead of {file.size}")
+        if digest(Path(path)) != file.sha256:
+            raise BundleError(f"{path} was altered: its digest differs")
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise BundleError(f"{path} is no ordinary file")
-    if status.st_size != file.size:
-        raise BundleError(f"{path} is torn or altered: it has {status.st_size} bytes instead of {file.size}")
-    if digest(path) != file.sha256:
-        raise BundleError(f"{path} was altered: its digest differs")
 
 
 def _files(folder: WorkFolder) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from holdfast.errors import BundleError
-from holdfast.execute.bundle import MOST_LIST_BYTES, Bundle, parse_bundle, read_bundle, verify_file
+from holdfast.execute.bundle import MOST_LIST_BYTES, Bundle, parse_bundle, read_bundle, verify_file, verify_folders
 from holdfast.store.files import replacing
 from holdfast.store.work_folder import WorkFolder
 
@@ -69,6 +69,7 @@ def unpack(pieces: Iterable[bytes], folder: WorkFolder) -> Bundle:
             for piece in reader.pieces(file.size):
                 stream.write(piece)
         verify_file(folder.path, file)
+    verify_folders(folder.path, bundle.files)
     if not reader.is_at_end():
         raise BundleError(f"the bundle for {folder.path} is torn or altered: more follows after its last file")
     folder.path.mkdir(parents=True, exist_ok=True)

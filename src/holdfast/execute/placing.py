@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import StorageError
-from holdfast.execute.bundle import Bundle, BundledFile, verify_file
+from holdfast.execute.bundle import Bundle, BundledFile, verify_file, verify_folders
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.work_folder import WorkFolder
 
@@ -36,6 +37,7 @@ def place(
         StorageError: a file cannot be moved.
     """
     waiting = [file for file in bundle.files if not _is_placed(work, sweep, file)]
+    verify_folders(work.path, waiting)
     for file in waiting:
         verify_file(work.path, file)
     bundled = {file.path for file in bundle.files}
@@ -43,8 +45,10 @@ def place(
         files = hydra_files(job)
         lacking = {path: content for path, content in files.items() if f"{job.number}/{path}" not in bundled}
         sweep.write_files(job.number, lacking)
+    for folder in dict.fromkeys(file.path.rpartition("/")[0] for file in waiting):
+        _make_folder(sweep.path / folder)
     for file in sorted(waiting, key=_order):
-        _move(work.path / file.path, sweep.path / file.path)
+        _rename(f"{work.path}/{file.path}", f"{sweep.path}/{file.path}")
     work.remove()
 
 
@@ -63,10 +67,7 @@ def adopt(work: WorkFolder, sweep: SweepFolder, jobs: Sequence[JobSpec], *, stac
     if work.path.exists():
         return
     first = jobs[0].number
-    try:
-        work.path.mkdir(parents=True)
-    except OSError as error:
-        raise StorageError(f"{work.path} cannot be made: {error.strerror}.") from error
+    _make_folder(work.path)
     if not stacked:
         if sweep.job(first).path.is_dir() and not sweep.job(first).path.is_symlink():
             _move(sweep.job(first).path, work.job(first).path)
@@ -78,8 +79,7 @@ def adopt(work: WorkFolder, sweep: SweepFolder, jobs: Sequence[JobSpec], *, stac
 
 def _is_placed(work: WorkFolder, sweep: SweepFolder, file: BundledFile) -> bool:
     """Whether an earlier process has moved a file before it was killed."""
-    target = sweep.path / file.path
-    if (work.path / file.path).exists() or not target.is_file():
+    if os.path.lexists(f"{work.path}/{file.path}") or not (sweep.path / file.path).is_file():
         return False
     verify_file(sweep.path, file)
     return True
@@ -92,8 +92,19 @@ def _order(file: BundledFile) -> int:
 
 
 def _move(source: Path, target: Path) -> None:
+    _make_folder(target.parent)
+    _rename(str(source), str(target))
+
+
+def _make_folder(path: Path) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.replace(target)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be made: {error.strerror}.") from error
+
+
+def _rename(source: str, target: str) -> None:
+    try:
+        os.replace(source, target)  # noqa: PTH105  (for thousands of files a Path takes longer to make)
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error.strerror}.") from error
