@@ -18,8 +18,12 @@ import pytest
 from tests.caching.full import ALL
 from tests.conftest import ROOT
 
-MOMENTS = {"reading": 2, "dividing": 1, "measuring": 1, "writing": 1, "block": 1, "training": 3}
-OF_A_SWEEP = {"reading": 1, "writing": 1, "training": 2}
+MOMENTS = (
+    {"reading": 2, "dividing": 1, "measuring": 1, "writing": 1, "block": 1, "training": 3}
+    if ALL
+    else {"reading": 1, "training": 2}
+)
+OF_A_SWEEP = {"reading": 1, "writing": 1, "training": 2} if ALL else {"training": 1}
 """How many moments of each kind are tried."""
 
 TIMES = 7 if ALL else 1

@@ -37,7 +37,7 @@ def chunks(stream: IO[bytes], start: int, delimiter: str, size: int | None = Non
 
     >>> import io
     >>> file = io.BytesIO(b'a,b\n1,"x\ny"\n2,z\n')
-    >>> [chunk.content for chunk in chunks(file, 4, ",", size=6)]
+    >>> [chunk.content for chunk in chunks(file, 4, ",", size=9)]
     [b'1,"x\ny"\n', b'2,z\n']
     """
     stream.seek(start)
