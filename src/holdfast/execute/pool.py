@@ -17,6 +17,7 @@ from holdfast.execute.work import Executor, Outcome, Progress, Work, WorkerEnvir
 from holdfast.execute.worker_handle import WorkerHandle, wait_for_signs
 from holdfast.execute.worker_process import Failure
 from holdfast.execute.worker_slots import slots
+from holdfast.runtime.signals import noted
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
@@ -26,6 +27,9 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 SECONDS_TO_STOP = 15.0
 """How long workers may take to write what is needed to go on, before they are killed."""
+
+SECONDS_OF_A_SIGNAL = 1.0
+"""A signal that arrives again so soon is the same one: a shell sends it to a process and to its group."""
 
 
 class PoolSetting(NamedTuple):
@@ -92,20 +96,37 @@ class Pool:
 
     def close(self) -> None:
         """End all workers: those that train write what is needed to go on."""
-        try:
-            if self._busy:
-                print(f"stopping {len(self._busy)} worker processes; Ctrl-C again kills them", file=sys.stderr)
-            for worker in self._busy:
-                worker.terminate()
-            self._let_go()
-            deadline = time.monotonic() + SECONDS_TO_STOP
-            for worker in self._busy:
-                worker.wait_until_it_ends(max(0.0, deadline - time.monotonic()))
-        finally:
-            for worker in [*self._busy, *self._workers]:
-                worker.kill()
-            self._busy.clear()
-            self._workers.clear()
+        stops = bool(self._busy)
+        with noted(most=sys.maxsize) as signals:
+            try:
+                self._stop(signals)
+            finally:
+                for worker in [*self._busy, *self._workers]:
+                    worker.kill()
+                self._busy.clear()
+                self._workers.clear()
+                if stops:  # further signals ask for what has been done
+                    signals.clear()
+
+    def _stop(self, signals: Sequence[int]) -> None:
+        """Ask the workers to end, and wait for them; not for long, and not after a further signal.
+
+        Args:
+            signals: the signals that have arrived meanwhile; filled while this waits.
+        """
+        if self._busy:
+            print(f"stopping {len(self._busy)} worker processes; Ctrl-C again kills them", file=sys.stderr, flush=True)
+        for worker in self._busy:
+            worker.terminate()
+        self._let_go()
+        began, heard = time.monotonic(), 0
+        while running := [worker for worker in self._busy if worker.is_alive]:
+            passed = time.monotonic() - began
+            if passed < SECONDS_OF_A_SIGNAL:
+                heard = len(signals)
+            if passed > SECONDS_TO_STOP or len(signals) > heard:
+                break
+            running[0].wait_until_it_ends(0.1)
 
     def _run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
         pending, again = Pending(works), list[Attempt]()
