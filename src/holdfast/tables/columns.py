@@ -198,7 +198,7 @@ def common_type(name: str, file: Path, kinds: Sequence[Any]) -> Any:
         kinds: the type of each piece.
 
     Raises:
-        TableError: there is none, or it is one of lists or structures.
+        TableError: there is none, or it is none that can be used.
     """
     pa = import_arrow()
     distinct = list(dict.fromkeys(kinds))
@@ -207,7 +207,7 @@ def common_type(name: str, file: Path, kinds: Sequence[Any]) -> Any:
     if any(map(is_text, distinct)):
         return pa.string()
     try:
-        return pa.unify_schemas(
+        common = pa.unify_schemas(
             [pa.schema([pa.field(name, kind)]) for kind in distinct], promote_options="permissive"
         ).types[0]
     except pa.ArrowException:
@@ -215,6 +215,8 @@ def common_type(name: str, file: Path, kinds: Sequence[Any]) -> Any:
             f"{file} and other files: column {name!r} holds values of several types ({', '.join(map(str, distinct))}). "
             f"Write it with one type, or leave it out: data.drop=[{name}]"
         ) from None
+    typed_column(name, pa.array([], common), file, str)  # refuses a type that cannot be used
+    return common
 
 
 def typed_column(name: str, values: Any, file: Path, where: Callable[[int], str]) -> Column:
