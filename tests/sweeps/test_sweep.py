@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +20,11 @@ import torch
 
 from holdfast.cli.main import main
 from holdfast.data import Line
+from holdfast.errors import Stopped
 from holdfast.store.files import digest
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command_line
 
 MODULES = """
 import os, random, threading
@@ -416,3 +418,16 @@ def test_a_run_may_change_into_its_folder(tmp_path: Path, monkeypatch: pytest.Mo
         main(["epochs=1", "hydra.run.dir=run", "hydra.job.chdir=true"])
     assert exit_.value.code == 0
     assert sorted(path.name for path in Path("run").glob("*.json")) == ["result.json", "run.json"]
+
+
+def test_a_signal_before_anything_is_recorded_names_nothing_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("holdfast.sweeps.controller.plan_jobs", stopped)
+    code, said = command_line("-m", "lr=0.1,0.2", "hydra.sweep.dir=there")
+    assert (code, said.strip().splitlines()[-1]) == (143, "stopped by SIGTERM; nothing was concluded")
+    assert not (tmp_path / "there" / "sweep.json").exists()

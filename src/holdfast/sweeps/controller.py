@@ -56,17 +56,23 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
     name_what_nothing_reads(spec)
     data = data_digests([job.config.data for job in spec.jobs])
     path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
+    folder = SweepFolder(path)
+
+    def command() -> str | None:
+        """What resumes the sweep; none before `sweep.json` is written."""
+        return resume_command(path, spec.flags, sweep=True) if folder.sweep.exists() else None
+
     with locked(path):
         try:
-            return _Sweep(spec, SweepFolder(path), data).run(recorded, make_tools)
+            return _Sweep(spec, folder, data).run(recorded, make_tools)
         except KeyboardInterrupt as stop:
-            raise Stopped.of(stop, resume_command(path, spec.flags, sweep=True)) from None
+            raise Stopped.of(stop, command()) from None
         except (StorageError, OSError) as error:
             storage = error if isinstance(error, StorageError) else StorageError.of(error)
             if storage is None:
                 raise
-            command = resume_command(path, spec.flags, sweep=True)
-            raise StorageError(f"{storage}\nNothing was concluded; to resume: {command}") from error
+            remedy = f"; to resume: {typed}" if (typed := command()) else ""
+            raise StorageError(f"{storage}\nNothing was concluded{remedy}") from error
 
 
 class _Sweep:
