@@ -28,6 +28,7 @@ FLOORS = (
     {"stacked"},
     {"planning"},
     {"search", "execute"},
+    {"workers"},
     {"sweeps", "report", "predict"},
     {"compose"},
     {"cli"},

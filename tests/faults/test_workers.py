@@ -21,15 +21,15 @@ from typing import Any
 import pytest
 
 from holdfast.compose import executors
-from holdfast.execute import bundle as bundles
-from holdfast.execute import hand_over
-from holdfast.execute.bundle import Bundle, read_bundle
-from holdfast.execute.pool import Pool
-from holdfast.execute.worker_handle import WorkerHandle
 from holdfast.store.folders import SweepFolder
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers import bundle as bundles
+from holdfast.workers import hand_over
+from holdfast.workers.bundle import Bundle, read_bundle
+from holdfast.workers.pool import Pool
+from holdfast.workers.worker_handle import WorkerHandle
 from tests.conftest import ROOT, command_line
-from tests.execute.swept import FLAGS, MODULES, contents, write_modules
+from tests.workers.swept import FLAGS, MODULES, contents, write_modules
 
 ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
 PROCESSES = ["hydra/launcher=processes", "hydra.launcher.workers=2"]

@@ -14,10 +14,10 @@ from holdfast.errors import ConfigError, Problem
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here
 from holdfast.execute.work import Progress
-from holdfast.execute.worker_slots import check_workers
 from holdfast.store.folders import SweepFolder
 from holdfast.sweeps.keep import MOST_WITH_EVENTS
 from holdfast.sweeps.spec import SweepSpec, Tools
+from holdfast.workers.worker_slots import check_workers
 
 THREADS_OF_WORKERS = 1
 """Threads of a work in a worker process, whatever the number of workers: the same command gives the same bits."""
@@ -37,7 +37,7 @@ class Executors:
         self._context, self._config, self._launcher, self._spec = context, config, launcher, spec
         self._pool: Any = None
         if uses_workers(launcher):
-            from holdfast.execute.worker_handle import start_server
+            from holdfast.workers.worker_handle import start_server
 
             start_server()  # imports what the workers need while this process does the same
 
@@ -67,11 +67,11 @@ class Executors:
     def _make_pool(self, environment: SweepEnvironment, folder: SweepFolder, here: Here, progress: Progress) -> Any:
         import os
 
-        from holdfast.execute.pool import Pool, PoolSetting
-        from holdfast.execute.worker_slots import visible_gpus
         from holdfast.runtime.devices import device_counts
         from holdfast.sweeps.resume import code_of_jobs
         from holdfast.sweeps.works import uses_gpus
+        from holdfast.workers.pool import Pool, PoolSetting
+        from holdfast.workers.worker_slots import visible_gpus
 
         configs = [job.config for job in self._spec.jobs]
         gpus = visible_gpus(device_counts()["cuda"], os.environ) if uses_gpus(configs) else []

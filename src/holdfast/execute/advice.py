@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.execute.work import Work
-from holdfast.execute.worker_slots import core_count
+from holdfast.runtime.cores import core_count
 
 LONG = 20.0
 """Jobs that run alone for longer, one after another, are worth the line; in seconds."""

@@ -97,10 +97,10 @@ def work(connection: Connection, start: Start) -> None:
     listen()
     try:
         with deferred():
-            from holdfast.execute import preloaded  # noqa: F401  (imports all that trains)
-            from holdfast.execute.assignment import Assignment
-            from holdfast.execute.worker import do
             from holdfast.store.work_folder import WorkFolder
+            from holdfast.workers import preloaded  # noqa: F401  (imports all that trains)
+            from holdfast.workers.assignment import Assignment
+            from holdfast.workers.worker import do
         while True:
             path, _, text = connection.recv_bytes().decode().partition("\n")
             reporter = Reporter(connection)

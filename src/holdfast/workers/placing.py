@@ -8,9 +8,9 @@ from pathlib import Path
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import StorageError
-from holdfast.execute.bundle import Bundle, BundledFile, verify_file, verify_folders
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers.bundle import Bundle, BundledFile, verify_file, verify_folders
 
 
 def place(

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
-from tests.execute.swept import EVERYTHING, FLAGS, contents, digest, write_modules
+from tests.workers.swept import EVERYTHING, FLAGS, contents, digest, write_modules
 
 PROCESSES = "hydra/launcher=processes"
 

@@ -15,13 +15,13 @@ from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.config.job import JobSpec
 from holdfast.errors import BundleError
-from holdfast.execute import bundle as bundles
-from holdfast.execute.bundle import read_bundle, write_bundle
-from holdfast.execute.packed import pack, unpack
-from holdfast.execute.placing import adopt, place
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers import bundle as bundles
+from holdfast.workers.bundle import read_bundle, write_bundle
+from holdfast.workers.packed import pack, unpack
+from holdfast.workers.placing import adopt, place
 
 CONFIG = compose([], CONF)
 JOBS = [JobSpec(number, (f"lr={number}",), CONFIG, f"hash {number}") for number in (3, 4)]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import BundleError, HoldfastError
-from holdfast.execute.bundle import Bundle, read_bundle, write_bundle
-from holdfast.execute.placing import place
 from holdfast.execute.work import Outcome, Work, WorkerEnvironment
 from holdfast.store.files import remove_partial
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers.bundle import Bundle, read_bundle, write_bundle
+from holdfast.workers.placing import place
 
 Outcomes = list[tuple[JobSpec, Outcome]]
 

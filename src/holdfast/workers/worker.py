@@ -12,14 +12,14 @@ from typing import Any
 
 from holdfast.config.job import replaced
 from holdfast.errors import FolderError, HoldfastError
-from holdfast.execute.assignment import Assignment, check_code
-from holdfast.execute.bundle import write_bundle
 from holdfast.execute.together import train_together
 from holdfast.execute.work import NO_PROGRESS, Progress
 from holdfast.store.folders import RunFolder
 from holdfast.store.lock import locked
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers.assignment import Assignment, check_code
+from holdfast.workers.bundle import write_bundle
 
 LONGEST_WAIT = 20.0
 """How long to wait for an earlier process that still holds the folder of the work, in seconds."""

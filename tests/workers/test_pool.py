@@ -14,15 +14,15 @@ from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.config.job import JobSpec
 from holdfast.errors import ConfigError, StorageError
-from holdfast.execute import worker_slots
 from holdfast.execute.advice import Advice
 from holdfast.execute.pending import Pending
-from holdfast.execute.pool import Attempt, Pool, PoolSetting
 from holdfast.execute.work import NO_PROGRESS, Work
-from holdfast.execute.worker_handle import WorkerHandle
-from holdfast.execute.worker_slots import check_workers, slots, visible_gpus
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.sweeps import works
+from holdfast.workers import worker_slots
+from holdfast.workers.pool import Attempt, Pool, PoolSetting
+from holdfast.workers.worker_handle import WorkerHandle
+from holdfast.workers.worker_slots import check_workers, slots, visible_gpus
 from tests.conftest import command_line
 
 CONFIG = compose(["accelerator=cpu"], CONF)
@@ -136,7 +136,7 @@ def test_a_worker_sees_its_gpu_and_the_environment_of_now(
     forks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a GPU may be there workers are not forked, since the server may have initialised it."""
-    from holdfast.execute import worker_handle
+    from holdfast.workers import worker_handle
 
     if forks and not worker_handle.can_fork():
         pytest.skip("workers are not forked on this machine")

@@ -16,15 +16,15 @@ from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
 from holdfast.config.job import FOLDER, JobSpec
 from holdfast.errors import CheckpointError, FolderError, HoldfastError, StorageError, WorkerError, is_out_of_memory
-from holdfast.execute import assignment as assignments
-from holdfast.execute import worker
-from holdfast.execute.assignment import Assignment
-from holdfast.execute.bundle import read_bundle
 from holdfast.execute.work import Work
-from holdfast.execute.worker import do
-from holdfast.execute.worker_process import Failure
 from holdfast.store.lock import locked
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers import assignment as assignments
+from holdfast.workers import worker
+from holdfast.workers.assignment import Assignment
+from holdfast.workers.bundle import read_bundle
+from holdfast.workers.worker import do
+from holdfast.workers.worker_process import Failure
 
 HYDRA = {
     "job_logging": {

@@ -5,6 +5,6 @@ import holdfast.single.startup
 holdfast.single.startup.import_training()
 
 import holdfast.execute.alone  # noqa: E402
-import holdfast.execute.worker  # noqa: E402
 import holdfast.stacked.outputs  # noqa: E402
 import holdfast.stacked.stack_trainer  # noqa: E402
+import holdfast.workers.worker  # noqa: E402

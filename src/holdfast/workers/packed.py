@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 
 from holdfast.errors import BundleError
-from holdfast.execute.bundle import MOST_LIST_BYTES, Bundle, parse_bundle, read_bundle, verify_file, verify_folders
 from holdfast.store.files import replacing
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers.bundle import MOST_LIST_BYTES, Bundle, parse_bundle, read_bundle, verify_file, verify_folders
 
 _MAGIC = b"holdfast bundle 1\n"
 _LENGTH_BYTES = 8

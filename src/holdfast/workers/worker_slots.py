@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from holdfast.errors import ConfigError, Problem
+from holdfast.runtime.cores import core_count
 
 KEY = "hydra.launcher.workers"
 
@@ -23,13 +23,6 @@ def check_workers(workers: Any) -> int | Literal["auto"]:
     if isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1:
         return workers
     raise ConfigError([Problem(f"{KEY}={workers}", "must be auto, or a number of processes from 1 on")])
-
-
-def core_count() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def visible_gpus(count: int, environment: Mapping[str, str]) -> list[str]:

@@ -9,18 +9,18 @@ from typing import Any, Literal, NamedTuple
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import BundleError
-from holdfast.execute.assignment import Assignment
-from holdfast.execute.hand_over import HandOver, Outcomes, named
 from holdfast.execute.pending import Pending
-from holdfast.execute.placing import adopt
 from holdfast.execute.work import Executor, Outcome, Progress, Work, WorkerEnvironment
-from holdfast.execute.worker_handle import WorkerHandle, wait_for_signs
-from holdfast.execute.worker_process import Failure
-from holdfast.execute.worker_slots import slots
 from holdfast.runtime.signals import noted
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers.assignment import Assignment
+from holdfast.workers.hand_over import HandOver, Outcomes, named
+from holdfast.workers.placing import adopt
+from holdfast.workers.worker_handle import WorkerHandle, wait_for_signs
+from holdfast.workers.worker_process import Failure
+from holdfast.workers.worker_slots import slots
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often workers are looked at that send nothing."""

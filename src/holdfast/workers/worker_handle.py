@@ -14,9 +14,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from holdfast.execute.worker_process import Start, work
+from holdfast.workers.worker_process import Start, work
 
-PRELOADED = ["holdfast.execute.preloaded", "holdfast.report.console"]
+PRELOADED = ["holdfast.workers.preloaded", "holdfast.report.console"]
 """Modules that the server imports once for all workers: what trains, and the formatter of the job's log."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
