@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from holdfast.config.commands import resume_command
 from holdfast.config.job import JobSpec, in_folder
 from holdfast.config.schema import Config
-from holdfast.errors import Stopped, StorageError, in_a_line
+from holdfast.errors import in_a_line
 from holdfast.execute.work import Outcome, Work
 from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
@@ -24,6 +23,7 @@ from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, remove_
 from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
 from holdfast.sweeps.spec import MakeTools, SweepSpec
+from holdfast.sweeps.stops import resumable
 from holdfast.sweeps.works import hardware_record, on_hardware, plan_again, plan_jobs, unstacked, works_of
 
 _CHANGED_CODE = (
@@ -57,22 +57,8 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
     data = data_digests([job.config.data for job in spec.jobs])
     path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
     folder = SweepFolder(path)
-
-    def command() -> str | None:
-        """What resumes the sweep; none before `sweep.json` is written."""
-        return resume_command(path, spec.flags, sweep=True) if folder.sweep.exists() else None
-
-    with locked(path):
-        try:
-            return _Sweep(spec, folder, data).run(recorded, make_tools)
-        except KeyboardInterrupt as stop:
-            raise Stopped.of(stop, command()) from None
-        except (StorageError, OSError) as error:
-            storage = error if isinstance(error, StorageError) else StorageError.of(error)
-            if storage is None:
-                raise
-            remedy = f"; to resume: {typed}" if (typed := command()) else ""
-            raise StorageError(f"{storage}\nNothing was concluded{remedy}") from error
+    with locked(path), resumable(folder, spec.flags):
+        return _Sweep(spec, folder, data).run(recorded, make_tools)
 
 
 class _Sweep:

@@ -1,0 +1,39 @@
+"""What is said where a signal, or a file that cannot be written, stops a sweep: how it is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from holdfast.config.commands import resume_command
+from holdfast.errors import Stopped, StorageError
+from holdfast.store.folders import SweepFolder
+
+
+@contextmanager
+def resumable(folder: SweepFolder, flags: Sequence[str]) -> Iterator[None]:
+    """Add the command that resumes the sweep to what stops it; none before `sweep.json` is written.
+
+    Args:
+        folder: folder of the sweep.
+        flags: those of the present command line that say where configurations lie, such as `--config-dir`.
+
+    Raises:
+        Stopped: a signal has arrived.
+        StorageError: a file could not be written.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise Stopped.of(stop, _command(folder, flags)) from None
+    except (StorageError, OSError) as error:
+        storage = error if isinstance(error, StorageError) else StorageError.of(error)
+        if storage is None:
+            raise
+        command = _command(folder, flags)
+        remedy = f"; to resume: {command}" if command else ""
+        raise StorageError(f"{storage}\nNothing was concluded{remedy}") from error
+
+
+def _command(folder: SweepFolder, flags: Sequence[str]) -> str | None:
+    return resume_command(folder.path, flags, sweep=True) if folder.sweep.exists() else None
