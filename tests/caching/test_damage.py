@@ -29,9 +29,9 @@ from holdfast.caching.raw_columns import RawColumns
 from holdfast.data.blocks import BlockFile, BlockWriter
 from holdfast.store.folders import RunFolder
 from holdfast.tables import chunks, reader
-from tests.caching.full import some
 from tests.conftest import ROOT, command_line
 from tests.data.on_disk import blocks_of
+from tests.full import some
 
 RUN = ["data=table", "data.target=y", "epochs=2", "report=false", "batch_size=50", "data.cache_dir=cache"]
 STREAMED = [*RUN, "data.path=t.csv", "data.buffer_rows=400"]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.caching.full import ALL
 from tests.conftest import ROOT
+from tests.full import ALL, IN_FULL
 
 MOMENTS = (
     {"reading": 2, "dividing": 1, "measuring": 1, "writing": 1, "block": 1, "training": 3}
@@ -65,6 +65,7 @@ def test_a_stop_at_any_moment_changes_nothing(kind: str, tmp_path: Path) -> None
         assert outcome["converted"] == (outcome["at"][0] != "training"), outcome
 
 
+@IN_FULL
 def test_a_buffer_of_all_rows_is_the_table_in_memory(tmp_path: Path) -> None:
     """Stopped in the middle of a conversion, the weights are those of rows in memory."""
     table(tmp_path / "t.csv")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from holdfast.caching.moments import moments
-from tests.caching.full import some
+from tests.full import some
 
 Values = NDArray[np.float64]
 Draw = np.random.Generator

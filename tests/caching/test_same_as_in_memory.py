@@ -18,7 +18,7 @@ from holdfast.errors import HoldfastError
 from holdfast.tables import chunks, reader
 from holdfast.tables.source import TableSource
 from tests.caching import generated_tables
-from tests.caching.full import ALL
+from tests.full import ALL
 
 TABLES = 4000 if ALL else 120
 SHARES = 20

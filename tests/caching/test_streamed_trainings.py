@@ -17,9 +17,9 @@ from holdfast.caching import cached_table, sources
 from holdfast.data.blocks import BlockFile
 from holdfast.data.order import BatchIndices
 from holdfast.store.folders import RunFolder, SweepFolder
-from tests.caching.full import some
 from tests.conftest import command_line
 from tests.data.on_disk import blocks_of
+from tests.full import some
 
 BLOCK = 100
 TABLE = ["data=table", "data.path=t.csv", "data.target=y", "data.cache_dir=cache", "report=false", "epochs=3"]

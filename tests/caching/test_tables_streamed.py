@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.caching.full import ALL, some
 from tests.conftest import Ran, command_line
+from tests.full import ALL, some
 from tests.tables import test_adversary, test_answers, test_bad_tables, test_good_tables
 
 IN_MEMORY_ALONE = {

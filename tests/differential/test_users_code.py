@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import torch
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
 from tests.differential.parts import DATA, IMPORTS, MODELS, Part, data_source, model_source
+from tests.full import ALL
 from tests.stacked.test_loop import assert_alike, curves
 
 TOLERANCES = {"64-true": (1e-9, 1e-12), "32-true": (1e-4, 1e-6)}
@@ -77,10 +77,10 @@ def _attributes(part: Part) -> set[str]:
 
 
 CASES = list(cases())
-CASES = CASES if os.environ.get("HOLDFAST_FAULTS") == "all" else CASES[::5]
+CASES = CASES if ALL else CASES[::5]
 COEFFICIENTS = [case for case in CASES if case.data is None and len(case.models) == 1 and "model.l2" in case.sweep]
 COEFFICIENTS = [case for case in COEFFICIENTS if case.kind == "stack"]
-COEFFICIENTS = COEFFICIENTS if os.environ.get("HOLDFAST_FAULTS") == "all" else COEFFICIENTS[:4]
+COEFFICIENTS = COEFFICIENTS if ALL else COEFFICIENTS[:4]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -6,7 +6,6 @@ By default a sample; HOLDFAST_FAULTS=all, as in CI, tries every launcher and eve
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -20,9 +19,8 @@ from holdfast.data.order import EVALUATION_ROWS, evaluation_loader, share_of
 from holdfast.store.folders import RunFolder, SweepFolder
 from tests.conftest import ROOT
 from tests.faults.group import start
+from tests.full import ALL, IN_FULL
 
-ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
-IN_FULL = pytest.mark.skipif(not ALL, reason="every process takes seconds to start: in CI, with HOLDFAST_FAULTS=all")
 EXACT = ["accelerator=cpu", "precision=64-true", "report=false"]
 LINEAR = [*EXACT, "data=linear", "data.rows=70", "data.features=3", "epochs=2"]
 VARIABLES = ("SLURM_PROCID", "RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "JSM_NAMESPACE_RANK")
@@ -87,6 +85,7 @@ def test_every_row_is_in_one_share_and_all_shares_have_as_many_batches(rows: int
     assert all(0 < len(batch) <= EVALUATION_ROWS for each in batches for batch in each)
 
 
+@IN_FULL
 def test_two_processes_are_one_with_batches_twice_as_large(tmp_path: Path) -> None:
     for devices, batch_size in ((2, 4), (1, 8)):
         words = [*LINEAR, f"devices={devices}", f"batch_size={batch_size}", "test=true"]
@@ -158,6 +157,7 @@ def test_a_table_on_disk(tmp_path: Path) -> None:
     same_runs(tmp_path / "2", tmp_path / "1")
 
 
+@IN_FULL
 def test_torchrun_starts_the_processes_itself(tmp_path: Path) -> None:
     words = [*LINEAR, "devices=2", "batch_size=4", "test=true"]
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py")]
@@ -170,6 +170,7 @@ def test_torchrun_starts_the_processes_itself(tmp_path: Path) -> None:
     same_runs(tmp_path / "run0", tmp_path / "one")
 
 
+@IN_FULL
 @pytest.mark.parametrize("variable", VARIABLES if ALL else VARIABLES[:1])
 def test_a_variable_that_is_left_over_changes_nothing(variable: str, tmp_path: Path) -> None:
     words = [*LINEAR, "devices=2", "batch_size=4"]

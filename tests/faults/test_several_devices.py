@@ -6,7 +6,6 @@ By default a sample; HOLDFAST_FAULTS=all, as in CI, tries every process, and mom
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -17,11 +16,12 @@ import torch
 
 from holdfast.store.folders import RunFolder, SweepFolder
 from tests.faults.group import CHOSEN, LONG, TWO, is_alive, kill, members, start, training, wait_for
+from tests.full import ALL, IN_FULL
 
-ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a run in /proc")
 
 
+@IN_FULL
 @pytest.mark.parametrize("rank", [0, 1] if ALL else [1])
 def test_a_killed_process_ends_its_run(rank: int, tmp_path: Path) -> None:
     process = start(*LONG, CHOSEN["run"], cwd=tmp_path)
@@ -59,6 +59,7 @@ def test_a_killed_process_ends_its_job_and_nothing_else(tmp_path: Path) -> None:
     assert not any(map(is_alive, pids.values()))
 
 
+@IN_FULL
 @pytest.mark.parametrize("kind", ["run", "sweep"] if ALL else ["sweep"])
 @pytest.mark.parametrize("moment", ["training", "beginning"] if ALL else ["training"])
 def test_no_process_outlives_the_one_that_waits(kind: str, moment: str, tmp_path: Path) -> None:
@@ -75,6 +76,7 @@ def test_no_process_outlives_the_one_that_waits(kind: str, moment: str, tmp_path
     wait_for(lambda: not any(map(is_alive, pids.values())), seconds=10)
 
 
+@IN_FULL
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if ALL else [signal.SIGTERM])
 def test_a_stopped_run_resumes_to_the_same_weights(number: int, tmp_path: Path) -> None:
     words = [*TWO, "epochs=300", "model=mlp", "model.dropout=0.1"]
@@ -100,6 +102,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(number: int, tmp_path: Path) 
     assert (result.epochs, result.iterations) == (300, 300 * 3)
 
 
+@IN_FULL
 def test_a_stopped_sweep_says_how_it_resumes(tmp_path: Path) -> None:
     process = start("-m", *LONG, "seed=0,1", CHOSEN["sweep"], cwd=tmp_path)
     pids = training(process, tmp_path / "sweep" / "0")

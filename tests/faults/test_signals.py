@@ -16,6 +16,7 @@ import pytest
 from holdfast.record.checkpoint import load
 from holdfast.store.folders import RunFolder
 from tests.conftest import ROOT
+from tests.full import ALL, IN_FULL, some
 
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 LONG = {
@@ -26,13 +27,13 @@ LONG = {
         "python train.py -m resume=there",
     ),
 }
-ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
 MOMENTS = {"training": 4.0} if not ALL else {"importing": 0.8, "beginning": 2.2, "training": 4.0, "later": 5.5}
-PAIRS = 20 if ALL else 3
+PAIRS = 20
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+CASES = [(kind, number, code) for kind in LONG for number, code in CODES.items()]
 
 
-@pytest.mark.parametrize("kind", LONG)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("kind", "number", "code"), some(CASES, 4))
 def test_a_signal_at_any_moment(kind: str, number: int, code: int, tmp_path: Path) -> None:
     words, command = LONG[kind]
 
@@ -82,6 +83,7 @@ def test_what_a_signal_stopped_goes_on_to_its_end(tmp_path: Path) -> None:
     assert (result.status, result.epochs, result.iterations) == ("completed", epochs, epochs)
 
 
+@IN_FULL
 def test_pairs_of_starts_get_folders_of_their_own(tmp_path: Path) -> None:
     def start(number: int) -> tuple[int, str]:
         command = [*TRAIN, "epochs=1", "batch_size=full", "logger=none"]

@@ -29,9 +29,9 @@ from holdfast.workers.bundle import Bundle, read_bundle
 from holdfast.workers.pool import Pool
 from holdfast.workers.worker_handle import WorkerHandle
 from tests.conftest import ROOT, command_line
+from tests.full import ALL, IN_FULL
 from tests.workers.swept import FLAGS, MODULES, contents, write_modules
 
-ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
 PROCESSES = ["hydra/launcher=processes", "hydra.launcher.workers=2"]
 QUIET = ["report=false", "sweep.verify=false"]
 MARK = "HOLDFAST_TEST_MARK"
@@ -111,7 +111,7 @@ def test_a_job_whose_worker_dies_twice_fails_by_name_and_no_other(harm: str, fol
     assert (again[0], "nothing was done" in again[1]) == (1, True)
 
 
-@pytest.mark.parametrize("harm", sample(list(FAILURES), 2))
+@pytest.mark.parametrize("harm", sample(list(FAILURES)))
 def test_a_job_that_fails_in_any_other_way_fails_at_once(harm: str, folder: Path) -> None:
     code, said, sweep = swept(["model=alone", "epochs=3", f"model.harm='',{harm}", "sweep.stack=never", *PROCESSES])
     assert code == 1
@@ -260,6 +260,7 @@ def test_a_signal_stops_all_workers_and_the_sweep_can_be_resumed(
     assert list(sweep.path.glob("works/*/stacks/*.pt" if model == "linear" else "works/*/*/last.ckpt"))
 
 
+@IN_FULL
 def test_two_drivers_in_one_folder(folder: Path) -> None:
     mark, sweep = uuid.uuid4().hex, SweepFolder(Path("shared"))
     process = started([*LONG, *PROCESSES], sweep.path.name, mark)
@@ -311,7 +312,7 @@ def enlarge(folder: WorkFolder, bundle: Bundle) -> None:
 DAMAGES = [tear, alter, name_another, cut_the_list, lose_the_list, enlarge]
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", sample([1, 2]))
 @pytest.mark.parametrize("damage", sample(DAMAGES), ids=lambda damage: damage.__name__)
 def test_a_bundle_that_cannot_be_believed_is_refused(
     damage: Callable[[WorkFolder, Bundle], None], times: int, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -345,7 +346,7 @@ def test_a_bundle_that_cannot_be_believed_is_refused(
 # ---------------------------------------------------------------- what workers lack
 
 
-@pytest.mark.parametrize("how", ["changed", "missing"])
+@pytest.mark.parametrize("how", sample(["changed", "missing"]))
 @pytest.mark.parametrize("model", sample(["Ordinary", "Alone"]))
 def test_a_worker_with_other_code_refuses_its_work_by_name(
     how: str, model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -373,6 +374,7 @@ def test_a_worker_with_other_code_refuses_its_work_by_name(
     assert "trying once more" not in said
 
 
+@IN_FULL
 def test_loaders_with_workers_of_their_own_train_in_workers(folder: Path) -> None:
     words = ["model=alone", "lr=0.01,0.1", "epochs=1", "data.num_workers=1"]
     code, said, sweep = swept([*words, *PROCESSES])

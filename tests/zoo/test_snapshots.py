@@ -1,11 +1,10 @@
 """Stacks of ordinary modules that are stopped after each epoch, against stacks that are not.
 
-A third of the zoo's usual part runs by default; all of it with `HOLDFAST_FAULTS=all`, as in CI.
+A part of the zoo runs by default; all of it with `HOLDFAST_FAULTS=all`, as in CI.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,12 @@ from holdfast.runtime.isolation import isolated
 from holdfast.stacked.loop import Stack
 from holdfast.stacked.stack_trainer import engine_of
 from holdfast.store.folders import SweepFolder
+from tests.full import ALL
 from tests.sweeps.test_archive import Interrupted, assert_same
 from tests.zoo.test_zoo import SHOWN, Animal, configs, name
 
 STACKED = [animal for animal in SHOWN if not animal.alone]
-STEP = 1 if os.environ.get("HOLDFAST_FAULTS") == "all" else 3
+STEP = 1 if ALL else 5
 
 
 @pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training")

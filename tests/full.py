@@ -6,7 +6,11 @@ import os
 from collections.abc import Iterable
 from typing import TypeVar
 
+import pytest
+
 ALL = os.environ.get("HOLDFAST_FAULTS") == "all"
+IN_FULL = pytest.mark.skipif(not ALL, reason="one of the slow tests that CI runs, with HOLDFAST_FAULTS=all")
+"""For a test that takes many seconds, in one of the folders that CI runs in full."""
 
 T = TypeVar("T")
 
