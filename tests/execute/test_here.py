@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import compose
@@ -125,3 +126,11 @@ def test_an_archive_that_cannot_be_written_ends_the_works(do: Any) -> None:
     with pytest.raises(StorageError, match="No space left"):
         do([Work("stack", JOBS[:4]), Work("alone", JOBS[5:6])], train, around)
     assert [note for note, _ in around.notes] == ["begin"] * 4
+
+
+def test_every_work_gets_its_number_of_threads(do: Any) -> None:
+    before, seen = torch.get_num_threads(), []
+    works = [Work("stack", JOBS[:2], threads=before + 1), Work("stack", JOBS[2:4]), Work("stack", JOBS[4:6], threads=1)]
+    do(works, lambda jobs: seen.append(torch.get_num_threads()) or True, Surroundings())
+    assert seen == [before + 1, before, 1]
+    assert torch.get_num_threads() == before

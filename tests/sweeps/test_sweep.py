@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,12 @@ class Losses(Linear):
     def on_validation_epoch_end(self):
         self._sums = []
         self.log("val/loss", torch.tensor(float(self.value)))
+
+class Threads(Linear):
+    '''Its validation loss is the number of threads.'''
+    def on_validation_epoch_end(self):
+        self._sums = []
+        self.log("val/loss", torch.tensor(float(torch.get_num_threads())))
 
 class Sealed(pl.LightningDataModule):
     '''Has no test rows at all.'''
@@ -110,6 +117,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "fails": "lr: ${lr}\nfail_at: 0.1",
         "losses": "value: 1.0",
         "careless": "",
+        "threads": "",
         "untestable": "",
     }.items():
         text = f"_target_: sweep_modules.{name.title()}\n{keys}\n"
@@ -431,3 +439,17 @@ def test_a_signal_before_anything_is_recorded_names_nothing_to_resume(
     code, said = command_line("-m", "lr=0.1,0.2", "hydra.sweep.dir=there")
     assert (code, said.strip().splitlines()[-1]) == (143, "stopped by SIGTERM; nothing was concluded")
     assert not (tmp_path / "there" / "sweep.json").exists()
+
+
+def test_a_resumed_sweep_trains_with_the_threads_of_its_start(sweep: Callable[..., Swept]) -> None:
+    done = sweep("model=threads", "lr=0.1,0.2", "epochs=1", "report=false")
+    (group,) = done.read("sweep.json")["plan"]["works"]
+    assert group["threads"] == torch.get_num_threads()
+    assert [done.result(number).best["val/loss"] for number in range(2)] == [group["threads"]] * 2
+    recorded = done.read("sweep.json")  # as if it had been started on a larger machine
+    recorded["plan"]["works"][0]["threads"] = group["threads"] + 1
+    done.folder.sweep.write_text(json.dumps(recorded))
+    shutil.rmtree(done.folder.job(1).path)
+    code, said = command_line("-m", "--config-dir", "my_conf", f"resume={done.folder.path}")
+    assert code == 0, said
+    assert [done.result(number).best["val/loss"] for number in range(2)] == [group["threads"], group["threads"] + 1]

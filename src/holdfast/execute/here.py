@@ -10,6 +10,7 @@ from holdfast.execute.advice import Advice
 from holdfast.execute.pending import Pending
 from holdfast.execute.together import train_together
 from holdfast.execute.work import NO_PROGRESS, Environment, Outcome, Progress, StackEnvironment, Work
+from holdfast.runtime.threads import threads
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
 
@@ -46,7 +47,7 @@ class Here:
             if work.kind == "alone":
                 (job,) = work.jobs
                 began = time.monotonic()
-                outcome = self._train_alone(job)
+                outcome = self._train_alone(job, work.threads)
                 if line := advice.note(time.monotonic() - began):
                     print(line, flush=True)
                 yield job, outcome
@@ -62,9 +63,10 @@ class Here:
                 self._progress.ended(job.number, results[job.number])
                 yield job, results[job.number]
 
-    def _train_alone(self, job: JobSpec) -> Outcome:
+    def _train_alone(self, job: JobSpec, count: int | None) -> Outcome:
         folder = RunFolder(self._folder_of(job.number).path.absolute())  # the job may change the working folder
-        outcome = self._environment.train(job, lambda filled: self._train(filled, folder))
+        with threads(count):
+            outcome = self._environment.train(job, lambda filled: self._train(filled, folder))
         self._progress.ended(job.number, folder.read())
         return outcome
 
@@ -73,4 +75,5 @@ class Here:
         for job in work.jobs:
             environment.begin(job)
         write_events = environment.write_events if environment.keeps_events else None
-        return train_together(work, environment.files(work.jobs[0]), self._progress, write_events)
+        with threads(work.threads):
+            return train_together(work, environment.files(work.jobs[0]), self._progress, write_events)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from holdfast.record.curves import Curves
 from holdfast.record.history import SavedEpochs, StackHistory
 from holdfast.record.parameter_path import StackPaths
 from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge
+from holdfast.runtime.threads import threads
 from holdfast.stacked.engine import Engine
 from holdfast.stacked.epoch import EpochSoFar
 from holdfast.usercode.watch import UnstackableError
@@ -66,7 +66,7 @@ class Stack:
             Stopped: a signal has arrived; the archive has a snapshot, from which the training goes on.
         """
         first = self._epoch
-        with torch.no_grad(), self._threads():
+        with torch.no_grad(), threads(1 if self._is_small() else None):
             while self._epoch < self._config.epochs:
                 self._train_epoch()
                 self._judge()
@@ -91,16 +91,9 @@ class Stack:
         """Duration of the training so far, before it was interrupted included."""
         return self._history.seconds + time.perf_counter() - self._began
 
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """Use one thread if an iteration is too small for two."""
-        before = torch.get_num_threads()
-        if self._size * self._jobs * self._engine.batch_size < _FEW_MULTIPLICATIONS:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    def _is_small(self) -> bool:
+        """Whether an iteration is too small for two threads."""
+        return self._size * self._jobs * self._engine.batch_size < _FEW_MULTIPLICATIONS
 
     def _train_epoch(self) -> None:
         """All iterations of an epoch; a job that diverges keeps the tensors of the check at which it had diverged."""

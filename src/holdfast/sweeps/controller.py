@@ -24,7 +24,7 @@ from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_dev
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
 from holdfast.sweeps.spec import MakeTools, SweepSpec
 from holdfast.sweeps.stops import resumable
-from holdfast.sweeps.works import hardware_record, on_hardware, plan_again, plan_jobs, unstacked, works_of
+from holdfast.sweeps.works import hardware_record, on_hardware, plan_again, plan_jobs, threads_of, unstacked, works_of
 
 _CHANGED_CODE = (
     "Nothing was run; choose another folder for another sweep.\n"
@@ -75,6 +75,7 @@ class _Sweep:
         self._swept = swept_overrides([job.overrides for job in spec.jobs])
         self._configs = {job.number: job.config for job in spec.jobs}
         self._hashes = [job.config_hash for job in spec.jobs]
+        self._threads = spec.threads
         self._recorded: Mapping[str, Any] = {}  # in `sweep.json`
         self._results: dict[int, Result] = {}  # of the jobs that have ended, by number
 
@@ -86,6 +87,7 @@ class _Sweep:
             write_json(self._folder.sweep, self._recorded)
         else:
             self._recorded = recorded
+            self._threads = threads_of(recorded["plan"]) or self._threads
             self._resume(recorded)
             if (code := self._end_if_finished()) is not None:
                 return code
@@ -123,7 +125,7 @@ class _Sweep:
                 "stacks": [stack for plan in plans for stack in plan.stacks],
                 "alone": {number: reason for plan in plans for number, reason in plan.alone.items()},
                 "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
-                "works": hardware_record(plans, self._batches(), self._spec.threads),
+                "works": hardware_record(plans, self._batches(), self._threads),
             },
             "code": resume.code_of_jobs(self._configs.values()),
             "versions": versions(),
@@ -181,7 +183,7 @@ class _Sweep:
                 works = [Work("alone", (job,), done & {job.number}) for job in jobs]
                 if plans:
                     print(f"plan: {describe(plans[index], {job.number: job.config for job in jobs})}", flush=True)
-                    works = works_of(plans[index], jobs, done, self._spec.threads)
+                    works = works_of(plans[index], jobs, done, self._threads)
                 self._do(works)
 
     def _result(self, job: JobSpec, outcome: Outcome) -> Result:
@@ -227,7 +229,7 @@ class _Sweep:
             remove_stacks(self._folder, users)
             write_json(self._folder.sweep, self._recorded)
             again = [Work("alone", (job,)) for job in self._spec.jobs if job.number in users]
-            self._do(on_hardware(again, self._spec.threads))
+            self._do(on_hardware(again, self._threads))
         return verification.entry()
 
     def _do(self, works: Sequence[Work]) -> None:

@@ -133,6 +133,15 @@ def hardware_record(
     ]
 
 
+def threads_of(recorded: Mapping[str, Any]) -> int | None:
+    """Threads of each work of a sweep that was started before; None where a launcher of Hydra's trained them.
+
+    Args:
+        recorded: the plan in `sweep.json`.
+    """
+    return next((group["threads"] for group in recorded.get("works", ())), None)
+
+
 def _accelerator(configured: str, counts: Mapping[str, int]) -> str:
     """The kind of device that Lightning takes: the first that this computer has."""
     candidates = {"auto": list(counts), "gpu": ["mps", "cuda"]}.get(configured, [configured])

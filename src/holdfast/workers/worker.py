@@ -14,6 +14,7 @@ from holdfast.config.job import replaced
 from holdfast.errors import FolderError, HoldfastError
 from holdfast.execute.together import train_together
 from holdfast.execute.work import NO_PROGRESS, Progress
+from holdfast.runtime.threads import threads
 from holdfast.store.folders import RunFolder
 from holdfast.store.lock import locked
 from holdfast.store.result import Result
@@ -39,23 +40,17 @@ def do(assignment: Assignment, folder: WorkFolder, progress: Progress = NO_PROGR
         Stopped: a signal has arrived; the folder has what is needed to go on.
         Exception: the stack could not be trained. Why a job alone failed is in the bundle.
     """
-    import torch
-
     work = assignment.work
     folder.path.mkdir(parents=True, exist_ok=True)
-    before = torch.get_num_threads()
     with _locked_in_time(folder.path):
         folder.bundle.unlink(missing_ok=True)
         check_code(assignment.code, work.jobs)
-        torch.set_num_threads(work.threads or before)
-        try:
+        with threads(work.threads):
             if work.kind == "stack":
                 results, errors = _train_stack(assignment, folder, progress), dict[int, str]()
             else:
                 results, errors = _train_alone(assignment, folder)
-            write_bundle(folder, work.unfinished, results, errors)
-        finally:
-            torch.set_num_threads(before)
+        write_bundle(folder, work.unfinished, results, errors)
 
 
 def _train_stack(assignment: Assignment, folder: WorkFolder, progress: Progress) -> dict[int, Result]:
