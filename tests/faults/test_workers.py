@@ -51,6 +51,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
+LOADING = """
+import lightning.pytorch as pl
+import torch
+
+
+class Loading(pl.LightningDataModule):
+    '''Loads its batches in processes of its own, which hand them over in shared memory.'''
+
+    def setup(self, stage):
+        x = torch.linspace(-1, 1, 4000)[:, None]
+        self.rows = torch.utils.data.TensorDataset(x, 3 * x)
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(self.rows, 2000, num_workers=1)
+
+    val_dataloader = train_dataloader
+"""
+
 _numbers = iter(range(10_000))
 
 
@@ -396,3 +414,37 @@ def test_a_disk_that_is_too_small_for_workers(kilobytes: int, folder: Path, tmp_
         assert code == 0 or "No space left on device" in said
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@IN_FULL
+@pytest.mark.parametrize("model", ["linear,ordinary", "alone", "loading"])
+def test_shared_memory_that_is_full(model: str, folder: Path) -> None:
+    """`/dev/shm` without a free byte, where a loader's own processes put their batches."""
+    mount = "mount -t tmpfs -o size=4k tmpfs /dev/shm && cat /dev/zero > /dev/shm/full 2> /dev/null; "
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    data, name = ["data=loading"] if model == "loading" else [], f"shm_{model.partition(',')[0]}"
+    (folder / "loading.py").write_text(LOADING)
+    (folder / "my_conf/data").mkdir(exist_ok=True)
+    (folder / "my_conf/data/loading.yaml").write_text("_target_: loading.Loading\n")
+    words = [*FLAGS, f"model={'alone' if data else model}", *data, "lr=0.01,0.1", "epochs=2", *QUIET]
+    command = [sys.executable, str(ROOT / "train.py"), *words, *PROCESSES, f"hydra.sweep.dir={name}"]
+    script = mount + 'df /dev/shm --output=avail | tail -1 && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *command], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    said = done.stdout + done.stderr
+    assert said.split()[0] == "0", said
+    sweep = SweepFolder(folder / name)
+    if not data:
+        assert "Traceback" not in said
+        assert done.returncode == 0, said
+        same(sweep, words[len(FLAGS) : -len(QUIET)])
+        return
+    assert done.returncode == 1, said
+    for number in (0, 1):
+        result = sweep.job(number).read()
+        assert result is not None
+        assert result.status == "failed"
+        assert "No space left on device" in result.error or "shared memory" in result.error
+    assert len(list(sweep.path.glob("[0-9]*/result.json"))) == 2

@@ -573,3 +573,22 @@ def test_a_users_option_may_leave_arguments_at_their_defaults(tmp_path: Path, ho
     unset = holdfast(*overrides, "optimizer=unset")
     assert unset.code == 2
     assert "optimizer.lr" in unset.err
+
+
+def test_a_loader_that_fails_is_told_by_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdfast: Callable[..., Any]
+) -> None:
+    (tmp_path / "unreadable.py").write_text(
+        "from holdfast.data import Line\n"
+        "class Rows(Line):\n"
+        "    def train_dataloader(self):\n"
+        "        return self\n"
+        "    def __iter__(self):\n"
+        "        raise ValueError('row 7 cannot be read')\n"
+    )
+    (tmp_path / "my_conf" / "data").mkdir(parents=True)
+    (tmp_path / "my_conf" / "data" / "unreadable.yaml").write_text("_target_: unreadable.Rows\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = holdfast("--config-dir", str(tmp_path / "my_conf"), "data=unreadable", "epochs=1")
+    assert done.code == 1
+    assert done.result.error.startswith("ValueError: row 7 cannot be read (unreadable.py, line 6")

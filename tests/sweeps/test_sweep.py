@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from holdfast.errors import Stopped
 from holdfast.store.files import digest
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
-from tests.conftest import ROOT, command_line
+from tests.conftest import command_line
 
 MODULES = """
 import os, random, threading
@@ -306,30 +304,6 @@ def test_five_hundred_jobs(sweep: Callable[..., Swept]) -> None:
     losses = [results[number].best["val/loss"] for number in range(500)]  # type: ignore[index]
     assert done.read("selection.json")["winner"] == losses.index(min(losses))
     assert [float(row["val/loss"]) for row in done.rows] == sorted(losses)
-
-
-def test_joblib_runs_the_same_sweep(sweep: Callable[..., Swept], tmp_path: Path) -> None:
-    words = ["model=fails", "batch_size=5", "lr=0.1,0.01,0.02", "epochs=2"]
-    basic = sweep(*words)
-    # a process of its own: joblib keeps workers, and those of another test look for modules elsewhere
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "-m",
-        "--config-dir",
-        "my_conf",
-        *words,
-        "hydra.sweep.dir=joblib",
-    ]
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = subprocess.run([*command, *launcher], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    joblib = Swept(done.returncode, done.stdout, done.stderr, SweepFolder(tmp_path / "joblib"))
-    assert basic.code == joblib.code == 1
-    told = [each.read("selection.json") for each in (basic, joblib)]
-    verified = {"verified": None, "verified_jobs": None, "largest_difference": None}  # where jobs were stacked
-    assert {**told[0], "sha256": None, **verified} == {**told[1], "sha256": None, **verified}
-    assert [basic.result(number).best for number in range(3)] == [joblib.result(number).best for number in range(3)]
-    assert "told to fail" in joblib.result(0).error  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "batch_size", "grid"])

@@ -27,6 +27,7 @@ from holdfast.runtime.processes import is_leader, is_started_by_holdfast
 from holdfast.runtime.targets import instantiate
 from holdfast.single.build import build, build_trainer, seed_rows
 from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
+from holdfast.single.first_error import first_error
 from holdfast.single.midway import Midway, find_midway, restore_inside
 from holdfast.single.progress import FitProgress
 from holdfast.single.recorder import Recorder
@@ -199,6 +200,10 @@ class _Fit:
         checkpoint = self._folder.midway if self._midway else last
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except Exception as error:
+            if (first := first_error(error)) is not error:
+                raise first from first.__cause__
+            raise
         finally:
             close_runs(trainer)
 
