@@ -18,12 +18,14 @@ class Pending:
 
     Args:
         works: works; those whose jobs are all finished are left out.
+        largest_first: whether the largest stack comes first, and then the largest job that trains alone.
     """
 
-    def __init__(self, works: Iterable[Work]) -> None:
+    def __init__(self, works: Iterable[Work], *, largest_first: bool = False) -> None:
         self._stacks: deque[Work] = deque()
-        self._alone: list[tuple[int, Work]] = []
-        for work in works:
+        self._alone: list[tuple[float, int, Work]] = []
+        self._largest_first = largest_first
+        for work in sorted(works, key=self._rank):  # works of the same rank keep their order
             if work.kind == "stack":
                 self._stacks.append(work)
             else:
@@ -35,7 +37,7 @@ class Pending:
             work = self._stacks.popleft()
             if work.unfinished:  # half a stack may need nothing
                 return work
-        return heapq.heappop(self._alone)[1] if self._alone else None
+        return heapq.heappop(self._alone)[-1] if self._alone else None
 
     def give_up(self, work: Work, error: Exception) -> None:
         """Let the jobs of a stack that has failed be trained otherwise.
@@ -60,4 +62,13 @@ class Pending:
 
     def _add_alone(self, work: Work) -> None:
         for job in work.unfinished:
-            heapq.heappush(self._alone, (job.number, work._replace(jobs=(job,))))
+            alone = work._replace(jobs=(job,))
+            heapq.heappush(self._alone, (self._rank(alone), job.number, alone))
+
+    def _rank(self, work: Work) -> float:
+        """A number that is smaller for larger works: minus the iterations of all jobs, but for the number of rows."""
+        if not self._largest_first:
+            return 0.0
+        config = work.jobs[0].config
+        batch_size = config.batch_size if isinstance(config.batch_size, int) else 1000
+        return -len(work.jobs) * config.epochs / batch_size

@@ -1,4 +1,4 @@
-"""The executor that hands works to worker processes on this computer."""
+"""The executor that hands works to workers: processes on this computer, or on those of a cluster."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
 from holdfast.workers.assignment import Assignment
+from holdfast.workers.contract import Worker, WorkerStarter
 from holdfast.workers.hand_over import HandOver, Outcomes, named
 from holdfast.workers.placing import adopt
-from holdfast.workers.worker_handle import WorkerHandle, wait_for_signs
+from holdfast.workers.worker_handle import LocalStarter
 from holdfast.workers.worker_process import Failure
 from holdfast.workers.worker_slots import slots
 
@@ -40,12 +41,16 @@ class PoolSetting(NamedTuple):
         gpus: the GPUs that the sweep uses, as `CUDA_VISIBLE_DEVICES` names them.
         fresh: whether every work gets a process of its own.
         code: digests of the user's modules, by the name of the module.
+        retries: how often a work is tried again whose worker died.
+        largest_first: whether works begin in the order of their sizes, so that none of the large ones begins last.
     """
 
     workers: int | Literal["auto"]
     gpus: list[str]
     fresh: bool
     code: Mapping[str, str]
+    retries: int = 1
+    largest_first: bool = False
 
 
 class Attempt(NamedTuple):
@@ -56,10 +61,10 @@ class Attempt(NamedTuple):
 
 
 class Pool:
-    """Does works in worker processes, which take one after another.
+    """Does works in workers, which take one after another.
 
-    A work whose worker dies, or hands back something broken, is tried once more, from what it has left. After that its
-    jobs fail by name.
+    A work whose worker dies, or hands back something broken, is tried again, from what it has left. After that its jobs
+    fail by name.
 
     Args:
         environment: Hydra's part of the jobs, which stays in this process.
@@ -67,21 +72,24 @@ class Pool:
         setting: how many workers there are, and what they are given.
         here: does the works that are not for a worker: those on several devices.
         progress: shows epochs and the jobs that have ended.
+        starter: starts the workers; None for processes on this computer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         environment: WorkerEnvironment,
         folder: SweepFolder,
         setting: PoolSetting,
         here: Executor,
         progress: Progress,
+        starter: WorkerStarter | None = None,
     ) -> None:
+        self._starter = starter or LocalStarter()
         self._environment, self._folder, self._setting = environment, folder, setting
         self._here, self._progress = here, progress
         self._hand_over = HandOver(folder, environment)
-        self._workers: list[WorkerHandle] = []  # those that have nothing to do
-        self._busy: dict[WorkerHandle, Attempt] = {}
+        self._workers: list[Worker] = []  # those that have nothing to do
+        self._busy: dict[Worker, Attempt] = {}
 
     def run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
         """Do all works; yields every unfinished job with its outcome, as the jobs end."""
@@ -105,6 +113,7 @@ class Pool:
                     worker.kill()
                 self._busy.clear()
                 self._workers.clear()
+                self._starter.close()
                 if stops:  # further signals ask for what has been done
                     signals.clear()
 
@@ -129,7 +138,7 @@ class Pool:
             running[0].wait_until_it_ends(0.1)
 
     def _run(self, works: Sequence[Work]) -> Iterator[tuple[JobSpec, Outcome]]:
-        pending, again = Pending(works), list[Attempt]()
+        pending, again = Pending(works, largest_first=self._setting.largest_first), list[Attempt]()
         gpus = slots(self._setting.workers, len(works), self._setting.gpus)
         while True:
             while len(self._busy) < len(gpus):
@@ -138,10 +147,13 @@ class Pool:
                 if earlier := self._hand_over.accept_earlier(attempt.work):
                     yield from self._told(earlier)
                     continue
-                self._start(attempt, gpus)
-            if not self._busy:
+                if (worker := self._worker(gpus)) is None:
+                    again.insert(0, attempt)
+                    break
+                self._start(attempt, worker)
+            if not self._busy and not again:
                 return
-            wait_for_signs(list(self._busy), SECONDS_BETWEEN_LOOKS)
+            self._starter.wait(list(self._busy), SECONDS_BETWEEN_LOOKS)
             for worker in list(self._busy):
                 attempt = self._busy[worker]
                 message = self._heard(worker)
@@ -163,14 +175,27 @@ class Pool:
         A stack that was killed, as where memory runs out, is tried again when no other worker needs memory.
         """
         for attempt in again:
-            if not self._busy or attempt.work.kind == "alone" or "signal 9" not in attempt.failures[-1]:
+            was_killed = any("signal 9" in reason for reason in attempt.failures[-1:])
+            if not self._busy or attempt.work.kind == "alone" or not was_killed:
                 again.remove(attempt)
                 return attempt
         work = pending.take()
         return None if work is None else Attempt(work)
 
-    def _start(self, attempt: Attempt, gpus: Sequence[str | None]) -> None:
-        """Give a work to a worker that has nothing to do, or to a new one."""
+    def _worker(self, gpus: Sequence[str | None]) -> Worker | None:
+        """A worker that has nothing to do, or a new one; None where there is no room for it yet."""
+        free = list(gpus)
+        for gpu in [worker.gpu for worker in self._busy]:
+            if gpu in free:
+                free.remove(gpu)
+        for worker in self._workers:
+            if worker.gpu in free:
+                self._workers.remove(worker)
+                return worker
+        return self._starter.start(free[0], len(gpus))
+
+    def _start(self, attempt: Attempt, worker: Worker) -> None:
+        """Give a work to a worker."""
         work, hydra = attempt.work, None
         folder = WorkFolder.of(self._folder, work.jobs[0].number)
         adopt(folder, self._folder, work.jobs, stacked=work.kind == "stack")
@@ -180,19 +205,10 @@ class Pool:
             filled, hydra = self._environment.fill(work.jobs[0])
             work = work._replace(jobs=(filled,))
         text = Assignment(work, self._environment.keeps_events, self._setting.code, hydra).as_text()
-        taken = [worker.gpu for worker in self._busy]
-        free = list(gpus)
-        for gpu in taken:
-            if gpu in free:
-                free.remove(gpu)
-        fitting = [worker for worker in self._workers if worker.gpu in free]
-        worker = fitting[0] if fitting else WorkerHandle(free[0])
-        if fitting:
-            self._workers.remove(worker)
         self._busy[worker] = attempt
         worker.give(folder.path, text)
 
-    def _heard(self, worker: WorkerHandle) -> Mapping[str, Any] | None:
+    def _heard(self, worker: Worker) -> Mapping[str, Any] | None:
         """Show the progress of a worker; returns the message with which its work has ended, if it has."""
         for message in worker.messages():
             if "epochs" not in message:
@@ -214,6 +230,8 @@ class Pool:
                 pending.give_up(work, failure.as_error())
             return
         try:
+            if "refused" in message:
+                raise BundleError(message["refused"])
             outcomes = self._hand_over.accept(work)
         except BundleError as error:
             WorkFolder.of(self._folder, work.jobs[0].number).remove()  # nothing in it can be relied on
@@ -222,13 +240,15 @@ class Pool:
         yield from self._told(outcomes)
 
     def _failed_attempt(self, attempt: Attempt, reason: str, again: list[Attempt]) -> Iterator[tuple[JobSpec, Outcome]]:
-        """Try a work once more, or let its jobs fail."""
-        failures = (*attempt.failures, reason)
-        if len(failures) < 2:
-            print(f"{named(attempt.work.unfinished)}: {reason}; trying once more", flush=True)
+        """Try a work again, or let its jobs fail."""
+        failures, retries = (*attempt.failures, reason), self._setting.retries
+        if len(failures) <= retries:
+            how = "once more" if retries == 1 else f"again ({len(failures)} of {retries} times)"
+            print(f"{named(attempt.work.unfinished)}: {reason}; trying {how}", flush=True)
             again.append(Attempt(attempt.work, failures))
             return
-        text = f"{reason}, twice" if len(set(failures)) == 1 else f"{failures[0]}; then {failures[1]}"
+        often = {1: "", 2: ", twice"}.get(len(failures), f", {len(failures)} times")
+        text = f"{reason}{often}" if len(set(failures)) == 1 else "; then ".join(failures)
         yield from self._told(self._hand_over.fail(attempt.work, text))
 
     def _told(self, outcomes: Outcomes) -> Iterator[tuple[JobSpec, Outcome]]:
@@ -239,7 +259,7 @@ class Pool:
             self._progress.ended(job.number, result)
             yield job, outcome
 
-    def _keep(self, worker: WorkerHandle) -> None:
+    def _keep(self, worker: Worker) -> None:
         """Keep a worker for further works, unless every work gets a process of its own."""
         self._workers.append(worker)
         if self._setting.fresh:

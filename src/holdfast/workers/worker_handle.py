@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -46,11 +46,14 @@ class WorkerHandle:
 
     Args:
         gpu: what `CUDA_VISIBLE_DEVICES` is there; None leaves it as it is.
+
+    Attributes:
+        is_ready: whether the process has said, in a message that was read, that it has imported all that trains.
     """
 
     def __init__(self, gpu: str | None = None) -> None:
         start_server()
-        self.gpu = gpu
+        self.gpu, self.is_ready = gpu, False
         environment = {**os.environ, **ONE_THREAD, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
         context: Any = multiprocessing.get_context("forkserver" if can_fork() else "spawn")
         self._connection, theirs = context.Pipe()
@@ -75,7 +78,11 @@ class WorkerHandle:
         """The messages that have arrived."""
         try:
             while not self._connection.closed and self._connection.poll():
-                yield json.loads(self._connection.recv_bytes())
+                message = json.loads(self._connection.recv_bytes())
+                if "ready" in message:
+                    self.is_ready = True
+                else:
+                    yield message
         except (EOFError, ConnectionResetError):
             self._connection.close()
 
@@ -120,7 +127,22 @@ class WorkerHandle:
         return [self._process.sentinel] if self._connection.closed else [self._connection, self._process.sentinel]
 
 
-def wait_for_signs(workers: list[WorkerHandle], seconds: float) -> None:
+class LocalStarter:
+    """Starts worker processes on this computer."""
+
+    def start(self, gpu: str | None, count: int) -> WorkerHandle:
+        """A new worker process."""
+        return WorkerHandle(gpu)
+
+    def wait(self, workers: Sequence[Any], seconds: float) -> None:
+        """Wait until a worker has sent a message or ended, or some time has passed."""
+        wait_for_signs(workers, seconds)
+
+    def close(self) -> None:
+        """Nothing is prepared."""
+
+
+def wait_for_signs(workers: Sequence[WorkerHandle], seconds: float) -> None:
     """Wait until a worker has sent a message or ended, or some time has passed."""
     wait([sign for worker in workers for sign in worker.signs], seconds)
 

@@ -78,7 +78,8 @@ def work(connection: Connection, start: Start) -> None:
     """Do what comes through a connection, until it is closed; the entry of a worker process.
 
     Each assignment comes as the path of the folder of the work, a line break, and the text of the assignment. Messages
-    go back as JSON: `{"epochs": [...]}` while a stack trains, then `{"done": true}` or `{"failure": [kind, error]}`.
+    go back as JSON: `{"ready": true}` once, `{"epochs": [...]}` while a stack trains, then `{"done": true}` or
+    `{"failure": [kind, error]}`.
 
     Args:
         connection: to the driver.
@@ -101,6 +102,7 @@ def work(connection: Connection, start: Start) -> None:
             from holdfast.workers import preloaded  # noqa: F401  (imports all that trains)
             from holdfast.workers.assignment import Assignment
             from holdfast.workers.worker import do
+        Reporter(connection).send({"ready": True})
         while True:
             path, _, text = connection.recv_bytes().decode().partition("\n")
             reporter = Reporter(connection)
