@@ -29,6 +29,7 @@ FLOORS = (
     {"planning"},
     {"search", "execute"},
     {"workers"},
+    {"clusters"},
     {"sweeps", "report", "predict"},
     {"compose"},
     {"cli"},

@@ -9,6 +9,7 @@ HoldfastError           shown as one message, without a traceback               
 ├── CheckpointError     a checkpoint is missing, damaged, unsafe or of another model exit 1
 ├── BundleError         what a worker handed back is torn, altered or too large      exit 1
 ├── WorkerError         a worker process lacks, or cannot do, what it was given      exit 1
+├── ClusterError        a cluster refused jobs or ended them; they can be resumed    exit 1
 └── SealedError         test rows were requested while they are sealed               exit 1
 """
 
@@ -178,6 +179,10 @@ class BundleError(HoldfastError):
 
 class WorkerError(HoldfastError):
     """A worker process was given something altered, or lacks the user's modules as they were when the sweep began."""
+
+
+class ClusterError(HoldfastError):
+    """A cluster refused jobs, or ended them before they were done: none of them has failed, and all can be resumed."""
 
 
 class SealedError(HoldfastError):

@@ -8,6 +8,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from holdfast.clusters.ray_keys import RayKeys, check_ray_keys
 from holdfast.compose.environment import SweepEnvironment
 from holdfast.compose.launchers import HydraLauncher
 from holdfast.errors import ConfigError, Problem
@@ -36,7 +37,7 @@ class Executors:
     def __init__(self, context: HydraContext, config: DictConfig, launcher: Launcher, spec: SweepSpec) -> None:
         self._context, self._config, self._launcher, self._spec = context, config, launcher, spec
         self._pool: Any = None
-        if uses_workers(launcher):
+        if uses_workers(launcher) and ray_keys(launcher) is None:
             from holdfast.workers.worker_handle import start_server
 
             start_server()  # imports what the workers need while this process does the same
@@ -74,6 +75,10 @@ class Executors:
         from holdfast.workers.worker_slots import visible_gpus
 
         configs = [job.config for job in self._spec.jobs]
+        if (keys := ray_keys(self._launcher)) is not None:
+            from holdfast.clusters.ray_pool import RayPool
+
+            return RayPool(environment, folder, keys, code_of_jobs(configs), here=here, progress=progress)
         gpus = visible_gpus(device_counts()["cuda"], os.environ) if uses_gpus(configs) else []
         workers = check_workers(self._launcher.workers)  # type: ignore[attr-defined]
         setting = PoolSetting(workers, gpus, bool(self._launcher.fresh), code_of_jobs(configs))  # type: ignore[attr-defined]
@@ -81,15 +86,27 @@ class Executors:
 
 
 def uses_workers(launcher: Launcher) -> bool:
-    """Whether a launcher stands for worker processes."""
+    """Whether a launcher stands for worker processes, here or on a Ray cluster."""
     # Hydra may have loaded its plugins anew, so that a class imported earlier would be another one
-    from hydra_plugins.holdfast.launcher import ProcessesLauncher
+    from hydra_plugins.holdfast.launcher import ProcessesLauncher, RayLauncher
 
-    return isinstance(launcher, ProcessesLauncher)
+    return isinstance(launcher, (ProcessesLauncher, RayLauncher))
+
+
+def ray_keys(launcher: Launcher) -> RayKeys | None:
+    """The keys of a launcher that stands for a Ray cluster; None for any other launcher."""
+    from hydra_plugins.holdfast.launcher import RayLauncher
+
+    if not isinstance(launcher, RayLauncher):
+        return None
+    plain: Any = OmegaConf.to_container(OmegaConf.create(launcher.keys), resolve=True)
+    return RayKeys(**plain)
 
 
 def launcher_problems(launcher: Launcher) -> list[Problem]:
     """What is wrong with the keys of our launchers."""
+    if (keys := ray_keys(launcher)) is not None:
+        return check_ray_keys(keys)
     if uses_workers(launcher):
         try:
             check_workers(launcher.workers)  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from holdfast.config.commands import resume_command
-from holdfast.errors import Stopped, StorageError
+from holdfast.errors import ClusterError, Stopped, StorageError
 from holdfast.store.folders import SweepFolder
 
 
@@ -21,11 +21,14 @@ def resumable(folder: SweepFolder, flags: Sequence[str]) -> Iterator[None]:
     Raises:
         Stopped: a signal has arrived.
         StorageError: a file could not be written.
+        ClusterError: a cluster has not done all jobs.
     """
     try:
         yield
     except KeyboardInterrupt as stop:
         raise Stopped.of(stop, _command(folder, flags)) from None
+    except ClusterError as error:
+        raise type(error)(f"{error}\nNothing was concluded; to resume: {_command(folder, flags)}") from None
     except (StorageError, OSError) as error:
         storage = error if isinstance(error, StorageError) else StorageError.of(error)
         if storage is None:

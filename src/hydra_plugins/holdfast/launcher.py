@@ -1,11 +1,11 @@
 """`hydra/launcher=stacked`: jobs that differ only in numbers are trained as one program, the others one by one.
 
-`hydra/launcher=processes` does the same in worker processes.
+`hydra/launcher=processes` does the same in worker processes, and `hydra/launcher=ray` on a Ray cluster.
 """
 
 # no `from __future__ import annotations`: see sweeper.py
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -58,3 +58,34 @@ class ProcessesLauncher(StackedLauncher):
     def __init__(self, workers: Any = "auto", fresh: bool = False) -> None:
         super().__init__()
         self.workers, self.fresh = workers, fresh
+
+
+@dataclass
+class RayConf:
+    """Keys of `hydra.launcher` with `hydra/launcher=ray`; see `holdfast.clusters.ray_keys.RayKeys`."""
+
+    _target_: str = "hydra_plugins.holdfast.launcher.RayLauncher"
+    address: Any = "auto"
+    workers: Any = "auto"
+    cpus_per_worker: Any = 1
+    gpus_per_worker: Any = 0
+    retries: Any = 1
+    placement_timeout: Any = 60.0
+    runtime_env: Any = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConf, provider="holdfast")
+
+
+class RayLauncher(StackedLauncher):
+    """Stands for training on a Ray cluster; our sweeper does so without calling it.
+
+    The jobs of any other program run as under Hydra's basic launcher.
+
+    Attributes:
+        keys: those of `RayConf`, by name.
+    """
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__()
+        self.keys = keys

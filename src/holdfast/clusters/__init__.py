@@ -1,0 +1,1 @@
+"""Launchers for clusters: works are sent elsewhere, and what comes back is placed as that of worker processes."""
