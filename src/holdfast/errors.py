@@ -10,6 +10,7 @@ HoldfastError           shown as one message, without a traceback               
 ├── BundleError         what a worker handed back is torn, altered or too large      exit 1
 ├── WorkerError         a worker process lacks, or cannot do, what it was given      exit 1
 ├── ClusterError        a cluster refused jobs or ended them; they can be resumed    exit 1
+│   └── Submitted       jobs were submitted to a cluster, and nobody waits for them  exit 0
 └── SealedError         test rows were requested while they are sealed               exit 1
 """
 
@@ -183,6 +184,12 @@ class WorkerError(HoldfastError):
 
 class ClusterError(HoldfastError):
     """A cluster refused jobs, or ended them before they were done: none of them has failed, and all can be resumed."""
+
+
+class Submitted(ClusterError):  # noqa: N818  (nothing is wrong)
+    """Jobs were submitted to a cluster, and are not waited for."""
+
+    exit_code = 0
 
 
 class SealedError(HoldfastError):

@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_run(words))
     except HoldfastError as error:
-        print(error, file=sys.stderr)
+        print(error, file=sys.stderr if error.exit_code else sys.stdout)
         sys.exit(error.exit_code)
     except Exception as error:
         if (storage := StorageError.of(error)) is None:

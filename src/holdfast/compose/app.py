@@ -96,7 +96,7 @@ def _refuse_sweeper(config: DictConfig) -> None:
     """Refuse our launchers under another sweeper, which hands them jobs that were not planned."""
     choices = config.hydra.runtime.choices
     sweeper, launcher = choices["hydra/sweeper"], choices["hydra/launcher"]
-    if launcher in ("stacked", "processes") and sweeper != "holdfast":
+    if launcher in ("stacked", "processes", "ray", "slurm") and sweeper != "holdfast":
         lesson = "stacks are planned by hydra/sweeper=holdfast: leave it out, or add hydra/launcher=basic"
         raise ConfigError([Problem(f"hydra/sweeper={sweeper}", lesson)])
 

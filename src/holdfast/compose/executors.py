@@ -9,6 +9,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from holdfast.clusters.ray_keys import RayKeys, check_ray_keys
+from holdfast.clusters.slurm_keys import SlurmKeys, check_installation, check_slurm_keys
 from holdfast.compose.environment import SweepEnvironment
 from holdfast.compose.launchers import HydraLauncher
 from holdfast.errors import ConfigError, Problem
@@ -53,6 +54,13 @@ class Executors:
             return Tools(HydraLauncher(self._launcher, folder, progress), lambda job: {})
         keeps_events = len(self._spec.jobs) <= MOST_WITH_EVENTS
         environment = SweepEnvironment(self._context, config, folder, keeps_events=keeps_events)
+        if (keys := slurm_keys(self._launcher)) is not None:
+            from holdfast.clusters.slurm_executor import SlurmExecutor
+            from holdfast.sweeps.resume import code_of_jobs
+
+            code = code_of_jobs(job.config for job in self._spec.jobs)
+            self._pool = SlurmExecutor(environment, folder, keys, code, progress)
+            return Tools(self._pool, environment.hydra_files)
         workers = uses_workers(self._launcher)
         here = Here(environment, train_job, folder.job, environment, progress, advises=not workers)
         if not workers:
@@ -103,10 +111,30 @@ def ray_keys(launcher: Launcher) -> RayKeys | None:
     return RayKeys(**plain)
 
 
+def slurm_keys(launcher: Launcher) -> SlurmKeys | None:
+    """The keys of a launcher that stands for SLURM; None for any other launcher."""
+    from hydra_plugins.holdfast.launcher import SlurmLauncher
+
+    if not isinstance(launcher, SlurmLauncher):
+        return None
+    plain: Any = OmegaConf.to_container(OmegaConf.create(launcher.keys), resolve=True)
+    return SlurmKeys(**plain)
+
+
+def devices_elsewhere(launcher: Launcher) -> dict[str, int] | None:
+    """The devices of each kind where a launcher trains jobs; None where they are those of this computer."""
+    keys = slurm_keys(launcher)
+    if keys is None:
+        return None
+    return {"tpu": 0, "mps": 0, "cuda": int(bool(keys.gpus_per_task)), "cpu": keys.cpus_per_task or 1}
+
+
 def launcher_problems(launcher: Launcher) -> list[Problem]:
     """What is wrong with the keys of our launchers."""
     if (keys := ray_keys(launcher)) is not None:
         return check_ray_keys(keys)
+    if (slurm := slurm_keys(launcher)) is not None:
+        return check_slurm_keys(slurm) or check_installation()
     if uses_workers(launcher):
         try:
             check_workers(launcher.workers)  # type: ignore[attr-defined]

@@ -11,7 +11,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from holdfast.compose.executors import THREADS_OF_WORKERS, Executors, launcher_problems, uses_workers
+from holdfast.compose.executors import (
+    THREADS_OF_WORKERS,
+    Executors,
+    devices_elsewhere,
+    launcher_problems,
+    uses_workers,
+)
 from holdfast.compose.loader import Composed, Loader
 from holdfast.compose.overrides import product
 from holdfast.compose.resumed import sweep_controls, user_overrides
@@ -72,8 +78,10 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     loader, config = multirun.context.config_loader, multirun.config
     assert isinstance(loader, Loader)
     overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
+    problems = launcher_problems(multirun.launcher)
     jobs = product(overrides_of(multirun.params, overrides), loader)
-    composed = _compose(loader, config, jobs, launcher_problems(multirun.launcher))
+    elsewhere = None if problems else devices_elsewhere(multirun.launcher)
+    composed = _compose(loader, config, jobs, problems)
     return SweepSpec(
         jobs=tuple(loader.job_spec(config, number, each) for number, (each, _) in enumerate(composed)),
         overrides=overrides,
@@ -81,13 +89,21 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         launcher=str(config.hydra.runtime.choices["hydra/launcher"]),
         stacked=isinstance(multirun.launcher, StackedLauncher),
         alone_because=alone_because(config),
-        threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) else None,
+        threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) or elsewhere else None,
+        device_counts=elsewhere,
         batch_size=multirun.batch_size,
         path=Path(config.hydra.sweep.dir),
         chosen="hydra.sweep.dir" in map(key_of, config.hydra.overrides.hydra),
         flags=loader.flags,
+        keys=launcher_keys(config),
         **controls,
     )
+
+
+def launcher_keys(config: DictConfig) -> list[str]:
+    """The overrides of the launcher's keys, which no folder records; without whether the launcher waits."""
+    keys = [item for item in config.hydra.overrides.hydra if key_of(item).startswith("hydra.launcher.")]
+    return [item for item in keys if key_of(item) != "hydra.launcher.wait"]
 
 
 def alone_because(config: DictConfig) -> str | None:
@@ -116,6 +132,9 @@ def _compose(
         if job.config.test:
             lesson = "a sweep tests its winner, and only its winner: leave test out"
             problems[Problem("test=true", lesson)] = None
+        if job.config.engine == "lean":
+            lesson = "is for a single run: a sweep trains in stacks by itself where that is right; leave it out"
+            problems[Problem("engine=lean", lesson)] = None
         composed.append((overrides, job))
     for key in ("metric", "mode", "report", "sweep") if composed else ():
         if any(getattr(job.config, key) != getattr(composed[0][1].config, key) for _, job in composed):

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def resume_command(path: Path, flags: Sequence[str] = (), *, sweep: bool) -> str:
+def resume_command(path: Path, flags: Sequence[str] = (), keys: Sequence[str] = (), *, sweep: bool) -> str:
     """The command that resumes the run or the sweep in a folder.
 
     Args:
         path: the folder.
         flags: those of the present command line that say where configurations lie, such as `--config-dir`.
+        keys: further overrides.
         sweep: whether the folder is that of a sweep.
 
     >>> resume_command(Path("outputs/runs/a"), sweep=False)
@@ -21,7 +22,7 @@ def resume_command(path: Path, flags: Sequence[str] = (), *, sweep: bool) -> str
     """
     multirun = ["-m"] if sweep else []
     value = str(path) if re.fullmatch(r"[\w./+@-]+", str(path)) else quoted(path)
-    return shlex.join(["python", "train.py", *flags, *multirun, f"resume={value}"])
+    return shlex.join(["python", "train.py", *flags, *multirun, f"resume={value}", *keys])
 
 
 def quoted(path: Path) -> str:

@@ -19,13 +19,22 @@ class WorkFolder(SweepFolder):
 
     Attributes:
         bundle: the list of all files, written last.
+        assignment: what to do, for a process that is given it by a file.
+        failure: why the work could not be done, from a process that says so by a file.
         lock: held by the process that does the work.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.bundle = path / "bundle.json"
+        self.assignment = path / "assignment"
+        self.failure = path / "failure.json"
         self.lock = path / RunFolder.LOCK
+
+    @property
+    def of_worker(self) -> tuple[Path, ...]:
+        """The files that are between the driver and the worker, and are not placed."""
+        return self.bundle, self.assignment, self.failure, self.lock
 
     @classmethod
     def of(cls, sweep: SweepFolder, first: int) -> WorkFolder:

@@ -50,14 +50,14 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
     resumes = spec.chosen and SweepFolder(spec.path).sweep.exists()
     recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
     read_tables(zip((job.config.data for job in spec.jobs), resume.buffers(recorded, spec.jobs), strict=True))
-    warn_of_missing_devices(spec.jobs)
+    warn_of_missing_devices(spec.jobs, elsewhere=spec.device_counts is not None)
     from holdfast.sweeps.row_digests import data_digests
 
     name_what_nothing_reads(spec)
     data = data_digests([job.config.data for job in spec.jobs])
     path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
     folder = SweepFolder(path)
-    with locked(path), resumable(folder, spec.flags):
+    with locked(path), resumable(folder, spec.flags, spec.keys):
         return _Sweep(spec, folder, data).run(recorded, make_tools)
 
 
@@ -125,7 +125,7 @@ class _Sweep:
                 "stacks": [stack for plan in plans for stack in plan.stacks],
                 "alone": {number: reason for plan in plans for number, reason in plan.alone.items()},
                 "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
-                "works": hardware_record(plans, self._batches(), self._threads),
+                "works": hardware_record(plans, self._batches(), self._threads, self._spec.device_counts),
             },
             "code": resume.code_of_jobs(self._configs.values()),
             "versions": versions(),
@@ -183,7 +183,7 @@ class _Sweep:
                 works = [Work("alone", (job,), done & {job.number}) for job in jobs]
                 if plans:
                     print(f"plan: {describe(plans[index], {job.number: job.config for job in jobs})}", flush=True)
-                    works = works_of(plans[index], jobs, done, self._threads)
+                    works = works_of(plans[index], jobs, done, self._threads, self._spec.device_counts)
                 self._do(works)
 
     def _result(self, job: JobSpec, outcome: Outcome) -> Result:
@@ -225,11 +225,12 @@ class _Sweep:
         if verification.reason and verification.seconds * len(users) > MOST_SECONDS:
             return None
         if verification.reason:
-            self._recorded = {**self._recorded, "plan": unstacked(self._recorded["plan"], users, verification.reason)}
+            plan = unstacked(self._recorded["plan"], users, verification.reason)
+            self._recorded = {**read_sweep(self._folder), "plan": plan}
             remove_stacks(self._folder, users)
             write_json(self._folder.sweep, self._recorded)
             again = [Work("alone", (job,)) for job in self._spec.jobs if job.number in users]
-            self._do(on_hardware(again, self._threads))
+            self._do(on_hardware(again, self._threads, self._spec.device_counts))
         return verification.entry()
 
     def _do(self, works: Sequence[Work]) -> None:
@@ -256,7 +257,8 @@ class _Sweep:
         numbers = kept(rankings, self._configs[0].sweep.keep)
         jobs = [job for job in self._spec.jobs if job.number in numbers]
         self._results |= write_folders(folder, stacks, jobs, self._results, self._tools.hydra_files)
-        write_json(folder.sweep, {**self._recorded, "stacks": stack_digests(folder)})
+        # an executor may have added to the file what it needs to be resumed
+        write_json(folder.sweep, {**read_sweep(folder), "stacks": stack_digests(folder)})
         folder.write_results(self._results)
         others = [number for number in self._configs if number not in numbers]
         remove_folders(folder, others, stacks, events=len(self._configs) > MOST_WITH_EVENTS)

@@ -30,8 +30,16 @@ def name_what_nothing_reads(spec: SweepSpec) -> None:
         print(line)
 
 
-def warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
-    """Name the jobs that this machine cannot run, before the first one starts; a launcher may run them elsewhere."""
+def warn_of_missing_devices(jobs: Sequence[JobSpec], *, elsewhere: bool = False) -> None:
+    """Name the jobs that this machine cannot run, before the first one starts; a launcher may run them elsewhere.
+
+    Args:
+        jobs: the jobs.
+        elsewhere: whether other machines train them for certain, so that nothing is said of the devices of this one.
+
+    Raises:
+        ConfigError: a strategy or a class of a job does not exist, or does not take its keys.
+    """
     from holdfast.runtime import devices
 
     needs_by_groups: dict[Hashable, devices.Needs] = {}
@@ -51,7 +59,8 @@ def warn_of_missing_devices(jobs: Sequence[JobSpec]) -> None:
         try:
             devices.check_needs(distinct)
         except DeviceError as error:
-            missing[distinct] = error.problems[0]
+            if not elsewhere:
+                missing[distinct] = error.problems[0]
     for job, need, swept in zip(jobs, needs, swept_overrides([job.overrides for job in jobs]), strict=True):
         if (problem := missing.get(need)) is not None:
             print(f"{job_name(job.number, swept)} will fail here: {problem.override}: {problem.lesson}")

@@ -27,12 +27,14 @@ class SweepSpec:
         stacked: whether jobs are planned into stacks; a launcher of Hydra's trains each job alone.
         alone_because: a reason why no job can be in a stack.
         threads: threads of each work; None leaves those of the process that does it.
+        device_counts: number of devices of each kind where the works are done; None for those of this computer.
         batch_size: jobs that are planned and trained at a time; None for all.
         path: the folder that is asked for.
         chosen: whether the user named the folder.
         retry_failed: whether failed jobs of a resumed sweep are trained again.
         test_again: whether test rows that were opened before are opened again.
         flags: those of the command line that say where configurations lie.
+        keys: overrides that a resume has to repeat, since no folder records them.
     """
 
     jobs: tuple[JobSpec, ...]
@@ -42,12 +44,14 @@ class SweepSpec:
     stacked: bool
     alone_because: str | None
     threads: int | None
+    device_counts: Mapping[str, int] | None
     batch_size: int | None
     path: Path
     chosen: bool
     retry_failed: bool
     test_again: bool
     flags: list[str]
+    keys: list[str]
 
 
 class Tools(NamedTuple):

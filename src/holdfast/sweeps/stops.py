@@ -11,12 +11,13 @@ from holdfast.store.folders import SweepFolder
 
 
 @contextmanager
-def resumable(folder: SweepFolder, flags: Sequence[str]) -> Iterator[None]:
+def resumable(folder: SweepFolder, flags: Sequence[str], keys: Sequence[str] = ()) -> Iterator[None]:
     """Add the command that resumes the sweep to what stops it; none before `sweep.json` is written.
 
     Args:
         folder: folder of the sweep.
         flags: those of the present command line that say where configurations lie, such as `--config-dir`.
+        keys: overrides that have to be typed again, since no folder records them.
 
     Raises:
         Stopped: a signal has arrived.
@@ -26,17 +27,17 @@ def resumable(folder: SweepFolder, flags: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise Stopped.of(stop, _command(folder, flags)) from None
+        raise Stopped.of(stop, _command(folder, flags, keys)) from None
     except ClusterError as error:
-        raise type(error)(f"{error}\nNothing was concluded; to resume: {_command(folder, flags)}") from None
+        raise type(error)(f"{error}\nNothing was concluded; to resume: {_command(folder, flags, keys)}") from None
     except (StorageError, OSError) as error:
         storage = error if isinstance(error, StorageError) else StorageError.of(error)
         if storage is None:
             raise
-        command = _command(folder, flags)
+        command = _command(folder, flags, keys)
         remedy = f"; to resume: {command}" if command else ""
         raise StorageError(f"{storage}\nNothing was concluded{remedy}") from error
 
 
-def _command(folder: SweepFolder, flags: Sequence[str]) -> str | None:
-    return resume_command(folder.path, flags, sweep=True) if folder.sweep.exists() else None
+def _command(folder: SweepFolder, flags: Sequence[str], keys: Sequence[str]) -> str | None:
+    return resume_command(folder.path, flags, keys, sweep=True) if folder.sweep.exists() else None

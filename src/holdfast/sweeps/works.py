@@ -64,7 +64,11 @@ def plan_again(
 
 
 def works_of(
-    plan: Plan, jobs: Sequence[JobSpec], finished: Collection[int] = (), threads: int | None = None
+    plan: Plan,
+    jobs: Sequence[JobSpec],
+    finished: Collection[int] = (),
+    threads: int | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> list[Work]:
     """The works of a plan: its stacks, then the jobs that train alone; works without unfinished jobs are left out.
 
@@ -73,6 +77,7 @@ def works_of(
         jobs: with the numbers of the plan.
         finished: numbers of the jobs that have nothing left to do.
         threads: of each work; None leaves those of the process that does it.
+        counts: number of devices of each kind where the works are done; None for those of this computer.
     """
     by_number = {job.number: job for job in jobs}
     done = frozenset(finished)
@@ -81,21 +86,22 @@ def works_of(
         for stack in plan.stacks
     ]
     works += [Work("alone", (by_number[number],), done & {number}) for number in plan.alone]
-    return on_hardware([work for work in works if work.unfinished], threads)
+    return on_hardware([work for work in works if work.unfinished], threads, counts)
 
 
-def on_hardware(works: Sequence[Work], threads: int | None) -> list[Work]:
-    """Works with the threads and the devices of this computer that they are trained on.
+def on_hardware(works: Sequence[Work], threads: int | None, counts: Mapping[str, int] | None = None) -> list[Work]:
+    """Works with the threads and the devices that they are trained on.
 
     Args:
         works: some works.
         threads: of each work; None leaves those of the process that does it.
+        counts: number of devices of each kind where the works are done; None for those of this computer.
     """
     import torch
 
     from holdfast.runtime.devices import device_counts
 
-    counts, threads = device_counts(), threads or torch.get_num_threads()
+    counts, threads = counts or device_counts(), threads or torch.get_num_threads()
     configs = [work.jobs[0].config for work in works]
     return [
         work._replace(threads=threads, accelerator=accelerator, devices=_device_count(config, accelerator, counts))
@@ -115,17 +121,20 @@ def uses_gpus(configs: Sequence[Config]) -> bool:
 
 
 def hardware_record(
-    plans: Sequence[Plan], batches: Sequence[Sequence[JobSpec]], threads: int | None
+    plans: Sequence[Plan],
+    batches: Sequence[Sequence[JobSpec]],
+    threads: int | None,
+    counts: Mapping[str, int] | None = None,
 ) -> list[dict[str, Any]]:
     """What `sweep.json` says of threads and devices, with the first jobs of the works to which it applies.
 
     Args:
         plans: of the batches; none where a launcher of Hydra's decides.
         batches: the jobs.
-        threads: as for `works_of`.
+        threads, counts: as for `works_of`.
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for work in chain.from_iterable(works_of(*pair, (), threads) for pair in zip(plans, batches, strict=False)):
+    for work in chain.from_iterable(works_of(*pair, (), threads, counts) for pair in zip(plans, batches, strict=False)):
         groups.setdefault((work.threads, work.accelerator, work.devices), []).append(work.jobs[0].number)
     return [
         {"threads": threads, "accelerator": accelerator, "devices": devices, "works": firsts}

@@ -208,7 +208,7 @@ def _files(folder: WorkFolder) -> Iterator[Path]:
         for name in sorted(names):
             path = Path(parent, name)
             is_partial = name.startswith(".") and name.endswith(PARTIAL)
-            if path not in (folder.bundle, folder.lock) and not is_partial and stat.S_ISREG(path.lstat().st_mode):
+            if path not in folder.of_worker and not is_partial and stat.S_ISREG(path.lstat().st_mode):
                 yield path
 
 

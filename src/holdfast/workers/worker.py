@@ -53,6 +53,33 @@ def do(assignment: Assignment, folder: WorkFolder, progress: Progress = NO_PROGR
         write_bundle(folder, work.unfinished, results, errors)
 
 
+def follow(assignment: Assignment, folder: WorkFolder) -> None:
+    """Train the job of an assignment together with a process that calls `do`, as one of the others that write nothing.
+
+    Args:
+        assignment: what to do.
+        folder: the folder of the work.
+
+    Raises:
+        WorkerError: the user's modules are missing, or are other ones.
+        Stopped: a signal has arrived.
+        HoldfastError: the job has failed here.
+    """
+    from holdfast.execute.alone import train_job
+
+    (job,) = assignment.work.jobs
+    check_code(assignment.code, [job])
+    run, deadline = folder.job(job.number), time.monotonic() + LONGEST_WAIT
+    while not run.path.is_dir() and time.monotonic() < deadline:  # the first process makes it
+        time.sleep(0.1)
+    result = run.finished(job.config_hash)
+    if result is not None and result.status != "failed":
+        return
+    silent = {"version": 1, "disable_existing_loggers": False, "root": {"handlers": []}}
+    with threads(assignment.work.threads), _as_hydra_job({**(assignment.hydra or {}), "job_logging": silent}, run):
+        train_job(job, run)
+
+
 def _train_stack(assignment: Assignment, folder: WorkFolder, progress: Progress) -> dict[int, Result]:
     work = assignment.work
 

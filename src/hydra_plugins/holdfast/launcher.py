@@ -1,6 +1,7 @@
 """`hydra/launcher=stacked`: jobs that differ only in numbers are trained as one program, the others one by one.
 
-`hydra/launcher=processes` does the same in worker processes, and `hydra/launcher=ray` on a Ray cluster.
+`hydra/launcher=processes` does the same in worker processes, `hydra/launcher=ray` on a Ray cluster, and
+`hydra/launcher=slurm` on a SLURM cluster.
 """
 
 # no `from __future__ import annotations`: see sweeper.py
@@ -84,6 +85,39 @@ class RayLauncher(StackedLauncher):
 
     Attributes:
         keys: those of `RayConf`, by name.
+    """
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__()
+        self.keys = keys
+
+
+@dataclass
+class SlurmConf:
+    """Keys of `hydra.launcher` with `hydra/launcher=slurm`; see `holdfast.clusters.slurm_keys.SlurmKeys`."""
+
+    _target_: str = "hydra_plugins.holdfast.launcher.SlurmLauncher"
+    partition: Any = None
+    time: Any = None
+    gpus_per_task: Any = None
+    cpus_per_task: Any = None
+    mem: Any = None
+    array_parallelism: Any = 256
+    setup: Any = field(default_factory=list)
+    additional: Any = field(default_factory=dict)
+    wait: Any = True
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmConf, provider="holdfast")
+
+
+class SlurmLauncher(StackedLauncher):
+    """Stands for training by SLURM; our sweeper does so without calling it.
+
+    The jobs of any other program run as under Hydra's basic launcher.
+
+    Attributes:
+        keys: those of `SlurmConf`, by name.
     """
 
     def __init__(self, **keys: Any) -> None:
