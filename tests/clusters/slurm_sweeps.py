@@ -1,0 +1,124 @@
+"""Sweeps on the SLURM of this computer, for tests; where there is none, they are skipped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from holdfast.clusters import slurm_queue, slurm_watch
+from holdfast.store.folders import SweepFolder
+from tests.conftest import ROOT, command_line
+from tests.workers.swept import FLAGS, contents, write_modules
+
+
+def missing() -> str:
+    """Why there is no SLURM here; "" if there is."""
+    if shutil.which("sinfo") is None or shutil.which("sbatch") is None:
+        return "SLURM is not installed: .ci/slurm starts one, where slurm-wlm and munge are"
+    try:
+        done = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True, timeout=20)
+    except subprocess.TimeoutExpired:
+        return "SLURM does not answer"
+    return "" if done.returncode == 0 and done.stdout.strip() else f"no SLURM answers: {done.stderr.strip()}"
+
+
+WHY_NOT = missing()
+NEEDS_SLURM = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+if WHY_NOT and os.environ.get("HOLDFAST_SLURM") == "required":
+    raise RuntimeError(WHY_NOT)
+
+SLURM = "hydra/launcher=slurm"
+QUIET = ["report=false", "sweep.verify=false"]
+
+
+@contextmanager
+def in_folder(path: Path) -> Iterator[Path]:
+    """Work in a folder with the user's modules; SLURM is asked more often than otherwise."""
+    before, patch = Path.cwd(), pytest.MonkeyPatch()
+    write_modules(path)
+    patch.setattr(slurm_watch, "SECONDS_BETWEEN_LOOKS", 0.2)
+    patch.setattr(slurm_watch, "SECONDS_BETWEEN_QUERIES", 0.5)
+    patch.setattr(slurm_watch, "SECONDS_OF_LAG", 3.0)
+    patch.setattr(slurm_watch, "SECONDS_AFTER_A_DEATH", 1.0)
+    patch.setattr(slurm_queue, "SECONDS_WITHOUT_ANSWER", 5.0)
+    os.chdir(path)
+    try:
+        yield path
+    finally:
+        cancel_all()
+        os.chdir(before)
+        patch.undo()
+
+
+def swept(name: str, *words: str) -> tuple[int, str, SweepFolder]:
+    """Run a sweep in this process: exit code, what it said, its folder."""
+    code, said = command_line(*FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}")
+    return code, said, SweepFolder(Path(name))
+
+
+def resumed(sweep: SweepFolder, *words: str) -> tuple[int, str]:
+    """Resume a sweep in this process."""
+    return command_line("-m", "--config-dir", "my_conf", f"resume={sweep.path}", *words)
+
+
+def started(name: str, *words: str) -> subprocess.Popen[str]:
+    """Start a sweep in a process of its own."""
+    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+_by_default: dict[tuple[str, ...], object] = {}
+
+
+def same(sweep: SweepFolder, *words: str) -> None:
+    """Compare what a sweep has left with what the default launcher leaves."""
+    if words not in _by_default:
+        _by_default[words] = contents(swept(f"default_{len(_by_default)}", *words)[2])
+    assert contents(sweep) == _by_default[words]
+
+
+def arrays(sweep: SweepFolder) -> list[str]:
+    """The numbers of the arrays of a sweep that were submitted so far."""
+    try:
+        entries = json.loads(sweep.sweep.read_text()).get("slurm", [])
+    except FileNotFoundError:
+        return []
+    return [entry["array"] for entry in entries if entry["array"]]
+
+
+def states(sweep: SweepFolder) -> dict[str, str]:
+    """The state of each element of a sweep, such as `{"12_0": "RUNNING"}`."""
+    command = ["squeue", "--array", "--noheader", "--states=all", f"--jobs={','.join(arrays(sweep))}"]
+    done = subprocess.run([*command, "--format=%F_%K %T"], capture_output=True, text=True)
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it does not come true"
+        time.sleep(0.1)
+
+
+def scancel(*words: str) -> None:
+    """Call scancel."""
+    subprocess.run(["scancel", *words], check=True)
+
+
+def cancel_all() -> None:
+    """Cancel what a test has left, and wait until it has ended: the next test needs the cores."""
+    folder = Path.cwd()
+    if not WHY_NOT:
+        for file in folder.glob("*/sweep.json"):
+            for number in arrays(SweepFolder(file.parent)):
+                subprocess.run(["scancel", number], capture_output=True)
