@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +99,7 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
     """Train a run as its first, or only, process: the one that holds the folder."""
     if run.resumed is None:
         prepare(run.job.config)
+        train = _trainer(run.job.config)
         path = claim(run.folder.path, chosen=run.has_chosen_folder, flags=run.loader.flags)
         with read_write(run.config.hydra.run):
             run.config.hydra.run.dir = str(path)
@@ -110,11 +111,12 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
                 print(text)
                 return code
             prepare(run.job.config, _recorded_buffer(run))
+            train = _trainer(run.job.config)
         else:
             record = {"overrides": list(run.job.overrides), "config_hash": run.job.config_hash, "config": run.origin}
             write_json(folder.started, {**record, **settled(run.job.config), "versions": versions()})
         try:
-            return _train(run)
+            return _train(run, train)
         except KeyboardInterrupt as stop:
             raise Stopped.of(stop, resume_command(folder.path, run.loader.flags, sweep=False)) from None
 
@@ -136,7 +138,23 @@ def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
     with read_write(run.config.hydra), open_dict(run.config.hydra):
         run.config.hydra.output_subdir = None
         run.config.hydra.job_logging = {"version": 1, "disable_existing_loggers": False, "root": {"handlers": []}}
-    return _train(run)
+    return _train(run, _trainer(run.job.config))
+
+
+def _trainer(config: Config) -> Callable[[JobSpec, RunFolder], Result]:
+    """What trains a run, in its folder.
+
+    Raises:
+        ConfigError: `engine=lean` cannot train it.
+    """
+    progress = sys.stderr.isatty()
+    if config.engine == "lean":
+        from holdfast.execute.lean import check_lean, train_lean
+
+        return partial(train_lean, by_steps=check_lean(config).by_steps, progress=progress)
+    from holdfast.execute.alone import train_run  # not needed where the overrides are refused
+
+    return partial(train_run, progress=progress)
 
 
 def _recorded_buffer(run: _SingleRun) -> BufferRows:
@@ -159,10 +177,9 @@ def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:
     return 1, f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again."
 
 
-def _train(run: _SingleRun) -> int:
+def _train(run: _SingleRun, train: Callable[[JobSpec, RunFolder], Result]) -> int:
     """Train a run, with Hydra's callbacks around it; returns the exit code."""
     from holdfast.compose.environment import RunEnvironment  # not needed where the overrides are refused
-    from holdfast.execute.alone import train_run
     from holdfast.execute.here import Here
     from holdfast.execute.work import Work
     from holdfast.single.build import without_effect
@@ -173,7 +190,6 @@ def _train(run: _SingleRun) -> int:
     callbacks = Callbacks(run.config)
     callbacks.on_run_start(config=run.config, config_name=run.name)
     environment = RunEnvironment(HydraContext(config_loader=run.loader, callbacks=callbacks), run.config)
-    train = partial(train_run, progress=sys.stderr.isatty())
     executor = Here(environment, train, folder_of=lambda _: run.folder)
     ((_, outcome),) = executor.run([Work("alone", (run.job,))])
     if isinstance(outcome, Result) and processes.is_leader():
@@ -198,6 +214,11 @@ def _conclude(folder: RunFolder, result: Result, config: Config) -> None:
 
         write_config(folder)
     log.info("%s", console.summary(result, folder, config.epochs))
+    if config.engine == "trainer":
+        from holdfast.execute.lean import faster
+
+        if line := faster(config, result):
+            print(line)
 
 
 def _log_error(outcome: Result | Exception) -> int:

@@ -112,7 +112,7 @@ _HOW = frozenset({"snapshot", "stack", "verify"})
 """Keys of the group `sweep` that say how jobs are trained, and not to what."""
 
 _NONE = object()
-_ADDED: dict[str, Any] = {"vars": {}, "init_weights": None, "init_weights_strict": True}
+_ADDED: dict[str, Any] = {"vars": {}, "engine": "trainer", "init_weights": None, "init_weights_strict": True}
 """Keys that version 0.1.0 did not have; with these values they leave the digest of a configuration as it was."""
 
 

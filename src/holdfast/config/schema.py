@@ -135,6 +135,7 @@ class Config:
     devices: int | list[int] | Literal["auto"] = setting(
         "how many devices, or which: 2, [0,1], auto", least=1, check=rules.devices
     )
+    engine: Literal["trainer", "lean"] = setting("what trains a single run: Lightning's Trainer, or the loop of stacks")
     precision: PRECISIONS = setting("bits of the weights and of the arithmetic")
     metric: str = setting("what selects the best epoch and the winner")
     mode: Literal["min", "max"] = setting("whether a lower or a higher metric is better")

@@ -16,6 +16,13 @@ from holdfast.store.files import as_json, as_line, digest, remove_partial, repla
 from holdfast.store.result import Result
 
 
+class StackFiles(NamedTuple):
+    """The files of a stack: its archive, and the curves of its jobs."""
+
+    archive: Path
+    history: Path
+
+
 class RunFolder:
     """The folder of one run. No other module spells the names of its files.
 
@@ -37,6 +44,7 @@ class RunFolder:
         self.best = path / self.BEST
         self.last = path / self.LAST
         self.midway = path / "midway.ckpt"
+        self.lean = StackFiles(path / "lean.pt", path / "lean.history")
         self.weights = path / self.WEIGHTS
         self.parameter_path = path / self.PARAMETER_PATH
         self.result = path / self.RESULT
@@ -86,10 +94,10 @@ class RunFolder:
 
         Args:
             events: whether the event files are removed too.
-            midway: whether the checkpoint inside an epoch is removed too.
+            midway: whether the checkpoint inside an epoch, or the snapshot of the lean loop, is removed too.
         """
         files = [self.result, self.last, self.best, self.weights, self.parameter_path]
-        files += [self.report_events, self.test_events, *([self.midway] if midway else [])]
+        files += [self.report_events, self.test_events, *([self.midway, *self.lean] if midway else [])]
         for folder in (self.path, self.experiment):
             if events and not folder.is_symlink():
                 files += folder.glob(f"events.out.tfevents.*{self.EVENTS}")
@@ -149,13 +157,6 @@ class RunFolder:
         if result is None or result.config_hash != config_hash:
             return None
         return result if all(_matches(self.path / name, sha256) for name, sha256 in result.sha256.items()) else None
-
-
-class StackFiles(NamedTuple):
-    """The files of a stack: its archive, and the curves of its jobs."""
-
-    archive: Path
-    history: Path
 
 
 class SweepFolder:

@@ -1,0 +1,134 @@
+"""`engine=lean`: training a single run by the loop of stacks, as a stack of one, without a Trainer around it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from holdfast.config.job import JobSpec
+from holdfast.config.schema import Config
+from holdfast.errors import ConfigError, Problem, in_a_line
+from holdfast.planning.plan import Share
+from holdfast.store.files import digest, remove_partial, replacing
+from holdfast.store.folders import RunFolder
+from holdfast.store.result import Result
+from holdfast.store.test_ledger import TestLedger
+
+LONG = 10.0
+"""After a run by the Trainer that took longer, it is said that the lean loop would have been faster; in seconds."""
+
+LONGEST_EPOCH = 1.0
+"""Only if an epoch of the run took less than this, so that the estimate, which trains an epoch, does not take long."""
+
+
+def check_lean(config: Config) -> Share:
+    """How the lean loop trains a run: as stacks are tried before they are trained.
+
+    Args:
+        config: configuration of the run.
+
+    Raises:
+        ConfigError: the run has to be trained by the Trainer; the message says why.
+    """
+    part = _share(config)
+    if part.reason is not None:
+        raise ConfigError([Problem("engine=lean", f"cannot train this run: {part.reason}; leave it out")])
+    return part
+
+
+def train_lean(job: JobSpec, folder: RunFolder, *, by_steps: bool, progress: bool = False) -> Result:
+    """Train one run by the lean loop, from its snapshot, if there is one; its folder is as the Trainer leaves it.
+
+    Args:
+        job: what to train.
+        folder: the folder of the run.
+        by_steps: as `check_lean` says.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        Stopped: a signal has arrived; the run can be resumed.
+        Exception: the training failed; `result.json` says so.
+    """
+    from holdfast.single.trainer import record_failure
+    from holdfast.usercode.packages import place_of_users
+
+    remove_partial(folder.path)
+    folder.clear(midway=False)
+    try:
+        result = _train(job, folder, by_steps=by_steps, progress=progress)
+    except Exception as error:
+        record_failure(job, folder, in_a_line(error) + place_of_users(error))
+        raise
+    for file in folder.lean:
+        file.unlink(missing_ok=True)
+    return result
+
+
+def _train(job: JobSpec, folder: RunFolder, *, by_steps: bool, progress: bool) -> Result:
+    from tqdm import tqdm
+
+    from holdfast.stacked.outputs import Member, results_of, run_files
+    from holdfast.stacked.stack_trainer import train_stack
+
+    with tqdm(total=job.config.epochs, unit="epoch", mininterval=0.1, leave=False, disable=not progress) as bar:
+        history = train_stack([job], folder.lean, lambda epoch, best: bar.update() and None, by_steps=by_steps)
+    (result,) = results_of([job], history, [0])
+    for _, files in run_files([Member(job, result, 0)], history, lambda job: False, {}):
+        for name, content in files.items():
+            with replacing(folder.path / name) as stream:
+                stream.write(content)
+    if job.config.test and result.status == "completed" and folder.best.exists():
+        result = _tested(job.config, folder, result)
+    return folder.commit(result)
+
+
+def _tested(config: Config, folder: RunFolder, result: Result) -> Result:
+    from holdfast.single.trainer import test_best
+
+    ledger = TestLedger(folder.test_ledger, again=config.test_again)
+    opened_before = ledger.count()
+    ledger.check()
+    metrics = test_best(config, folder, lambda: ledger.open(digest(folder.best)))
+    return replace(result, test=metrics, test_opened=opened_before + 1)
+
+
+def faster(config: Config, result: Result) -> str | None:
+    """The line that names `engine=lean` after a long run by the Trainer that it would have fitted; None for others.
+
+    Args:
+        config: configuration of the run.
+        result: how it ended.
+    """
+    if result.seconds <= LONG or not result.epochs or result.seconds / result.epochs > LONGEST_EPOCH:
+        return None
+    try:
+        part = _share(config)
+        if part.reason is not None:
+            return None
+        seconds = _estimate(config, result.epochs, by_steps=part.by_steps)
+    except Exception:  # the run is over: what could have been faster must not end it with an error
+        return None
+    if seconds >= result.seconds / 2:
+        return None
+    return f"engine=lean would have taken about {max(1.0, seconds):.0f} s instead of {result.seconds:.0f} s"
+
+
+def _estimate(config: Config, epochs: int, *, by_steps: bool) -> float:
+    """Seconds that the lean loop takes for some epochs, from training the first two of them."""
+    from holdfast.runtime.isolation import isolated
+    from holdfast.stacked.loop import Stack
+    from holdfast.stacked.stack_trainer import engine_of
+
+    ended: list[float] = []
+    began = time.perf_counter()
+    with isolated():
+        engine = engine_of([replace(config, epochs=2, report=False)], by_steps)
+        Stack(engine).train(lambda epoch, best: ended.append(time.perf_counter()))
+    return ended[0] - began + (epochs - 1) * (ended[-1] - ended[0]) / max(1, len(ended) - 1)
+
+
+def _share(config: Config) -> Share:
+    from holdfast.planning.share import share
+
+    (part,) = share([replace(config, sweep=replace(config.sweep, stack="always"))])
+    return part
