@@ -28,6 +28,7 @@ from docs.make import lessons
 from holdfast.cli.main import CONF
 from holdfast.config.schema import Config
 from tests import test_conf
+from tests.clusters.slurm_sweeps import WHY_NOT
 from tests.conftest import ROOT, Ran
 from tests.test_house import FLOORS, SOURCE
 
@@ -73,6 +74,7 @@ RUN_HERE = [
     for example in EXAMPLES
     if example.command.startswith(("python train.py", "holdfast"))
     and (example.shown or example.command not in RUN_ELSEWHERE)
+    and not (WHY_NOT and "hydra/launcher=slurm" in example.command)
 ]
 
 

@@ -72,7 +72,16 @@ def resumed(sweep: SweepFolder, *words: str) -> tuple[int, str]:
 
 def started(name: str, *words: str) -> subprocess.Popen[str]:
     """Start a sweep in a process of its own."""
-    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}"]
+    return _started(*words, *QUIET, f"hydra.sweep.dir={name}")
+
+
+def resuming(name: str) -> subprocess.Popen[str]:
+    """Resume a sweep in a process of its own."""
+    return _started(f"resume={name}")
+
+
+def _started(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -116,9 +125,7 @@ def scancel(*words: str) -> None:
 
 
 def cancel_all() -> None:
-    """Cancel what a test has left, and wait until it has ended: the next test needs the cores."""
-    folder = Path.cwd()
-    if not WHY_NOT:
-        for file in folder.glob("*/sweep.json"):
-            for number in arrays(SweepFolder(file.parent)):
-                subprocess.run(["scancel", number], capture_output=True)
+    """Cancel what the tests in a folder have left."""
+    for file in () if WHY_NOT else Path.cwd().glob("*/sweep.json"):
+        for number in arrays(SweepFolder(file.parent)):
+            subprocess.run(["scancel", number], capture_output=True)

@@ -130,6 +130,11 @@ def test_how_an_end_without_a_result_is_judged(state: str | None, code: int, not
     assert judge(shown, note).kind == kind
 
 
+def test_an_element_that_did_not_begin_has_not_crashed() -> None:
+    ending = judge(Shown("7", "FAILED", 127, "NonZeroExitCode"), None, began=False)
+    assert (ending.kind, ending.reason) == ("died", "did not begin (exit code 127)")
+
+
 def test_a_pending_element_names_what_keeps_it_from_starting() -> None:
     assert Shown("7", "PENDING", 0, "PartitionTimeLimit").obstacle == "PartitionTimeLimit"
     assert Shown("7", "PENDING", 0, "Priority").obstacle is None

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from holdfast.clusters.slurm_note import Note
-from holdfast.errors import Stopped, WorkerError
+from holdfast.errors import Stopped, WorkerError, in_a_line
 from holdfast.runtime import processes
 from holdfast.runtime.signals import deferred, listen
 from holdfast.store.work_folder import WorkFolder
@@ -49,10 +49,13 @@ def main() -> None:
 def _do(folder: WorkFolder, sha256: str, *, follows: bool) -> None:
     if not follows:
         folder.failure.unlink(missing_ok=True)  # of an attempt before this element was requeued
-    with deferred():
-        from holdfast.workers import preloaded  # noqa: F401  (imports all that trains)
-        from holdfast.workers.assignment import Assignment
-        from holdfast.workers.worker import do, follow
+    try:
+        with deferred():
+            from holdfast.workers import preloaded  # noqa: F401  (imports all that trains)
+            from holdfast.workers.assignment import Assignment
+            from holdfast.workers.worker import do, follow
+    except Exception as error:
+        raise WorkerError(f"the element cannot import what trains: {in_a_line(error)}") from None
     text = folder.assignment.read_text()
     if text.partition("\n")[0] != sha256:
         raise WorkerError("the assignment of this element was altered since it was submitted")

@@ -112,15 +112,18 @@ class Watch:
         since, shown = self._missing[element]
         ended_well = shown is None or shown.state == "COMPLETED"
         patience = SECONDS_OF_LAG if ended_well and note is None else SECONDS_AFTER_A_DEATH
-        return judge(shown, note) if time.monotonic() - since > patience else None
+        if time.monotonic() - since <= patience:
+            return None
+        return judge(shown, note, began=folder.lock.exists())  # a process that ends in order removes its lock
 
 
-def judge(shown: Shown | None, note: Note | None) -> Ending:
+def judge(shown: Shown | None, note: Note | None, *, began: bool = True) -> Ending:
     """How an element has ended that has left no result.
 
     Args:
         shown: what squeue shows of it; None where it shows it no more.
         note: what the element has written itself.
+        began: whether it had begun its work.
 
     >>> judge(Shown("7", "FAILED", -9, "None"), None)
     Ending(kind='died', reason='died (signal 9)', note=None)
@@ -135,5 +138,6 @@ def judge(shown: Shown | None, note: Note | None) -> Ending:
     if shown is not None and state == "FAILED":
         how = f"signal {-shown.exit_code}" if shown.exit_code < 0 else f"exit code {shown.exit_code}"
         # SIGKILL comes from outside, as where memory runs out; without a code the node could not say anything
-        return Ending("died" if shown.exit_code in (0, -9) else "crashed", f"died ({how})")
+        is_its_doing = began and shown.exit_code not in (0, -9)
+        return Ending("crashed" if is_its_doing else "died", f"died ({how})" if began else f"did not begin ({how})")
     return Ending("died", "ended and left no result")
