@@ -5,6 +5,7 @@ By default a sample; HOLDFAST_FAULTS=all, as in CI, tries everything.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -243,7 +244,8 @@ def test_an_assignment_that_was_altered_is_not_believed(folder: Path) -> None:
     driver = sleeping.start("+hydra.launcher.additional.begin=now+6")
     wait_for(lambda: arrays(sleeping.sweep))
     file = WorkFolder.of(sleeping.sweep, 1).assignment
-    file.write_text(file.read_text().replace('"threads": 1', '"threads": 2'))
+    content = file.read_text().partition("\n")[2].replace('"threads": 1', '"threads": 2')
+    file.write_text(f"{hashlib.sha256(content.encode()).hexdigest()}\n{content}")
     said, _ = driver.communicate(timeout=120)
     assert driver.returncode == 1, said
     assert "could not begin: the assignment of this element was altered since it was submitted" in said
@@ -416,12 +418,19 @@ def test_a_bundle_that_cannot_be_believed_is_refused(
     same(sweep, *words)
 
 
+def write_module(name: str, folder: Path) -> Path:
+    """Write a module of the user's, and a model of it, both of this name."""
+    module, option = folder / f"{name}.py", (folder / "my_conf/model/alone.yaml").read_text()
+    module.write_text(MODULES)
+    (folder / f"my_conf/model/{name}.yaml").write_text(option.replace("swept_modules", name))
+    return module
+
+
 @IN_FULL
 @pytest.mark.parametrize("how", ["changed", "missing"])
 def test_an_element_with_other_code_trains_nothing_with_it(how: str, folder: Path) -> None:
-    name, module = f"other_{how}", folder / f"other_{how}.py"
-    module.write_text(MODULES)
-    words = ["model=alone", f"model._target_={name}.Alone", "lr=0.01,0.1", "epochs=2"]
+    name, module = f"other_{how}", write_module(f"other_{how}", folder)
+    words = [f"model={name}", "lr=0.01,0.1", "epochs=2", "sweep.stack=never"]
     _, _, sweep = swept(name, *words, SLURM, "hydra.launcher.wait=false", "+hydra.launcher.additional.begin=now+4")
     if how == "changed":
         module.write_text(f"{MODULES}\n# another version\n")
@@ -437,9 +446,8 @@ def test_an_element_with_other_code_trains_nothing_with_it(how: str, folder: Pat
 
 @IN_FULL
 def test_a_module_that_changes_while_the_driver_waits_stops_the_sweep(folder: Path) -> None:
-    module = folder / "edited.py"
-    module.write_text(MODULES)
-    words = ["model=alone", "model._target_=edited.Alone", "lr=0.01,0.1", "epochs=2"]
+    module = write_module("edited", folder)
+    words = ["model=edited", "lr=0.01,0.1", "epochs=2", "sweep.stack=never"]
     driver = started("edited", *words, SLURM, "+hydra.launcher.additional.begin=now+6")
     wait_for(lambda: arrays(SweepFolder(Path("edited"))))
     module.write_text(f"{MODULES}\n# another version\n")

@@ -58,7 +58,7 @@ class Executors:
             from holdfast.clusters.slurm_executor import SlurmExecutor
             from holdfast.sweeps.resume import code_of_jobs
 
-            code = code_of_jobs(job.config for job in self._spec.jobs)
+            code = code_of_jobs([job.config for job in self._spec.jobs])
             self._pool = SlurmExecutor(environment, folder, keys, code, progress)
             return Tools(self._pool, environment.hydra_files)
         workers = uses_workers(self._launcher)

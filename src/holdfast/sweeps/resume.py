@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config.job import JobSpec
@@ -76,14 +76,14 @@ def check_tables(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Iterabl
             )
 
 
-def code_of_jobs(configs: Iterable[Config]) -> dict[str, str]:
+def code_of_jobs(configs: Collection[Config]) -> dict[str, str]:
     """The digests of the user's modules that some jobs name, by the name of the module."""
     groups = ("data", "model", "optimizer", "scheduler")
     targets = {getattr(config, group)["_target_"] for group in groups for config in configs}
     return code_of(targets - {None})
 
 
-def check_code(folder: SweepFolder, recorded: Mapping[str, Any], configs: Iterable[Config], remedy: str) -> None:
+def check_code(folder: SweepFolder, recorded: Mapping[str, Any], configs: Collection[Config], remedy: str) -> None:
     """Check that the user's modules are those with which the finished jobs were trained.
 
     Args:
