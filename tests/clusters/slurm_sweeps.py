@@ -28,7 +28,9 @@ def missing() -> str:
         done = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True, timeout=20)
     except subprocess.TimeoutExpired:
         return "SLURM does not answer"
-    return "" if done.returncode == 0 and done.stdout.strip() else f"no SLURM answers: {done.stderr.strip()}"
+    if done.returncode == 0 and done.stdout.strip():
+        return ""
+    return f"no SLURM answers: {' '.join(done.stderr.splitlines()[-1:])}"
 
 
 WHY_NOT = missing()
