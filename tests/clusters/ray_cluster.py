@@ -80,3 +80,11 @@ def descendants(pid: int) -> set[int]:
             reached.add(child)
             waiting.append(child)
     return reached - {os.getpid()}
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, and is not just waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from holdfast.clusters.ray_calls import get, ready
 from holdfast.clusters.ray_parcel import receive, unfinished
 from holdfast.errors import BundleError, HoldfastError
 from holdfast.store.work_folder import WorkFolder
@@ -46,10 +47,10 @@ class RayHandle:
 
     def messages(self) -> Iterator[Mapping[str, Any]]:
         """The messages that have arrived; files that come with one lie in the folder of the work."""
-        while self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
+        while self._reply is not None and ready([self._reply]):
             reply, self._reply = self._reply, None
             try:
-                head, piece = ray.get(reply)
+                head, piece = get(reply)
                 message = json.loads(head)
                 if message["epochs"]:
                     yield {"epochs": message["epochs"]}
@@ -84,7 +85,7 @@ class RayHandle:
         while piece:
             following = self._actor.piece.remote()  # travels while this one is written
             yield piece
-            piece = ray.get(following, timeout=SECONDS_TO_ANSWER)
+            piece = get(following, SECONDS_TO_ANSWER)
 
     @property
     def is_alive(self) -> bool:
@@ -112,11 +113,11 @@ class RayHandle:
         """Wait for the end of the worker, and fetch what it hands over; returns whether it has ended."""
         if self._death is None and self._ending is not None:
             try:
-                if not ray.wait([self._ending], timeout=seconds)[0]:
+                if not ready([self._ending], seconds):
                     return False
                 with suppress(HoldfastError):  # without these files, the work starts again from the beginning
-                    self._receive(ray.get(self._ending) or b"")
-                    ray.get(self._actor.close.remote(), timeout=seconds)
+                    self._receive(get(self._ending) or b"")
+                    get(self._actor.close.remote(), seconds)
             except RayError as error:
                 self._death = self._how(error)
             self.kill()

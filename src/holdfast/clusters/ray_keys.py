@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from holdfast.errors import Problem
@@ -21,8 +21,8 @@ class RayKeys(NamedTuple):
         cpus_per_worker: cores that Ray reserves for a worker.
         gpus_per_worker: GPUs that Ray reserves for a worker; 0.5 lets two workers share one.
         retries: how often a work is tried again whose worker died.
-        placement_timeout: seconds that Ray may take until the first worker runs.
-        runtime_env: what Ray prepares on the nodes, see Ray's runtime environments.
+        placement_timeout: seconds that Ray may take until the first worker runs, `runtime_env` included.
+        runtime_env: what Ray prepares on the nodes, see Ray's runtime environments; None for nothing.
     """
 
     address: str = "auto"
@@ -30,8 +30,8 @@ class RayKeys(NamedTuple):
     cpus_per_worker: float = 1
     gpus_per_worker: float = 0
     retries: int = 1
-    placement_timeout: float = 60.0
-    runtime_env: Mapping[str, Any] = {}
+    placement_timeout: float = 120.0
+    runtime_env: Mapping[str, Any] | None = None
 
 
 def check_ray_keys(keys: RayKeys) -> list[Problem]:
@@ -48,7 +48,7 @@ def check_ray_keys(keys: RayKeys) -> list[Problem]:
         for name, (is_valid, lesson) in _RULES.items()
         if not is_valid(getattr(keys, name))
     ]
-    if importlib.util.find_spec("ray") is None:
+    if find_spec("ray") is None:
         problems.append(Problem("hydra/launcher=ray", "needs Ray: pip install 'holdfast[ray]'"))
     return problems
 
@@ -84,7 +84,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a number of seconds above 0",
     ),
     "runtime_env": (
-        lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+        lambda value: value is None or (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)),
         "must be a mapping, such as {env_vars: {NAME: VALUE}}: see Ray's runtime environments",
     ),
 }

@@ -20,6 +20,11 @@ from holdfast.runtime.signals import deferred
 SECONDS_TO_ANSWER = 5.0
 """How long the head of a cluster may take to accept a connection."""
 
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""How a client of HTTP/2 begins; the server answers with a frame of its settings."""
+
+_SETTINGS_FRAME = b"\4"
+
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 _OBJECT_STORE_BYTES = 512 << 20  # pieces of some megabytes pass through it
 
@@ -42,7 +47,7 @@ class RaySession:
         self.runtime_env: Mapping[str, Any] = {}
         self._is_ours = not ray.is_initialized()  # otherwise the program that called us has joined it, and needs it
         if not self._is_ours:
-            self.runtime_env = keys.runtime_env
+            self.runtime_env = keys.runtime_env or {}
             return
         address = running_cluster() if keys.address == "auto" else None if keys.address == "local" else keys.address
         if address is not None:
@@ -120,13 +125,19 @@ def check_answers(address: str) -> None:
 
 
 def answers(address: str) -> bool:
-    """Whether something listens at `HOST:PORT`."""
+    """Whether a server of gRPC, as the head of a cluster is, listens at `HOST:PORT`.
+
+    Ray itself would wait for minutes where another program listens.
+    """
     host = address.rpartition(":")[0].strip("[]")
     try:
-        socket.create_connection((host, int(_port(address))), timeout=SECONDS_TO_ANSWER).close()
+        with socket.create_connection((host, int(_port(address))), timeout=SECONDS_TO_ANSWER) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return True  # it expects a certificate first
+            connection.sendall(_GREETING)
+            return connection.recv(9)[3:4] == _SETTINGS_FRAME
     except (OSError, ValueError, OverflowError):
         return False
-    return True
 
 
 def _port(address: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RuntimeEnvSetupError
 
+from holdfast.clusters.ray_calls import get, ready
 from holdfast.clusters.ray_handle import RayHandle
 from holdfast.clusters.ray_keys import RayKeys
 from holdfast.clusters.ray_sources import Sources
@@ -73,8 +74,7 @@ class RayStarter:
         while len(self._begun) + len(self._waiting) < count:
             actor: Any = self._class.remote(self._setting, self._sources)
             self._waiting[actor.hello.remote()] = Candidate(actor, actor.__ray_ready__.remote())
-        ready, _ = ray.wait(list(self._waiting), timeout=0) if self._waiting else ([], [])
-        for first_words in ready:
+        for first_words in ready(list(self._waiting)):
             if worker := self._greeted(first_words, self._waiting.pop(first_words).actor):
                 self._begun.append(worker)
                 return worker
@@ -84,8 +84,7 @@ class RayStarter:
 
     def wait(self, workers: Sequence[Any], seconds: float) -> None:
         """Wait until a worker has sent a message, has ended or has begun, or some time has passed."""
-        if references := [*(sign for worker in workers for sign in worker.signs), *self._waiting]:
-            ray.wait(references, timeout=seconds)
+        ready([*(sign for worker in workers for sign in worker.signs), *self._waiting], seconds)
 
     def close(self) -> None:
         """Give up the workers that have not begun."""
@@ -100,7 +99,7 @@ class RayStarter:
             ClusterError: it cannot do the works.
         """
         try:
-            hello = json.loads(ray.get(first_words))
+            hello = json.loads(get(first_words))
         except RuntimeEnvSetupError as error:
             reason = _last_line(error)
             raise ClusterError(f"Ray cannot prepare hydra.launcher.runtime_env on a node: {reason}") from None
@@ -133,7 +132,7 @@ class RayStarter:
             ClusterError: none has.
         """
         candidates = list(self._waiting.values())
-        placed = len(ray.wait([each.placed for each in candidates], num_returns=len(candidates), timeout=0)[0])
+        placed = len(ready([each.placed for each in candidates], most=len(candidates)))
         if not self._begun and not placed:
             raise ClusterError(
                 f"no worker has found room in the Ray cluster within {self._keys.placement_timeout:g} s "

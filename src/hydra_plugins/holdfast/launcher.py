@@ -6,7 +6,7 @@
 
 # no `from __future__ import annotations`: see sweeper.py
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -71,8 +71,8 @@ class RayConf:
     cpus_per_worker: Any = 1
     gpus_per_worker: Any = 0
     retries: Any = 1
-    placement_timeout: Any = 60.0
-    runtime_env: Any = field(default_factory=dict)
+    placement_timeout: Any = 120.0
+    runtime_env: Any = None
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConf, provider="holdfast")
