@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from holdfast.clusters.ray_guard import Guard, descendants
 from holdfast.clusters.ray_keys import RayKeys
 from holdfast.errors import ClusterError
 from holdfast.runtime.cores import core_count
@@ -44,6 +45,7 @@ class RaySession:
 
     def __init__(self, keys: RayKeys) -> None:
         self._environment: dict[str, str] = {}
+        self._guard: Guard | None = None
         self.runtime_env: Mapping[str, Any] = {}
         self._is_ours = not ray.is_initialized()  # otherwise the program that called us has joined it, and needs it
         if not self._is_ours:
@@ -56,7 +58,10 @@ class RaySession:
         try:
             self._set(local=address is None)
             with deferred():  # Ray replaces the handler of SIGTERM
+                before = descendants()
                 ray.init(**self._arguments(keys, address))
+                if address is None:
+                    self._guard = Guard(before)
         except (RuntimeError, ValueError, OSError) as error:  # as Ray raises them; ConnectionError is an OSError
             self.close()
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -68,6 +73,8 @@ class RaySession:
         if self._is_ours:
             with deferred():
                 ray.shutdown()
+                if self._guard is not None:
+                    self._guard.close()
         for name in self._environment:
             os.environ.pop(name, None)
 
