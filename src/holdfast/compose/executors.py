@@ -123,6 +123,8 @@ def slurm_keys(launcher: Launcher) -> SlurmKeys | None:
 
 def devices_elsewhere(launcher: Launcher) -> dict[str, int] | None:
     """The devices of each kind where a launcher trains jobs; None where they are those of this computer."""
+    if (ray := ray_keys(launcher)) is not None:
+        return {"tpu": 0, "mps": 0, "cuda": int(bool(ray.gpus_per_worker)), "cpu": 1}
     keys = slurm_keys(launcher)
     if keys is None:
         return None

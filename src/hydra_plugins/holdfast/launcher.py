@@ -6,7 +6,7 @@
 
 # no `from __future__ import annotations`: see sweeper.py
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
