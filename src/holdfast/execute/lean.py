@@ -71,7 +71,11 @@ def _train(job: JobSpec, folder: RunFolder, *, by_steps: bool, progress: bool) -
     from holdfast.stacked.stack_trainer import train_stack
 
     with tqdm(total=job.config.epochs, unit="epoch", mininterval=0.1, leave=False, disable=not progress) as bar:
-        history = train_stack([job], folder.lean, lambda epoch, best: bar.update() and None, by_steps=by_steps)
+
+        def advance(epoch: int, best: float) -> None:
+            bar.update()
+
+        history = train_stack([job], folder.lean, advance, by_steps=by_steps)
     (result,) = results_of([job], history, [0])
     for _, files in run_files([Member(job, result, 0)], history, lambda job: False, {}):
         for name, content in files.items():
