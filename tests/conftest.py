@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,9 @@ def bare_trainer(*callbacks: pl.Callback) -> pl.Trainer:
 
 
 @pytest.fixture
-def holdfast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def holdfast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Ran]]:
     """Run `python train.py WORDS` in an empty folder; each call gets a run's folder of its own."""
     monkeypatch.chdir(tmp_path)
     count = iter(range(1000))
@@ -83,4 +86,7 @@ def holdfast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         assert isinstance(exit_.value.code, int)
         return Ran(exit_.value.code, out, err, RunFolder(folder))
 
-    return run
+    yield run
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):  # the log of the last run, which the next one would close
+            handler.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from holdfast.data import Line, row_order
 from holdfast.errors import DataError
 from holdfast.model import Linear
 from holdfast.store.folders import RunFolder
+from tests.conftest import ROOT
 from tests.record.test_events import read
 
 ROWS, VAL, TEST = (
@@ -575,9 +578,7 @@ def test_a_users_option_may_leave_arguments_at_their_defaults(tmp_path: Path, ho
     assert "optimizer.lr" in unset.err
 
 
-def test_a_loader_that_fails_is_told_by_its_own_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdfast: Callable[..., Any]
-) -> None:
+def test_a_loader_that_fails_is_told_by_its_own_error(tmp_path: Path) -> None:
     (tmp_path / "unreadable.py").write_text(
         "from holdfast.data import Line\n"
         "class Rows(Line):\n"
@@ -588,7 +589,11 @@ def test_a_loader_that_fails_is_told_by_its_own_error(
     )
     (tmp_path / "my_conf" / "data").mkdir(parents=True)
     (tmp_path / "my_conf" / "data" / "unreadable.yaml").write_text("_target_: unreadable.Rows\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    done = holdfast("--config-dir", str(tmp_path / "my_conf"), "data=unreadable", "epochs=1")
-    assert done.code == 1
-    assert done.result.error.startswith("ValueError: row 7 cannot be read (unreadable.py, line 6")
+    words = ["--config-dir", "my_conf", "data=unreadable", "epochs=1", "hydra.run.dir=run"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    result = RunFolder(tmp_path / "run").read()
+    assert result is not None
+    assert (result.error or "").startswith("ValueError: row 7 cannot be read (unreadable.py, line 6")

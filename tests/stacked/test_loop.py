@@ -265,6 +265,7 @@ def test_one_diverged_job_of_a_thousand_changes_no_other_number() -> None:
     assert np.array_equal(healthy.best.epoch[others], diverged.best.epoch[others])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.data())
 def test_a_layout_holds_every_job_once_and_repeats_jobs_of_the_same_stream_only(streams: list[int], data: Any) -> None:
     stream_of = np.array(streams)
