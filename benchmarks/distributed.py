@@ -1,11 +1,13 @@
 """python benchmarks/distributed.py: worker processes against this process, in turn, with the targets.
 
-Three measurements: 20 jobs that run alone for 5 s each, on two workers over one by one; 1,000 jobs in four stacks, in
-workers over here; and what a further worker costs that has nothing to do.
+Measured are 20 jobs that run alone for 5 s each, on two workers over one by one; 1,000 jobs in four stacks, in workers
+over here, and on Ray over here, once Ray and its workers have started; what a further worker costs that has
+nothing to do; and how many bundles the driver receives and places in a second.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -37,6 +39,71 @@ ALONE = ["-m", "--config-dir", "my_conf", "callbacks=busy", "seed=range(20)", "e
 STACKS = ["-m", "experiment=stacked_1000"]
 
 
+ON_RAY = """
+import sys, time
+from holdfast.clusters import ray_pool, ray_starter
+began, begun = [], []
+make, start = ray_pool.RayPool.__init__, ray_starter.RayStarter.start
+
+def making(*args, **keys):
+    began.append(time.perf_counter())
+    make(*args, **keys)
+
+def starting(starter, gpu, count):
+    worker = start(starter, gpu, count)
+    if worker is not None and not begun:
+        ray_starter.ready(list(starter._waiting), 600.0, most=len(starter._waiting))
+        begun.append(time.perf_counter())
+    return worker
+
+ray_pool.RayPool.__init__, ray_starter.RayStarter.start = making, starting
+from holdfast.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("started after", begun[0] - began[0])
+"""
+"""Runs a command line, and prints how long it took to join Ray and to start all workers."""
+
+
+def seconds_on_ray(words: list[str]) -> float:
+    """The wall time of a command line, without the start of its workers on Ray."""
+    with tempfile.TemporaryDirectory() as root:
+        command = [sys.executable, "-c", ON_RAY, *words, "report=false", "hydra.sweep.dir=sweep"]
+        began = time.perf_counter()
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        passed = time.perf_counter() - began
+        if done.returncode != 0:
+            raise RuntimeError(done.stdout + done.stderr)
+        return passed - float(done.stdout.rpartition("started after ")[2])
+
+
+def placed_per_second(count: int = 200) -> float:
+    """How many bundles of one job, as large as those of a linear model, are received and placed in a second."""
+    from holdfast.clusters.ray_parcel import finished, receive
+    from holdfast.store.folders import SweepFolder
+    from holdfast.store.work_folder import WorkFolder
+    from holdfast.workers.bundle import write_bundle
+    from holdfast.workers.placing import place
+
+    with tempfile.TemporaryDirectory() as root:
+        sweep, parcels = SweepFolder(Path(root, "sweep")), []
+        sweep.path.mkdir()
+        for number in range(count):
+            folder = WorkFolder(Path(root, "worker", str(number)))
+            folder.job(number).path.mkdir(parents=True)
+            for name in ("a.ckpt", "b.ckpt", "c.pth", "d.events", "e.log", "f.json"):
+                (folder.job(number).path / name).write_bytes(bytes(4000))
+            write_bundle(folder, [], {}, {})
+            parcels.append(list(finished(folder)))
+        began = time.perf_counter()
+        for number, parcel in enumerate(parcels):
+            folder = WorkFolder.of(sweep, number)
+            bundle = receive(parcel, folder)
+            place(folder, bundle, sweep, [], lambda job: {})
+        return count / (time.perf_counter() - began)
+
+
 def seconds(words: list[str]) -> float:
     """The wall time of a command line, in a folder of its own."""
     with tempfile.TemporaryDirectory() as root:
@@ -58,7 +125,18 @@ def alternating(one: list[str], other: list[str], rounds: int = ROUNDS) -> list[
 
 
 def main() -> None:
-    """Print the three measurements."""
+    """Print the measurements."""
+    print(f"bundles of one job: {placed_per_second():.0f} received and placed per second", flush=True)
+    if importlib.util.find_spec("ray"):
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        on_ray = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}", "hydra.launcher.workers=2"]
+        times = [(seconds_on_ray([*STACKS, *on_ray]), seconds(STACKS)) for _ in range(ROUNDS)]
+        cluster.shutdown()
+        ratios = " ".join(f"{there / here:.2f}" for there, here in times)
+        ratio = statistics.median(there / here for there, here in times)
+        print(f"1,000 jobs in four stacks on Ray, of here: {ratios}, median {ratio:.2f}, target 1.20", flush=True)
     pairs = alternating([*STACKS, PROCESSES], STACKS)
     here, there = (statistics.median(times) for times in zip(*((b, a) for a, b in pairs), strict=True))
     more = statistics.median(a - b for a, b in pairs)

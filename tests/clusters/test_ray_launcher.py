@@ -42,7 +42,7 @@ def by_default(folder: Path) -> SweepFolder:
     return SweepFolder(folder / "default")
 
 
-@pytest.mark.parametrize("workers", ["auto", *([1, 2] if ALL else [])])
+@pytest.mark.parametrize("workers", [2, *([1, "auto"] if ALL else [])])
 def test_one_digest_whatever_the_number_of_workers_and_nodes(
     workers: int | str, folder: Path, three_nodes: Any, by_default: SweepFolder
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from holdfast.store.folders import SweepFolder
 from holdfast.store.work_folder import WorkFolder
-from holdfast.workers.bundle import write_bundle
+from holdfast.workers.bundle import Bundle, write_bundle
 from holdfast.workers.packed import pack, unpack
 
 PIECE = 8 << 20
@@ -54,12 +54,15 @@ def joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
-def receive(pieces: Iterable[bytes], folder: WorkFolder) -> None:
+def receive(pieces: Iterable[bytes], folder: WorkFolder) -> Bundle:
     """Write what arrives into the folder of a work, in the place of what is there, once all of it is verified.
 
     Args:
         pieces: as `finished` or `unfinished` yield them.
         folder: the folder.
+
+    Returns:
+        What has arrived.
 
     Raises:
         BundleError: what arrives is torn, altered or too large; the folder stays as it is.
@@ -76,6 +79,7 @@ def receive(pieces: Iterable[bytes], folder: WorkFolder) -> None:
         arriving.bundle.unlink()
     folder.remove()
     os.replace(arriving.path, folder.path)  # noqa: PTH105
+    return bundle
 
 
 def remove_arriving(sweep: SweepFolder) -> None:

@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,10 +118,13 @@ class RayWorker:
         return [json.dumps({"epochs": epochs, "end": end}).encode(), self.piece() if end else b""]
 
     def piece(self) -> bytes:
-        """The next piece of what the work leaves; empty after the last, when its folder is removed."""
+        """The next piece of what the work leaves; empty after the last, when its folder may be removed."""
         piece = next(self._outgoing, b"")
-        if not piece:
-            self._work.remove()
+        if not piece and self._work.path.exists():
+            aside = WorkFolder(Path(tempfile.mkdtemp(dir=self._folder)) / "done")
+            self._work.path.rename(aside.path)
+            # to remove thousands of files takes longer than to send them
+            threading.Thread(target=aside.remove, daemon=True).start()
         return piece
 
     def stop(self) -> bytes:

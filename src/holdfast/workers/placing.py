@@ -45,6 +45,7 @@ def place(
         files = hydra_files(job)
         lacking = {path: content for path, content in files.items() if f"{job.number}/{path}" not in bundled}
         sweep.write_files(job.number, lacking)
+    waiting = _move_folders(work, sweep, waiting)
     for folder in dict.fromkeys(file.path.rpartition("/")[0] for file in waiting):
         _make_folder(sweep.path / folder)
     for file in sorted(waiting, key=_order):
@@ -83,6 +84,27 @@ def _is_placed(work: WorkFolder, sweep: SweepFolder, file: BundledFile) -> bool:
         return False
     verify_file(sweep.path, file)
     return True
+
+
+def _move_folders(work: WorkFolder, sweep: SweepFolder, files: Sequence[BundledFile]) -> list[BundledFile]:
+    """Move whole folders of jobs that have no result and are new in the sweep; returns the files of the others.
+
+    A stack leaves one file in the folder of each of its thousand jobs: to make and remove folders takes longer than to
+    move one.
+    """
+    by_folder: dict[str, list[BundledFile]] = {}
+    for file in files:
+        by_folder.setdefault(file.path.partition("/")[0], []).append(file)
+    rest: list[BundledFile] = []
+    for folder, inside in by_folder.items():
+        source, target = f"{work.path}/{folder}", f"{sweep.path}/{folder}"
+        names = {file.path.rpartition("/")[2] for file in inside}
+        is_whole = len(inside) == 1 and os.listdir(source) == list(names)
+        if folder.isdecimal() and is_whole and RunFolder.RESULT not in names and not os.path.lexists(target):
+            _rename(source, target)
+        else:
+            rest.extend(inside)
+    return rest
 
 
 def _order(file: BundledFile) -> int:
