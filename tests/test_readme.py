@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,7 @@ RUN_HERE = [
     if example.command.startswith(("python train.py", "holdfast"))
     and (example.shown or example.command not in RUN_ELSEWHERE)
     and not (WHY_NOT and "hydra/launcher=slurm" in example.command)
+    and not (find_spec("ray") is None and "hydra/launcher=ray" in example.command)
 ]
 
 
