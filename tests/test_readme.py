@@ -127,7 +127,8 @@ def test_the_lines_that_load_and_predict(holdfast: Callable[..., Ran], tmp_path:
 
 
 def test_no_command_stands_twice() -> None:
-    counts = Counter(example.command for example in EXAMPLES)
+    ours = (example.command for example in EXAMPLES if example.command.startswith(("python train.py", "holdfast")))
+    counts = Counter(ours)  # an environment may be made on more than one page
     assert [command for command, count in counts.items() if count > 1] == []
 
 
