@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from holdfast.store.folders import SweepFolder
 from holdfast.store.versions import versions
 from tests.clusters.ray_cluster import RAY, alive, cluster, descendants, free_port, words_for
 from tests.conftest import ROOT, command_line
+from tests.faults.test_workers import MARK, marked
 from tests.full import ALL, IN_FULL
 from tests.workers.swept import FLAGS, MODULES, contents, write_modules
 
@@ -84,7 +87,10 @@ def workers_of(started: Any) -> dict[int, str]:
     for node in started.list_all_nodes():
         raylet = node.all_processes["raylet"][0].process.pid
         for pid in descendants(raylet):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes() if alive(pid) else b""
+            try:
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:  # it has ended meanwhile
+                continue
             if b"RayWorker" in line:
                 names[pid] = "actor"
             elif b"multiprocessing" in line:
@@ -196,9 +202,10 @@ def test_a_worker_that_ends_while_its_bundle_is_fetched(two_nodes: Any, monkeypa
 # ---------------------------------------------------------------- drivers that are killed or stopped
 
 
-def started_driver(words: list[str], name: str) -> subprocess.Popen[str]:
+def started_driver(words: list[str], name: str, mark: str = "") -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {**os.environ, MARK: mark}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
@@ -279,15 +286,15 @@ def test_a_stack_that_was_stopped_goes_on_from_its_snapshot_on_any_node(two_node
 def test_ray_that_was_started_for_a_sweep_ends_with_it(number: int, folder: Path) -> None:
     sweep = SweepFolder(Path(f"local_{number}"))
     words = [RAY, "hydra.launcher.address=local", "hydra.launcher.workers=2"]
-    driver = started_driver([*LONG, *words], sweep.path.name)
+    mark = uuid.uuid4().hex
+    driver = started_driver([*LONG, *words], sweep.path.name, mark)
     assert wait_until(lambda: (sweep.path / "works").exists() or driver.poll() is not None)
-    time.sleep(2.0)
-    processes = descendants(driver.pid)
+    processes = descendants(driver.pid)  # those of Ray overwrite their environment
     assert len(processes) > 6
     driver.send_signal(number)
     said, _ = driver.communicate(timeout=60)
     assert driver.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
-    assert wait_until(lambda: not any(map(alive, processes)), 30)
+    assert wait_until(lambda: not marked(mark) and not any(map(alive, processes)), 30)
     code, said = command_line(*FLAGS, f"resume={sweep.path}")
     assert code == 0, said
     same(sweep, LONG)
@@ -460,7 +467,7 @@ def test_a_table_that_is_not_on_the_node_is_told_by_name(
     code, said, sweep = swept([*words, *words_for(two_nodes)])
     assert code == 0, said
     same(sweep, words)
-    monkeypatch.setattr(ray_starter.os, "getcwd", lambda: "/a/folder/of/the/driver")
+    monkeypatch.setattr(ray_starter, "os", SimpleNamespace(getcwd=lambda: "/a/folder/of/the/driver"))
     code, said, sweep = swept([*words, *words_for(two_nodes)])
     assert code == 1
     assert "the table table.csv is not on the node" in sweep.job(0).read().error
@@ -474,7 +481,7 @@ def test_a_disk_of_a_node_that_is_full_stops_the_sweep(tmp_path: Path, two_nodes
     try:
         words = ["lr=0.01,0.1", "seed=range(200)", f"hydra.launcher.runtime_env={{env_vars: {{TMPDIR: '{tmp_path}'}}}}"]
         code, said, _ = swept([*words, *words_for(two_nodes)])
-        assert code == 1
+        assert code == 1, said[:600]
         assert "No space left on device" in said
         assert "to resume: python train.py" in said
         assert "Traceback" not in said

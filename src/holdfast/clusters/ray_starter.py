@@ -20,7 +20,7 @@ from holdfast.errors import ClusterError
 from holdfast.store.versions import versions
 
 MOST_FAILURES = 3
-"""How many workers may end one after another before they have begun, as on nodes that are removed."""
+"""How many workers may end one after another before they have begun, as on nodes that are removed meanwhile."""
 
 
 class Candidate(NamedTuple):
@@ -93,7 +93,7 @@ class RayStarter:
         self._waiting.clear()
 
     def _greeted(self, first_words: Any, actor: Any) -> RayHandle | None:
-        """The worker that has said its first words; None where its node is gone.
+        """The worker that has said its first words; None where it, or its node, is gone.
 
         Raises:
             ClusterError: it cannot do the works.
@@ -105,13 +105,13 @@ class RayStarter:
             raise ClusterError(f"Ray cannot prepare hydra.launcher.runtime_env on a node: {reason}") from None
         except RayError as error:
             self._failures += 1
-            if "creation task" in str(error) or self._failures >= MOST_FAILURES:
+            lacks_something = any(name in str(error) for name in ("ImportError", "ModuleNotFoundError", "WorkerError"))
+            if lacks_something or self._failures >= MOST_FAILURES:
                 raise ClusterError(
                     f"a worker cannot begin on a node of the Ray cluster: {_last_line(error)}\n"
                     "Install there what is installed here: the same versions of Holdfast, and what your modules import"
                 ) from None
             return None
-        self._failures = 0
         if lines := differing(versions(), hello["versions"]):
             raise ClusterError(
                 f"the node {hello['node']} has other versions than this computer, so that its numbers might differ:\n"
@@ -119,10 +119,15 @@ class RayStarter:
                 + "Install the same versions on all nodes and here"
             )
         if hello["died"]:
+            self._failures += 1
+            ray.kill(actor)
+            if self._failures < MOST_FAILURES:
+                return None
             raise ClusterError(
                 f"the worker process on the node {hello['node']} ended ({hello['died']}) before it had imported torch "
                 "and Lightning; Ray's log of it there says why"
             )
+        self._failures = 0
         return RayHandle(actor, hello["node"])
 
     def _look_for_room(self, count: int) -> None:

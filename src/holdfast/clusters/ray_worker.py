@@ -49,7 +49,8 @@ class RayWorker:
 
     def __init__(self, start: str, sources: str) -> None:
         setting = json.loads(start)
-        self._folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
+        # Python may have looked for the temporary folder before Ray set the variable
+        self._folder = Path(tempfile.mkdtemp(prefix="holdfast-", dir=os.environ.get("TMPDIR") or None))
         self._hides_gpus: bool = setting["hides_gpus"]
         # relative paths of data mean on this node what they mean on the driver's, if they exist here
         os.chdir(setting["cwd"] if os.path.isdir(setting["cwd"]) else self._folder)
