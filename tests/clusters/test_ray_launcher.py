@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.clusters import ray_keys
+from holdfast.clusters import ray_keys, ray_worker
 from holdfast.store.folders import SweepFolder
 from tests.clusters.ray_cluster import RAY, cluster, words_for
 from tests.conftest import command_line
@@ -115,3 +115,12 @@ def test_never_two_works_on_one_gpu_unless_asked(gpus: float, folder: Path, thre
         assert gpu.rpartition(":")[2] in ("0", "1")  # one, never two
         at_once = max(sum(began <= moment < ended for began, ended in times) for moment, _ in times)
         assert at_once <= 1 / gpus
+
+
+def test_folders_of_workers_that_were_killed_are_removed(tmp_path: Path) -> None:
+    killed, lock = ray_worker.new_folder(tmp_path)
+    os.close(lock)  # as the system does for a process that is killed
+    alive, _ = ray_worker.new_folder(tmp_path)
+    other, _ = ray_worker.new_folder(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
+    assert killed not in (alive, other)

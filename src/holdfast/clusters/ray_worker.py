@@ -6,6 +6,7 @@ down; the actor then says how it died, and hands over what it has left.
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import json
 import os
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,9 @@ SECONDS_TO_IMPORT = 600.0
 """How long a worker process may take until it has imported what it needs, as from a slow network disk."""
 
 
+_PREFIX, _LOCK = "holdfast-ray-", "lock"
+
+
 class RayWorker:
     """The actor; everything that it is given or returns is text or bytes.
 
@@ -50,7 +55,7 @@ class RayWorker:
     def __init__(self, start: str, sources: str) -> None:
         setting = json.loads(start)
         # Python may have looked for the temporary folder before Ray set the variable
-        self._folder = Path(tempfile.mkdtemp(prefix="holdfast-", dir=os.environ.get("TMPDIR") or None))
+        self._folder, self._lock = new_folder(Path(os.environ.get("TMPDIR") or tempfile.gettempdir()))
         self._hides_gpus: bool = setting["hides_gpus"]
         # relative paths of data mean on this node what they mean on the driver's, if they exist here
         os.chdir(setting["cwd"] if os.path.isdir(setting["cwd"]) else self._folder)
@@ -155,6 +160,26 @@ class RayWorker:
         how = self._worker.how_it_died() if not self._worker.is_alive else "it does not answer"
         self._worker.kill()
         return how
+
+
+def new_folder(parent: Path) -> tuple[Path, int]:
+    """A folder for a worker, and the lock that it holds while it lives; folders of killed workers are removed.
+
+    Args:
+        parent: folder for temporary files.
+    """
+    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError):  # another user's, or removed by another worker
+            descriptor = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an error where its worker lives
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+    hidden = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    descriptor = os.open(hidden / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return hidden.rename(parent / hidden.name.removeprefix(".")), descriptor
 
 
 def _check_tables(assignment: Assignment) -> None:
