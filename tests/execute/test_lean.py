@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from holdfast.config.schema import Config
+from holdfast.errors import Stopped
 from holdfast.execute import lean
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
@@ -100,6 +102,67 @@ def test_a_finished_run_is_not_trained_again(holdfast: Callable[..., Ran]) -> No
     code, said = command_line(f"resume={done.folder.path}")
     assert (code, done.folder.result.read_bytes()) == (0, written)
     assert "is finished (completed); nothing was done" in said
+
+
+def test_test_rows_are_opened_again_without_training(holdfast: Callable[..., Ran]) -> None:
+    done = holdfast("engine=lean", "epochs=1", "test=true")
+    result = done.result
+    kept = {file.name: file.read_bytes() for file in (done.folder.best, done.folder.last, done.folder.weights)}
+    code, said = command_line(f"resume={done.folder.path}", "test_again=true")
+    assert code == 0, said
+    again = done.folder.read()
+    assert again is not None
+    assert (again.test, again.test_opened) == (result.test, 2)
+    assert replace(again, test_opened=1) == result
+    assert {name: (done.folder.path / name).read_bytes() for name in kept} == kept
+
+
+@pytest.mark.parametrize("where", ["_written", "_tested"])
+def test_a_run_killed_after_its_training_is_not_trained_again(
+    where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, holdfast: Callable[..., Ran]
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lean, where, stopped)
+        done = holdfast("engine=lean", "epochs=2", "test=true")
+    assert (done.code, done.folder.read()) == (143, None)
+    monkeypatch.setattr("holdfast.stacked.stack_trainer.train_stack", None)  # would fail
+    code, said = command_line(f"resume={done.folder.path}")
+    assert code == 0, said
+    whole = done.folder.read()
+    assert whole is not None
+    assert (whole.status, whole.epochs, whole.test_opened) == ("completed", 2, 1)
+    assert not any(file.exists() for file in done.folder.lean)
+
+
+def test_test_rows_that_cannot_be_read_leave_the_trained_weights(
+    monkeypatch: pytest.MonkeyPatch, holdfast: Callable[..., Ran]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise ValueError("unreadable")
+
+    monkeypatch.setattr("holdfast.single.trainer._test", fails)
+    done = holdfast("engine=lean", "epochs=2", "test=true")
+    assert done.code == 1
+    result = done.result
+    assert (result.status, result.epochs, result.test, result.test_opened) == ("failed", 2, None, 1)
+    assert (result.error or "").startswith("ValueError: unreadable")
+    assert done.folder.finished(result.config_hash)
+    assert done.folder.weights.exists()
+
+
+@pytest.mark.parametrize("engine", ["trainer", "lean"])
+def test_a_module_without_a_test_step_is_told_before_it_is_trained(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holdfast: Callable[..., Ran]
+) -> None:
+    write_modules(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    done = holdfast("--config-dir", str(tmp_path / "my_conf"), "model=ordinary", "test=true", f"engine={engine}")
+    assert done.code == 1
+    assert done.result.error == "test=true needs a test_step, which Ordinary does not have"
+    assert (done.result.epochs, done.result.test_opened) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem, in_a_line
 from holdfast.planning.plan import Share
 from holdfast.store.files import digest, remove_partial, replacing
-from holdfast.store.folders import RunFolder
+from holdfast.store.folders import RunFolder, StackFiles
 from holdfast.store.result import Result
 from holdfast.store.test_ledger import TestLedger
+from holdfast.store.versions import versions
+from holdfast.usercode.packages import place_of_users
+
+if TYPE_CHECKING:
+    from holdfast.record.history import StackHistory
 
 LONG = 10.0
 """After a run by the Trainer that took longer, it is said that the lean loop would have been faster; in seconds."""
@@ -49,51 +55,75 @@ def train_lean(job: JobSpec, folder: RunFolder, *, by_steps: bool, progress: boo
         Stopped: a signal has arrived; the run can be resumed.
         Exception: the training failed; `result.json` says so.
     """
-    from holdfast.single.trainer import record_failure
-    from holdfast.usercode.packages import place_of_users
+    from holdfast.single.trainer import tests_again, train_one
 
+    if tests_again(job, folder):  # nothing is trained
+        return train_one(job, folder)
     remove_partial(folder.path)
     folder.clear(midway=False)
+    result = Result("failed", list(job.overrides), job.config_hash, job.config.metric, versions=versions())
     try:
-        result = _train(job, folder, by_steps=by_steps, progress=progress)
-    except Exception as error:
-        record_failure(job, folder, in_a_line(error) + place_of_users(error))
+        if job.config.test:
+            _check_testable(job.config)
+        history = _history(job, folder.lean, by_steps=by_steps, progress=progress)
+        result = _written(job, folder, history)
+        if job.config.test and result.status == "completed" and result.best:
+            result = replace(result, test=_tested(job.config, folder))
+    except Exception as error:  # what was trained is kept
+        reason, opened = in_a_line(error) + place_of_users(error), TestLedger(folder.test_ledger).count()
+        folder.commit(replace(result, status="failed", error=reason, test_opened=opened))
         raise
+    result = folder.commit(replace(result, test_opened=TestLedger(folder.test_ledger).count()))
     for file in folder.lean:
         file.unlink(missing_ok=True)
     return result
 
 
-def _train(job: JobSpec, folder: RunFolder, *, by_steps: bool, progress: bool) -> Result:
+def _check_testable(config: Config) -> None:
+    from holdfast.runtime.isolation import isolated
+    from holdfast.single.build import build, check_testable
+
+    with isolated():
+        check_testable(*build(config, initial=False))
+
+
+def _history(job: JobSpec, files: StackFiles, *, by_steps: bool, progress: bool) -> StackHistory:
+    """What happened in the stack of one: trained, or read where an earlier process was killed after the training."""
     from tqdm import tqdm
 
-    from holdfast.stacked.outputs import Member, results_of, run_files
+    from holdfast.record.archive import read_stack
     from holdfast.stacked.stack_trainer import train_stack
 
+    stored = read_stack(files) if files.archive.exists() else None
+    if stored is not None and stored[1] == [job.config_hash]:
+        return stored[2]
     with tqdm(total=job.config.epochs, unit="epoch", mininterval=0.1, leave=False, disable=not progress) as bar:
 
         def advance(epoch: int, best: float) -> None:
             bar.update()
 
-        history = train_stack([job], folder.lean, advance, by_steps=by_steps)
+        return train_stack([job], files, advance, by_steps=by_steps)
+
+
+def _written(job: JobSpec, folder: RunFolder, history: StackHistory) -> Result:
+    """The result of the run, whose files are written; `result.json` is not."""
+    from holdfast.stacked.outputs import Member, results_of, run_files
+
     (result,) = results_of([job], history, [0])
     for _, files in run_files([Member(job, result, 0)], history, lambda job: False, {}):
         for name, content in files.items():
             with replacing(folder.path / name) as stream:
                 stream.write(content)
-    if job.config.test and result.status == "completed" and folder.best.exists():
-        result = _tested(job.config, folder, result)
-    return folder.commit(result)
+    return result
 
 
-def _tested(config: Config, folder: RunFolder, result: Result) -> Result:
+def _tested(config: Config, folder: RunFolder) -> dict[str, float] | None:
+    """The metrics of the best weights on the test rows, which are opened."""
     from holdfast.single.trainer import test_best
 
     ledger = TestLedger(folder.test_ledger, again=config.test_again)
-    opened_before = ledger.count()
     ledger.check()
-    metrics = test_best(config, folder, lambda: ledger.open(digest(folder.best)))
-    return replace(result, test=metrics, test_opened=opened_before + 1)
+    return test_best(config, folder, lambda: ledger.open(digest(folder.best)))
 
 
 def faster(config: Config, result: Result) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from holdfast.config.keys import key_of
 from holdfast.config.options import OPTIONS, TABLE
@@ -17,6 +18,7 @@ from holdfast.config.schema import Config
 from holdfast.config.trainer_arguments import TrainerArguments
 from holdfast.data import DataModule
 from holdfast.data.seeding import derive, reseed, seeded
+from holdfast.errors import HoldfastError
 from holdfast.model import Module
 from holdfast.runtime import processes
 from holdfast.runtime.isolation import isolated
@@ -108,6 +110,17 @@ def build_data(group: Mapping[str, Any]) -> pl.LightningDataModule:
     with seeded(ROWS_SEED):
         data: pl.LightningDataModule = instantiate(group)
     return data
+
+
+def check_testable(module: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Check that a module can be tested on test rows of the data.
+
+    Raises:
+        HoldfastError: it has no test step, or there are no test rows.
+    """
+    for name, part in (("test_step", module), ("test_dataloader", data)):
+        if not is_overridden(name, part):
+            raise HoldfastError(f"test=true needs a {name}, which {type(part).__name__} does not have")
 
 
 def set_up(data: pl.LightningDataModule) -> None:

@@ -25,7 +25,7 @@ from holdfast.runtime.devices import check
 from holdfast.runtime.isolation import isolated
 from holdfast.runtime.processes import is_leader, is_started_by_holdfast
 from holdfast.runtime.targets import instantiate
-from holdfast.single.build import build, build_trainer, seed_rows
+from holdfast.single.build import build, build_trainer, check_testable, seed_rows
 from holdfast.single.event_logger import EventLogger, close_runs, users_loggers
 from holdfast.single.first_error import first_error
 from holdfast.single.midway import Midway, find_midway, restore_inside
@@ -135,8 +135,8 @@ class _Fit:
         check_table(self._midway or self._checkpoint or {}, module)
         if isinstance(module, Module):
             self._writer.bare = module.bare
-        if self._config.test and not is_overridden("test_step", module):
-            raise HoldfastError(f"test=true needs a test_step, which {type(module).__name__} does not have")
+        if self._config.test:
+            check_testable(module, data)
         trainer = self._build_trainer(data, progress=progress)
         share_evaluation(trainer, module, data)
         self._fit(trainer, module, data)
