@@ -23,3 +23,8 @@ def some(cases: Iterable[T], step: int, first: int = 0) -> list[T]:
     """
     every = list(cases)
     return every if ALL else every[first::step]
+
+
+def sample(cases: list[T], count: int = 1) -> list[T]:
+    """The first of some cases; all of them in the full run."""
+    return cases if ALL else cases[:count]

@@ -17,7 +17,8 @@ import pytest
 from holdfast.clusters import slurm_queue, slurm_watch
 from holdfast.store.folders import SweepFolder
 from tests.conftest import ROOT, command_line
-from tests.workers.swept import FLAGS, contents, write_modules
+from tests.workers import swept as sweeps
+from tests.workers.swept import FLAGS, QUIET, working_in
 
 
 def missing() -> str:
@@ -39,32 +40,28 @@ if WHY_NOT and os.environ.get("HOLDFAST_SLURM") == "required":
     raise RuntimeError(WHY_NOT)
 
 SLURM = "hydra/launcher=slurm"
-QUIET = ["report=false", "sweep.verify=false"]
 
 
 @contextmanager
 def in_folder(path: Path) -> Iterator[Path]:
     """Work in a folder with the user's modules; SLURM is asked more often than otherwise."""
-    before, patch = Path.cwd(), pytest.MonkeyPatch()
-    write_modules(path)
+    patch = pytest.MonkeyPatch()
     patch.setattr(slurm_watch, "SECONDS_BETWEEN_LOOKS", 0.2)
     patch.setattr(slurm_watch, "SECONDS_BETWEEN_QUERIES", 0.5)
     patch.setattr(slurm_watch, "SECONDS_OF_LAG", 3.0)
     patch.setattr(slurm_watch, "SECONDS_AFTER_A_DEATH", 1.0)
     patch.setattr(slurm_queue, "SECONDS_WITHOUT_ANSWER", 5.0)
-    os.chdir(path)
-    try:
-        yield path
-    finally:
-        cancel_all()
-        os.chdir(before)
-        patch.undo()
+    with working_in(path):
+        try:
+            yield path
+        finally:
+            cancel_all()
+            patch.undo()
 
 
 def swept(name: str, *words: str) -> tuple[int, str, SweepFolder]:
-    """Run a sweep in this process: exit code, what it said, its folder."""
-    code, said = command_line(*FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}")
-    return code, said, SweepFolder(Path(name))
+    """Run a sweep with a name in this process: exit code, what it said, its folder."""
+    return sweeps.swept(list(words), name)
 
 
 def resumed(sweep: SweepFolder, *words: str) -> tuple[int, str]:
@@ -85,16 +82,6 @@ def resuming(name: str) -> subprocess.Popen[str]:
 def _started(*words: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-_by_default: dict[tuple[str, ...], object] = {}
-
-
-def same(sweep: SweepFolder, *words: str) -> None:
-    """Compare what a sweep has left with what the default launcher leaves."""
-    if words not in _by_default:
-        _by_default[words] = contents(swept(f"default_{len(_by_default)}", *words)[2])
-    assert contents(sweep) == _by_default[words]
 
 
 def arrays(sweep: SweepFolder) -> list[str]:

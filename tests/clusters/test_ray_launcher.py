@@ -15,18 +15,16 @@ from holdfast.store.folders import SweepFolder
 from tests.clusters.ray_cluster import RAY, cluster, words_for
 from tests.conftest import command_line
 from tests.full import ALL, IN_FULL
-from tests.workers.swept import EVERYTHING, FLAGS, contents, digest, write_modules
+from tests.workers.gpu_notes import WORDS, most_at_once, times_by_gpu, write_notes
+from tests.workers.swept import EVERYTHING, FLAGS, contents, digest, working_in
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path, before = tmp_path_factory.mktemp("ray"), Path.cwd()
-    write_modules(path)
-    os.chdir(path)
-    yield path
-    os.chdir(before)
+    with working_in(tmp_path_factory.mktemp("ray")) as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -82,39 +80,17 @@ def test_without_ray_one_error_says_what_to_install(folder: Path, monkeypatch: p
 @pytest.mark.parametrize("gpus", [1, 0.5, 0])
 def test_never_two_works_on_one_gpu_unless_asked(gpus: float, folder: Path, three_nodes: Any) -> None:
     """Jobs of unequal length on faked GPUs: each notes when it began and ended, where, and what it could see."""
-    (folder / "gpu_notes.py").write_text(
-        "import os, pathlib, time\n"
-        "import lightning.pytorch as pl\n"
-        "class Notes(pl.Callback):\n"
-        "    def __init__(self, number):\n"
-        "        self.number = number\n"
-        "    def on_fit_start(self, trainer, pl_module):\n"
-        "        began = time.time()\n"
-        "        time.sleep(0.3 + 0.3 * (self.number % 3))\n"
-        "        gpu = os.environ.get('CUDA_VISIBLE_DEVICES', 'unset') or 'none'\n"
-        "        node = os.environ.get('RAY_RAYLET_PID', '-')\n"
-        "        pathlib.Path(f'gpu_{self.number}.txt').write_text(f'{node}:{gpu} {began} {time.time()}')\n"
-    )
-    (folder / "my_conf/callbacks").mkdir(exist_ok=True)
-    (folder / "my_conf/callbacks/gpus.yaml").write_text(
-        "defaults: [default]\nnotes: {_target_: gpu_notes.Notes, number: '${hydra:job.num}'}\n"
-    )
-    words = [*FLAGS, "callbacks=gpus", "seed=range(8)", "epochs=1", "accelerator=cpu", "report=false"]
+    write_notes(folder)
     keys = words_for(three_nodes, gpus_per_worker=gpus, cpus_per_worker=0.5)
-    code, said = command_line(*words, *keys, f"hydra.sweep.dir=gpus_{str(gpus).replace('.', '_')}")
+    code, said = command_line(*FLAGS, *WORDS, *keys, f"hydra.sweep.dir=gpus_{str(gpus).replace('.', '_')}")
     assert code == 0, said
-    by_gpu: dict[str, list[tuple[float, float]]] = {}
-    for number in range(8):
-        gpu, began, ended = (folder / f"gpu_{number}.txt").read_text().split()
-        by_gpu.setdefault(gpu, []).append((float(began), float(ended)))
+    by_gpu = times_by_gpu(folder)
     if gpus == 0:
-        assert all(gpu.endswith(":none") for gpu in by_gpu)
+        assert {gpu for _, gpu in by_gpu} == {"none"}
         return
     assert len(by_gpu) > 1
-    for gpu, times in by_gpu.items():
-        assert gpu.rpartition(":")[2] in ("0", "1")  # one, never two
-        at_once = max(sum(began <= moment < ended for began, ended in times) for moment, _ in times)
-        assert at_once <= 1 / gpus
+    assert {gpu for _, gpu in by_gpu} <= {"0", "1"}  # one, never two
+    assert all(most_at_once(times) <= 1 / gpus for times in by_gpu.values())
 
 
 def test_folders_of_workers_that_were_killed_are_removed(tmp_path: Path) -> None:

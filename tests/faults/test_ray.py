@@ -25,9 +25,9 @@ from holdfast.store.folders import SweepFolder
 from holdfast.store.versions import versions
 from tests.clusters.ray_cluster import RAY, alive, cluster, descendants, free_port, words_for
 from tests.conftest import ROOT, command_line
-from tests.faults.test_workers import MARK, marked
-from tests.full import ALL, IN_FULL
-from tests.workers.swept import FLAGS, MODULES, contents, write_modules
+from tests.faults.group import MARK, marked
+from tests.full import IN_FULL, sample
+from tests.workers.swept import FLAGS, MODULES, QUIET, same, swept, working_in
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -35,50 +35,20 @@ from holdfast.clusters import ray_pool, ray_session, ray_starter  # noqa: E402
 from holdfast.clusters.ray_handle import RayHandle  # noqa: E402
 from holdfast.clusters.ray_sources import Sources  # noqa: E402
 
-QUIET = ["report=false", "sweep.verify=false"]
 LONG = ["model=ordinary,alone", "lr=0.01,0.1", "batch_size=5", "epochs=40", "sweep.snapshot=0"]
 SHORT = ["model=alone", "lr=0.01,0.1,0.2", "epochs=2"]
 
 
-def sample(cases: list[Any], count: int = 1) -> list[Any]:
-    """All cases in CI, otherwise the first of them."""
-    return cases if ALL else cases[:count]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path, before = tmp_path_factory.mktemp("ray_faults"), Path.cwd()
-    write_modules(path)
-    os.chdir(path)
-    yield path
-    os.chdir(before)
+    with working_in(tmp_path_factory.mktemp("ray_faults")) as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
 def two_nodes(folder: Path) -> Iterator[Any]:
     with cluster({"num_cpus": 1}, {"num_cpus": 1}) as started:
         yield started
-
-
-_numbers = iter(range(10_000))
-
-
-def swept(words: list[str]) -> tuple[int, str, SweepFolder]:
-    """Run a sweep in this process, in a folder of its own: exit code, what it said, the folder."""
-    name = f"sweep_{next(_numbers)}"
-    code, said = command_line(*FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}")
-    return code, said, SweepFolder(Path(name))
-
-
-_by_default: dict[tuple[str, ...], Any] = {}
-
-
-def same(sweep: SweepFolder, words: list[str]) -> None:
-    """Compare what a sweep has left with what the default launcher leaves."""
-    if tuple(words) not in _by_default:
-        _by_default[tuple(words)] = contents(swept(words)[2])
-    assert contents(sweep) == _by_default[tuple(words)]
-    assert not (sweep.path / "works").exists()
 
 
 def workers_of(started: Any) -> dict[int, str]:

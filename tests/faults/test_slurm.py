@@ -27,7 +27,6 @@ from tests.clusters.slurm_sweeps import (
     in_folder,
     resumed,
     resuming,
-    same,
     scancel,
     started,
     states,
@@ -36,7 +35,8 @@ from tests.clusters.slurm_sweeps import (
 )
 from tests.conftest import command_line
 from tests.full import IN_FULL, some
-from tests.workers.swept import FLAGS, MODULES
+from tests.workers.damages import alter, cut_the_list, tear
+from tests.workers.swept import FLAGS, MODULES, same
 
 pytestmark = NEEDS_SLURM
 
@@ -81,7 +81,7 @@ class Sleeping:
     def is_whole(self) -> None:
         """Check that the sweep has the result of one that nothing happened to."""
         assert not (self.sweep.path / "works").exists()
-        same(self.sweep, *self.words)
+        same(self.sweep, self.words)
 
 
 def processes_of(element: str) -> list[int]:
@@ -235,7 +235,7 @@ def test_elements_that_cannot_begin_stop_the_sweep(folder: Path) -> None:
     assert f"{TO_RESUME}broken" in said
     code, said = resumed(sweep)
     assert code == 0, said
-    same(sweep, *words)
+    same(sweep, words)
 
 
 @IN_FULL
@@ -278,7 +278,7 @@ def test_a_submission_that_is_refused_is_one_clear_error(key: str, said_by_slurm
     assert arrays(sweep) == []
     code, said = resumed(sweep)
     assert code == 0, said
-    same(sweep, "lr=0.01,0.1", "epochs=2")
+    same(sweep, ["lr=0.01,0.1", "epochs=2"])
 
 
 class Killed(BaseException):
@@ -313,7 +313,7 @@ def test_a_driver_killed_right_before_or_after_it_submits(
     )
     assert len({*submitted.stdout.split()}) == (1 if moment == "after" else 0)
     assert len(arrays(sweep)) == 1
-    same(sweep, *words)
+    same(sweep, words)
 
 
 # ---------------------------------------------------------------- drivers
@@ -378,25 +378,10 @@ def test_a_sweep_that_nobody_waits_for_is_gathered_later(moment: str, folder: Pa
     assert ("are waited for" in said) == (moment == "before the end")
     assert arrays(sweep) == [array]
     assert not (sweep.path / "slurm").exists()
-    same(sweep, *words)
+    same(sweep, words)
 
 
 # ---------------------------------------------------------------- what elements hand back, and what they lack
-
-
-def tear(folder: WorkFolder, bundle: Bundle) -> None:
-    os.truncate(folder.path / max(bundle.files, key=lambda file: file.size).path, 10)
-
-
-def alter(folder: WorkFolder, bundle: Bundle) -> None:
-    path = folder.path / max(bundle.files, key=lambda file: file.size).path
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def cut_the_list(folder: WorkFolder, bundle: Bundle) -> None:
-    os.truncate(folder.bundle, 100)
 
 
 @IN_FULL
@@ -415,7 +400,7 @@ def test_a_bundle_that_cannot_be_believed_is_refused(
     assert code == 0, said
     assert damage is cut_the_list or "job 1: the element of an earlier driver handed back what was refused" in said
     assert len(arrays(sweep)) == 2
-    same(sweep, *words)
+    same(sweep, words)
 
 
 def write_module(name: str, folder: Path) -> Path:
@@ -441,7 +426,7 @@ def test_an_element_with_other_code_trains_nothing_with_it(how: str, folder: Pat
     code, said = resumed(sweep)
     assert code == 0, said  # what the elements have refused is submitted anew
     assert len(arrays(sweep)) == 2
-    same(sweep, *words)
+    same(sweep, words)
 
 
 @IN_FULL
@@ -463,7 +448,7 @@ def test_a_module_that_changes_while_the_driver_waits_stops_the_sweep(folder: Pa
     module.write_text(MODULES)
     code, said = resumed(SweepFolder(Path("edited")))
     assert code == 0, said
-    same(SweepFolder(Path("edited")), *words)
+    same(SweepFolder(Path("edited")), words)
 
 
 # ---------------------------------------------------------------- SLURM itself
@@ -485,7 +470,7 @@ def test_a_squeue_that_does_not_answer(lasts: bool, folder: Path, monkeypatch: p
     assert said.count("squeue does not answer, and is asked again") == 1
     if not lasts:
         assert code == 0, said
-        same(sweep, *words)
+        same(sweep, words)
         return
     assert code == 1
     assert "squeue has not answered for 5 s: slurm_load_jobs error: Unable to contact controller" in said

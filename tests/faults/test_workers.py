@@ -5,7 +5,6 @@ By default a sample; HOLDFAST_FAULTS=all, as in CI, tries everything.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -23,32 +22,23 @@ import pytest
 from holdfast.compose import executors
 from holdfast.store.folders import SweepFolder
 from holdfast.store.work_folder import WorkFolder
-from holdfast.workers import bundle as bundles
 from holdfast.workers import hand_over
 from holdfast.workers.bundle import Bundle, read_bundle
 from holdfast.workers.pool import Pool
 from holdfast.workers.worker_handle import WorkerHandle
 from tests.conftest import ROOT, command_line
-from tests.full import ALL, IN_FULL
-from tests.workers.swept import FLAGS, MODULES, contents, write_modules
+from tests.faults.group import MARK, marked
+from tests.full import IN_FULL, sample
+from tests.workers.damages import DAMAGES
+from tests.workers.swept import FLAGS, MODULES, QUIET, same, swept, working_in
 
 PROCESSES = ["hydra/launcher=processes", "hydra.launcher.workers=2"]
-QUIET = ["report=false", "sweep.verify=false"]
-MARK = "HOLDFAST_TEST_MARK"
-
-
-def sample(cases: list[Any], count: int = 1) -> list[Any]:
-    """All cases in CI, otherwise the first of them."""
-    return cases if ALL else cases[:count]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path, before = tmp_path_factory.mktemp("workers"), Path.cwd()
-    write_modules(path)
-    os.chdir(path)
-    yield path
-    os.chdir(before)
+    with working_in(tmp_path_factory.mktemp("workers")) as path:
+        yield path
 
 
 LOADING = """
@@ -68,26 +58,6 @@ class Loading(pl.LightningDataModule):
 
     val_dataloader = train_dataloader
 """
-
-_numbers = iter(range(10_000))
-
-
-def swept(words: list[str]) -> tuple[int, str, SweepFolder]:
-    """Run a sweep in this process, in a folder of its own: exit code, what it said, the folder."""
-    name = f"sweep_{next(_numbers)}"
-    code, said = command_line(*FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}")
-    return code, said, SweepFolder(Path(name))
-
-
-_by_default: dict[tuple[str, ...], Any] = {}
-
-
-def same(sweep: SweepFolder, words: list[str]) -> None:
-    """Compare what a sweep has left with what the default launcher leaves."""
-    if tuple(words) not in _by_default:
-        _by_default[tuple(words)] = contents(swept(words)[2])
-    assert contents(sweep) == _by_default[tuple(words)]
-
 
 # ---------------------------------------------------------------- what a job does to its process
 
@@ -202,18 +172,6 @@ def test_a_worker_killed_at_a_random_moment_changes_nothing(
     same(sweep, LONG)
 
 
-def marked(mark: str) -> list[int]:
-    """The processes whose environment has a mark."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"{MARK}={mark}".encode() in path.read_bytes() and "Z" not in path.with_name("stat").read_text()[:40]:
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 def started(words: list[str], name: str, mark: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "train.py"), *FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}"]
     environment = {**os.environ, MARK: mark}
@@ -294,42 +252,6 @@ def test_two_drivers_in_one_folder(folder: Path) -> None:
 # ---------------------------------------------------------------- what workers hand back
 
 
-def tear(folder: WorkFolder, bundle: Bundle) -> None:
-    os.truncate(folder.path / max(bundle.files, key=lambda file: file.size).path, 10)
-
-
-def alter(folder: WorkFolder, bundle: Bundle) -> None:
-    path = folder.path / max(bundle.files, key=lambda file: file.size).path
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def name_another(folder: WorkFolder, bundle: Bundle) -> None:
-    told = json.loads(folder.bundle.read_text())
-    told["files"][0]["path"] = "../../../outside"
-    folder.bundle.write_text(json.dumps(told))
-
-
-def cut_the_list(folder: WorkFolder, bundle: Bundle) -> None:
-    os.truncate(folder.bundle, 100)
-
-
-def lose_the_list(folder: WorkFolder, bundle: Bundle) -> None:
-    folder.bundle.unlink()
-
-
-def enlarge(folder: WorkFolder, bundle: Bundle) -> None:
-    (path,) = [folder.path / file.path for file in bundle.files[:1]]
-    os.truncate(path, bundles.MOST_BYTES + 1)
-    told = json.loads(folder.bundle.read_text())
-    told["files"][0]["size"] = bundles.MOST_BYTES + 1
-    folder.bundle.write_text(json.dumps(told))
-
-
-DAMAGES = [tear, alter, name_another, cut_the_list, lose_the_list, enlarge]
-
-
 @pytest.mark.parametrize("times", sample([1, 2]))
 @pytest.mark.parametrize("damage", sample(DAMAGES), ids=lambda damage: damage.__name__)
 def test_a_bundle_that_cannot_be_believed_is_refused(
@@ -372,7 +294,7 @@ def test_a_worker_with_other_code_refuses_its_work_by_name(
     name = f"own_{how}_{model.lower()}"
     module = folder / f"{name}.py"
     module.write_text(MODULES)
-    make = executors.Executors._make_pool
+    make = executors.Executors._make_executor
 
     def make_pool(*args: Any) -> Any:
         pool = make(*args)
@@ -382,7 +304,7 @@ def test_a_worker_with_other_code_refuses_its_work_by_name(
             module.unlink()
         return pool
 
-    monkeypatch.setattr(executors.Executors, "_make_pool", make_pool)
+    monkeypatch.setattr(executors.Executors, "_make_executor", make_pool)
     words = ["model=ordinary", f"model._target_={name}.{model}", "lr=0.01,0.1", "epochs=2", *PROCESSES]
     code, said, sweep = swept(words)
     assert code == 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from holdfast.store.folders import RunFolder, SweepFolder
+from tests.conftest import command_line
 
 MODULES = """
 import os, pathlib, signal, sys, time
@@ -146,3 +151,36 @@ def tensors(file: Path) -> str:
 def digest(sweep: SweepFolder) -> str:
     """One digest of all that a sweep leaves."""
     return hashlib.sha256(json.dumps(contents(sweep), sort_keys=True).encode()).hexdigest()
+
+
+QUIET = ["report=false", "sweep.verify=false"]
+_numbers = itertools.count()
+_by_default: dict[tuple[str, ...], Any] = {}
+
+
+@contextmanager
+def working_in(path: Path) -> Iterator[Path]:
+    """Work in a folder with the user's modules."""
+    before = Path.cwd()
+    write_modules(path)
+    os.chdir(path)
+    try:
+        yield path
+    finally:
+        os.chdir(before)
+
+
+def swept(words: list[str], name: str = "") -> tuple[int, str, SweepFolder]:
+    """Run a sweep in this process, in a folder of its own: exit code, what it said, the folder."""
+    name = name or f"sweep_{next(_numbers)}"
+    code, said = command_line(*FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}")
+    return code, said, SweepFolder(Path(name))
+
+
+def same(sweep: SweepFolder, words: list[str]) -> None:
+    """Compare what a sweep has left with what the default launcher leaves."""
+    key = (str(Path.cwd()), *words)
+    if key not in _by_default:
+        _by_default[key] = contents(swept(words)[2])
+    assert contents(sweep) == _by_default[key]
+    assert not (sweep.path / "works").exists()

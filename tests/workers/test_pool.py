@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from holdfast.workers.pool import Attempt, Pool, PoolSetting
 from holdfast.workers.worker_handle import WorkerHandle
 from holdfast.workers.worker_slots import check_workers, slots, visible_gpus
 from tests.conftest import command_line
+from tests.workers.gpu_notes import WORDS, most_at_once, times_by_gpu, write_notes
 
 CONFIG = compose(["accelerator=cpu"], CONF)
 JOBS = tuple(JobSpec(number, (f"lr={number + 1}",), CONFIG, f"hash {number}") for number in range(8))
@@ -59,22 +59,7 @@ def test_gpus_are_those_that_the_environment_shows(given: str | None, count: int
 
 def test_never_two_works_on_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs of unequal length on faked GPUs: each notes when it began and ended, and what it could see."""
-    (tmp_path / "gpu_notes.py").write_text(
-        "import os, pathlib, time\n"
-        "import lightning.pytorch as pl\n"
-        "class Notes(pl.Callback):\n"
-        "    def __init__(self, number):\n"
-        "        self.number = number\n"
-        "    def on_fit_start(self, trainer, pl_module):\n"
-        "        began = time.time()\n"
-        "        time.sleep(0.1 + 0.2 * (self.number % 3))\n"
-        "        text = f\"{os.environ['CUDA_VISIBLE_DEVICES']} {began} {time.time()}\"\n"
-        "        pathlib.Path(f'job_{self.number}.txt').write_text(text)\n"
-    )
-    (tmp_path / "my_conf/callbacks").mkdir(parents=True)
-    (tmp_path / "my_conf/callbacks/noted.yaml").write_text(
-        "defaults: [default]\nnotes: {_target_: gpu_notes.Notes, number: '${hydra:job.num}'}\n"
-    )
+    write_notes(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-6")
     monkeypatch.setattr(works, "uses_gpus", lambda configs: True)
@@ -82,16 +67,12 @@ def test_never_two_works_on_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     counts = devices.device_counts
     monkeypatch.setattr(devices, "device_counts", lambda: {**counts(), "cuda": 2})
-    words = ["-m", "--config-dir", "my_conf", "callbacks=noted", "seed=range(8)", "epochs=1", "accelerator=cpu"]
-    code, said = command_line(*words, "report=false", "hydra/launcher=processes", "hydra.sweep.dir=sweep")
+    words = ["-m", "--config-dir", "my_conf", *WORDS, "hydra/launcher=processes", "hydra.sweep.dir=sweep"]
+    code, said = command_line(*words)
     assert code == 0, said
-    by_gpu: dict[str, list[tuple[float, float]]] = {}
-    for number in range(8):
-        gpu, began, ended = (tmp_path / f"job_{number}.txt").read_text().split()
-        by_gpu.setdefault(gpu, []).append((float(began), float(ended)))
-    assert set(by_gpu) == {"5", "GPU-6"}
-    for times in by_gpu.values():
-        assert all(one[1] <= other[0] for one, other in itertools.pairwise(sorted(times)))
+    by_gpu = times_by_gpu(tmp_path)
+    assert {gpu for _, gpu in by_gpu} == {"5", "GPU-6"}
+    assert all(most_at_once(times) == 1 for times in by_gpu.values())
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,GPU-6"
 
 

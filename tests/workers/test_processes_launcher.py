@@ -11,18 +11,15 @@ import pytest
 
 from holdfast.store.folders import SweepFolder
 from tests.conftest import command_line
-from tests.workers.swept import EVERYTHING, FLAGS, contents, digest, write_modules
+from tests.workers.swept import EVERYTHING, FLAGS, contents, digest, working_in
 
 PROCESSES = "hydra/launcher=processes"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path, before = tmp_path_factory.mktemp("processes"), Path.cwd()
-    write_modules(path)
-    os.chdir(path)
-    yield path
-    os.chdir(before)
+    with working_in(tmp_path_factory.mktemp("processes")) as path:
+        yield path
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,9 @@ from holdfast.errors import BundleError, ClusterError, Submitted
 from holdfast.execute.pending import Pending
 from holdfast.execute.work import Outcome, Progress, Work, WorkerEnvironment
 from holdfast.store.folders import SweepFolder
-from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
 from holdfast.workers.bundle import read_bundle
-from holdfast.workers.hand_over import HandOver, Outcomes, named
+from holdfast.workers.hand_over import HandOver, named
 
 MOST_LINES = 20
 """How many works are named that did not end."""
@@ -48,10 +47,10 @@ class SlurmExecutor:
         code: Mapping[str, str],
         progress: Progress,
     ) -> None:
-        self._environment, self._folder, self._keys, self._progress = environment, folder, keys, progress
-        self._hand_over, self._queue = HandOver(folder, environment), Queue()
+        self._folder, self._keys = folder, keys
+        self._hand_over, self._queue = HandOver(folder, environment, code, progress), Queue()
         self._record = SlurmRecord(folder)
-        self._submission = Submission(environment, folder, keys, code, self._record)
+        self._submission = Submission(self._hand_over, folder, keys, self._record)
         self._waiting: dict[Element, Work] = {}
         self._deaths: dict[WorkKey, list[Ending]] = {}
         self._stopped: list[str] = []
@@ -137,14 +136,14 @@ class SlurmExecutor:
                 folder.remove()  # nothing in it can be relied on
                 ending = Ending("died", f"handed back what was refused: {error}")
             else:
-                yield from self._announced(outcomes)
+                yield from self._hand_over.announced(outcomes)
                 return
         if ending.note is not None:
             folder.failure.unlink(missing_ok=True)
             if ending.note.kind == "worker":  # such as a module that was edited while the element waited
                 self._stopped.append(f"{named(work.unfinished)}: {label} could not begin: {ending.reason}")
             elif work.kind == "alone":
-                yield from self._announced(self._hand_over.fail(work, ending.reason))
+                yield from self._hand_over.announced(self._hand_over.fail(work, ending.reason))
             else:
                 pending.give_up(work, ending.note.as_error())
         elif ending.kind == "stopped":
@@ -163,17 +162,9 @@ class SlurmExecutor:
         elif all(each.kind == "crashed" for each in deaths):
             reasons = dict.fromkeys(each.reason for each in deaths)
             reason = f"{ending.reason}, twice" if len(reasons) == 1 else "; then it ".join(reasons)
-            yield from self._announced(self._hand_over.fail(work, f"its element of a SLURM array {reason}"))
+            yield from self._hand_over.announced(self._hand_over.fail(work, f"its element of a SLURM array {reason}"))
         else:
             self._stopped.append(f"{jobs} did not end: {label} {ending.reason}, as one before it {deaths[0].reason}")
-
-    def _announced(self, outcomes: Outcomes) -> Iterator[tuple[JobSpec, Outcome]]:
-        """Announce the ends of jobs, and yield them."""
-        for job, outcome in outcomes:
-            self._environment.end(job, outcome)
-            result = outcome if isinstance(outcome, Result) else self._folder.job(job.number).read()
-            self._progress.ended(job.number, result)
-            yield job, outcome
 
     def _remove_log(self, element: Element | None) -> None:
         if element is not None:

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from holdfast.errors import Problem
@@ -43,8 +42,8 @@ class SlurmKeys(NamedTuple):
     cpus_per_task: int | None = None
     mem: str | None = None
     array_parallelism: int = 256
-    setup: Sequence[str] = ()
-    additional: Any = MappingProxyType({})
+    setup: Sequence[str] = []
+    additional: Any = {}  # noqa: RUF012  (nothing writes to it)
     wait: bool = True
 
 

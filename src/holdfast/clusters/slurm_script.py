@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.clusters.slurm_keys import SlurmKeys
+from holdfast.runtime.interpreter import python_command
 from holdfast.workers.worker_handle import ONE_THREAD
-
-_ENTRY = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from holdfast.clusters.slurm_task import main; main()"
-"""The search path of modules is set before anything is imported: the working folder must not shadow libraries."""
 
 
 class ArrayJob(NamedTuple):
@@ -78,7 +75,7 @@ def script(keys: SlurmKeys, job: ArrayJob) -> str:
 def _command(keys: SlurmKeys, job: ArrayJob) -> str:
     """What an element runs, instead of the shell, so that signals reach it and its exit code is that of the element."""
     elements = [f"{first}:{sha256}" for first, sha256 in job.elements]
-    python = [sys.executable, "-u", "-c", _ENTRY, "\n".join(sys.path), str(job.works), *elements]
+    python = [*python_command("holdfast.clusters.slurm_task"), str(job.works), *elements]
     if job.tasks * job.nodes == 1:
         return shlex.join(["exec", *python])
     step = ["srun", "--unbuffered", "--kill-on-bad-exit=1"]

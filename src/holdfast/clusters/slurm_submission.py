@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from holdfast.clusters.slurm_keys import SlurmKeys
@@ -10,13 +10,12 @@ from holdfast.clusters.slurm_queue import Element, submit
 from holdfast.clusters.slurm_record import SlurmRecord
 from holdfast.clusters.slurm_script import ArrayJob, script
 from holdfast.errors import ClusterError
-from holdfast.execute.work import Work, WorkerEnvironment
+from holdfast.execute.work import Work
 from holdfast.runtime.signals import deferred
 from holdfast.store.files import replacing
 from holdfast.store.folders import SweepFolder
 from holdfast.store.work_folder import WorkFolder
-from holdfast.workers.assignment import Assignment
-from holdfast.workers.placing import adopt
+from holdfast.workers.hand_over import HandOver
 
 MOST_ELEMENTS = 1000
 """Largest number of elements of an array: SLURM's own default limit."""
@@ -29,23 +28,14 @@ class Submission:
     """Submits works as arrays, one element a work.
 
     Args:
-        environment: Hydra's part of the jobs, which stays with the driver.
+        hand_over: makes their assignments.
         folder: folder of the sweep.
         keys: what the user asks for.
-        code: digests of the user's modules, by the name of the module.
         record: the arrays of the sweep.
     """
 
-    def __init__(
-        self,
-        environment: WorkerEnvironment,
-        folder: SweepFolder,
-        keys: SlurmKeys,
-        code: Mapping[str, str],
-        record: SlurmRecord,
-    ) -> None:
-        self._environment, self._folder, self._keys, self._code = environment, folder, keys, code
-        self._record = record
+    def __init__(self, hand_over: HandOver, folder: SweepFolder, keys: SlurmKeys, record: SlurmRecord) -> None:
+        self._hand_over, self._folder, self._keys, self._record = hand_over, folder, keys, record
         self._logs = folder.path.absolute() / LOGS
 
     def submit(self, works: Sequence[Work]) -> Iterator[tuple[Element, Work]]:
@@ -91,16 +81,9 @@ class Submission:
 
     def _assign(self, work: Work) -> str:
         """Write the assignment of a work into its folder; returns its digest."""
-        folder, hydra = WorkFolder.of(self._folder, work.jobs[0].number), None
-        adopt(folder, self._folder, work.jobs, stacked=work.kind == "stack")
+        folder, text = self._hand_over.assignment(work)
         for file in (folder.bundle, folder.failure):  # of an earlier attempt
             file.unlink(missing_ok=True)
-        for job in work.jobs:
-            self._environment.begin(job)
-        if work.kind == "alone":
-            filled, hydra = self._environment.fill(work.jobs[0])
-            work = work._replace(jobs=(filled,))
-        text = Assignment(work, self._environment.keeps_events, self._code, hydra).as_text()
         with replacing(folder.assignment) as stream:
             stream.write(text.encode())
         return text.partition("\n")[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -15,11 +16,16 @@ from holdfast.compose.launchers import HydraLauncher
 from holdfast.errors import ConfigError, Problem
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here
-from holdfast.execute.work import Progress
+from holdfast.execute.work import Executor, Progress
 from holdfast.store.folders import SweepFolder
 from holdfast.sweeps.keep import MOST_WITH_EVENTS
 from holdfast.sweeps.spec import SweepSpec, Tools
 from holdfast.workers.worker_slots import check_workers
+
+if TYPE_CHECKING:
+    from holdfast.clusters.ray_pool import RayPool
+    from holdfast.clusters.slurm_executor import SlurmExecutor
+    from holdfast.workers.pool import Pool, PoolSetting
 
 THREADS_OF_WORKERS = 1
 """Threads of a work in a worker process, whatever the number of workers: the same command gives the same bits."""
@@ -37,7 +43,7 @@ class Executors:
 
     def __init__(self, context: HydraContext, config: DictConfig, launcher: Launcher, spec: SweepSpec) -> None:
         self._context, self._config, self._launcher, self._spec = context, config, launcher, spec
-        self._pool: Any = None
+        self._elsewhere: SlurmExecutor | RayPool | Pool | None = None  # the executor, where it is not this process
         if uses_workers(launcher) and ray_keys(launcher) is None:
             from holdfast.workers.worker_handle import start_server
 
@@ -54,43 +60,51 @@ class Executors:
             return Tools(HydraLauncher(self._launcher, folder, progress), lambda job: {})
         keeps_events = len(self._spec.jobs) <= MOST_WITH_EVENTS
         environment = SweepEnvironment(self._context, config, folder, keeps_events=keeps_events)
-        if (keys := slurm_keys(self._launcher)) is not None:
-            from holdfast.clusters.slurm_executor import SlurmExecutor
-            from holdfast.sweeps.resume import code_of_jobs
-
-            code = code_of_jobs([job.config for job in self._spec.jobs])
-            self._pool = SlurmExecutor(environment, folder, keys, code, progress)
-            return Tools(self._pool, environment.hydra_files)
-        workers = uses_workers(self._launcher)
-        here = Here(environment, train_job, folder.job, environment, progress, advises=not workers)
-        if not workers:
-            return Tools(here, environment.hydra_files)
-        self._pool = self._make_pool(environment, folder, here, progress)
-        return Tools(self._pool, environment.hydra_files)
+        advises = not uses_workers(self._launcher)
+        here = Here(environment, train_job, folder.job, environment, progress, advises=advises)
+        return Tools(self._make_executor(environment, folder, here, progress), environment.hydra_files)
 
     def close(self) -> None:
-        """End all worker processes."""
-        if self._pool is not None:
-            self._pool.close()
+        """End all workers, or say what a cluster goes on with."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
 
-    def _make_pool(self, environment: SweepEnvironment, folder: SweepFolder, here: Here, progress: Progress) -> Any:
+    def _make_executor(
+        self, environment: SweepEnvironment, folder: SweepFolder, here: Here, progress: Progress
+    ) -> Executor:
+        """What does the works: this process, worker processes, or a cluster."""
+        slurm, ray = slurm_keys(self._launcher), ray_keys(self._launcher)
+        if slurm is None and not uses_workers(self._launcher):
+            return here
+        from holdfast.sweeps.resume import code_of_jobs
+
+        code = code_of_jobs([job.config for job in self._spec.jobs])
+        if slurm is not None:
+            from holdfast.clusters.slurm_executor import SlurmExecutor
+
+            self._elsewhere = SlurmExecutor(environment, folder, slurm, code, progress)
+        elif ray is not None:
+            from holdfast.clusters.ray_pool import RayPool
+
+            self._elsewhere = RayPool(environment, folder, ray, code, here=here, progress=progress)
+        else:
+            from holdfast.workers.pool import Pool
+
+            self._elsewhere = Pool(environment, folder, self._setting_of_workers(code), here, progress)
+        return self._elsewhere
+
+    def _setting_of_workers(self, code: Mapping[str, str]) -> PoolSetting:
         import os
 
         from holdfast.runtime.devices import device_counts
-        from holdfast.sweeps.resume import code_of_jobs
         from holdfast.sweeps.works import uses_gpus
-        from holdfast.workers.pool import Pool, PoolSetting
+        from holdfast.workers.pool import PoolSetting
         from holdfast.workers.worker_slots import visible_gpus
 
-        configs = [job.config for job in self._spec.jobs]
-        if (keys := ray_keys(self._launcher)) is not None:
-            from holdfast.clusters.ray_pool import RayPool
-
-            return RayPool(environment, folder, keys, code_of_jobs(configs), here=here, progress=progress)
-        gpus = visible_gpus(device_counts()["cuda"], os.environ) if uses_gpus(configs) else []
-        workers = check_workers(self._launcher.workers)  # type: ignore[attr-defined]
-        setting = PoolSetting(workers, gpus, bool(self._launcher.fresh), code_of_jobs(configs))  # type: ignore[attr-defined]
-        return Pool(environment, folder, setting, here, progress)
+        has_gpus = uses_gpus([job.config for job in self._spec.jobs])
+        gpus = visible_gpus(device_counts()["cuda"], os.environ) if has_gpus else []
+        launcher: Any = self._launcher
+        return PoolSetting(check_workers(launcher.workers), gpus, bool(launcher.fresh), code)
 
 
 def uses_workers(launcher: Launcher) -> bool:
@@ -105,20 +119,19 @@ def ray_keys(launcher: Launcher) -> RayKeys | None:
     """The keys of a launcher that stands for a Ray cluster; None for any other launcher."""
     from hydra_plugins.holdfast.launcher import RayLauncher
 
-    if not isinstance(launcher, RayLauncher):
-        return None
-    plain: Any = OmegaConf.to_container(OmegaConf.create(launcher.keys), resolve=True)
-    return RayKeys(**plain)
+    return RayKeys(**_plain(launcher.keys)) if isinstance(launcher, RayLauncher) else None
 
 
 def slurm_keys(launcher: Launcher) -> SlurmKeys | None:
     """The keys of a launcher that stands for SLURM; None for any other launcher."""
     from hydra_plugins.holdfast.launcher import SlurmLauncher
 
-    if not isinstance(launcher, SlurmLauncher):
-        return None
-    plain: Any = OmegaConf.to_container(OmegaConf.create(launcher.keys), resolve=True)
-    return SlurmKeys(**plain)
+    return SlurmKeys(**_plain(launcher.keys)) if isinstance(launcher, SlurmLauncher) else None
+
+
+def _plain(keys: Mapping[str, Any]) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(OmegaConf.create(dict(keys)), resolve=True)
+    return dict(plain)
 
 
 def devices_elsewhere(launcher: Launcher) -> dict[str, int] | None:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.runtime.interpreter import python_command
+
 SECONDS_TO_FOLLOW = 5.0
 """How long the others may take to end after the first process has ended with an error, in seconds."""
 
@@ -26,9 +28,6 @@ SECONDS_TO_STOP = 20.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
 _KILLS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
-
-_ENTRY = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from holdfast.execute.member import main; main()"
-"""The search path of modules is set before anything is imported: the working folder must not shadow libraries."""
 
 
 @dataclass
@@ -150,10 +149,10 @@ class ProcessGroup:
 
     def _started(self, rank: int, task: Mapping[str, Any]) -> Member:
         reader, writer = os.pipe()
-        words = ["\n".join(sys.path), f"{os.getpid()}", f"{writer}", f"{self._name}, process {rank} of {self._count}"]
+        words = [f"{os.getpid()}", f"{writer}", f"{self._name}, process {rank} of {self._count}"]
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", _ENTRY, *words],
+                [*python_command("holdfast.execute.member"), *words],
                 stdin=subprocess.PIPE,
                 pass_fds=[writer],
                 start_new_session=True,

@@ -55,6 +55,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be made: {error.strerror}.") from error
+
+
 def remove_partial(path: Path) -> None:
     """Remove partial files that an earlier process left; no other process may write there meanwhile.
 

@@ -1,4 +1,4 @@
-"""What is said where a signal, or a file that cannot be written, stops a sweep: how it is resumed."""
+"""What is said where a signal, a cluster, or a file that cannot be written stops a sweep: how it is resumed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ def resumable(folder: SweepFolder, flags: Sequence[str], keys: Sequence[str] = (
     except KeyboardInterrupt as stop:
         raise Stopped.of(stop, _command(folder, flags, keys)) from None
     except ClusterError as error:
-        raise type(error)(f"{error}\nNothing was concluded; to resume: {_command(folder, flags, keys)}") from None
+        raise type(error)(f"{error}\nNothing was concluded{_remedy(folder, flags, keys)}") from None
     except (StorageError, OSError) as error:
         storage = error if isinstance(error, StorageError) else StorageError.of(error)
         if storage is None:
             raise
-        command = _command(folder, flags, keys)
-        remedy = f"; to resume: {command}" if command else ""
-        raise StorageError(f"{storage}\nNothing was concluded{remedy}") from error
+        raise StorageError(f"{storage}\nNothing was concluded{_remedy(folder, flags, keys)}") from error
+
+
+def _remedy(folder: SweepFolder, flags: Sequence[str], keys: Sequence[str]) -> str:
+    command = _command(folder, flags, keys)
+    return f"; to resume: {command}" if command else ""
 
 
 def _command(folder: SweepFolder, flags: Sequence[str], keys: Sequence[str]) -> str | None:

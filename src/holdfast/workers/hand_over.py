@@ -1,32 +1,56 @@
-"""What the driver makes of a work folder: a bundle that is placed, or jobs that failed by name."""
+"""What the driver gives a worker, and what it makes of the work folder: a bundle that is placed, or failed jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import BundleError, HoldfastError
-from holdfast.execute.work import Outcome, Work, WorkerEnvironment
+from holdfast.execute.work import Outcome, Progress, Work, WorkerEnvironment
 from holdfast.store.files import remove_partial
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
+from holdfast.workers.assignment import Assignment
 from holdfast.workers.bundle import Bundle, read_bundle, write_bundle
-from holdfast.workers.placing import place
+from holdfast.workers.placing import adopt, place
 
 Outcomes = list[tuple[JobSpec, Outcome]]
 
 
 class HandOver:
-    """Places what workers hand back.
+    """Hands works to workers, and places what they hand back.
 
     Args:
         folder: folder of the sweep.
         environment: Hydra's part of the jobs.
+        code: digests of the user's modules, by the name of the module.
+        progress: is told of the jobs that have ended.
     """
 
-    def __init__(self, folder: SweepFolder, environment: WorkerEnvironment) -> None:
-        self._folder, self._environment = folder, environment
+    def __init__(
+        self, folder: SweepFolder, environment: WorkerEnvironment, code: Mapping[str, str], progress: Progress
+    ) -> None:
+        self._folder, self._environment, self._code, self._progress = folder, environment, code, progress
+
+    def assignment(self, work: Work) -> tuple[WorkFolder, str]:
+        """The folder of a work, with what earlier attempts have left, and the text of its assignment."""
+        folder, hydra = WorkFolder.of(self._folder, work.jobs[0].number), None
+        adopt(folder, self._folder, work.jobs, stacked=work.kind == "stack")
+        for job in work.jobs:
+            self._environment.begin(job)
+        if work.kind == "alone":
+            filled, hydra = self._environment.fill(work.jobs[0])
+            work = work._replace(jobs=(filled,))
+        return folder, Assignment(work, self._environment.keeps_events, self._code, hydra).as_text()
+
+    def announced(self, outcomes: Outcomes) -> Iterator[tuple[JobSpec, Outcome]]:
+        """Announce the ends of jobs, and yield them."""
+        for job, outcome in outcomes:
+            self._environment.end(job, outcome)
+            result = outcome if isinstance(outcome, Result) else self._folder.job(job.number).read()
+            self._progress.ended(job.number, result)
+            yield job, outcome
 
     def accept(self, work: Work) -> Outcomes:
         """The outcomes of the unfinished jobs of a work that is done; their files are placed.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from holdfast.errors import BundleError, StorageError
-from holdfast.store.files import replacing
+from holdfast.store.files import make_folder, replacing
 from holdfast.store.work_folder import WorkFolder
 from holdfast.workers.bundle import MOST_LIST_BYTES, Bundle, BundledFile, parse_bundle, read_bundle, verify_folders
 
@@ -65,7 +65,7 @@ def unpack(pieces: Iterable[bytes], folder: WorkFolder) -> Bundle:
     text = reader.read(length)
     bundle = parse_bundle(text, folder.path)
     for parent in dict.fromkeys(file.path.rpartition("/")[0] for file in bundle.files):
-        _make_folder(folder.path / parent)
+        make_folder(folder.path / parent)
     verify_folders(folder.path, bundle.files)
     for file in bundle.files:
         _write(f"{folder.path}/{file.path}", file, reader)
@@ -94,13 +94,6 @@ def _write(path: str, file: BundledFile, reader: _Reader) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
     if sha256.hexdigest() != file.sha256:
         raise BundleError(f"{path} was altered: its digest differs")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be made: {error.strerror}.") from error
 
 
 class _Reader:

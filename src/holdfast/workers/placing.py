@@ -8,6 +8,7 @@ from pathlib import Path
 
 from holdfast.config.job import JobSpec
 from holdfast.errors import StorageError
+from holdfast.store.files import make_folder
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.work_folder import WorkFolder
 from holdfast.workers.bundle import Bundle, BundledFile, verify_file, verify_folders
@@ -47,7 +48,7 @@ def place(
         sweep.write_files(job.number, lacking)
     waiting = _move_folders(work, sweep, waiting)
     for folder in dict.fromkeys(file.path.rpartition("/")[0] for file in waiting):
-        _make_folder(sweep.path / folder)
+        make_folder(sweep.path / folder)
     for file in sorted(waiting, key=_order):
         _rename(f"{work.path}/{file.path}", f"{sweep.path}/{file.path}")
     work.remove()
@@ -68,7 +69,7 @@ def adopt(work: WorkFolder, sweep: SweepFolder, jobs: Sequence[JobSpec], *, stac
     if work.path.exists():
         return
     first = jobs[0].number
-    _make_folder(work.path)
+    make_folder(work.path)
     if not stacked:
         if sweep.job(first).path.is_dir() and not sweep.job(first).path.is_symlink():
             _move(sweep.job(first).path, work.job(first).path)
@@ -114,15 +115,8 @@ def _order(file: BundledFile) -> int:
 
 
 def _move(source: Path, target: Path) -> None:
-    _make_folder(target.parent)
+    make_folder(target.parent)
     _rename(str(source), str(target))
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be made: {error.strerror}.") from error
 
 
 def _rename(source: str, target: str) -> None:

@@ -13,12 +13,9 @@ from holdfast.execute.pending import Pending
 from holdfast.execute.work import Executor, Outcome, Progress, Work, WorkerEnvironment
 from holdfast.runtime.signals import noted
 from holdfast.store.folders import SweepFolder
-from holdfast.store.result import Result
 from holdfast.store.work_folder import WorkFolder
-from holdfast.workers.assignment import Assignment
 from holdfast.workers.contract import Worker, WorkerStarter
-from holdfast.workers.hand_over import HandOver, Outcomes, named
-from holdfast.workers.placing import adopt
+from holdfast.workers.hand_over import HandOver, named
 from holdfast.workers.worker_handle import LocalStarter
 from holdfast.workers.worker_process import Failure
 from holdfast.workers.worker_slots import slots
@@ -85,9 +82,9 @@ class Pool:
         starter: WorkerStarter | None = None,
     ) -> None:
         self._starter = starter or LocalStarter()
-        self._environment, self._folder, self._setting = environment, folder, setting
+        self._folder, self._setting = folder, setting
         self._here, self._progress = here, progress
-        self._hand_over = HandOver(folder, environment)
+        self._hand_over = HandOver(folder, environment, setting.code, progress)
         self._workers: list[Worker] = []  # those that have nothing to do
         self._busy: dict[Worker, Attempt] = {}
 
@@ -145,7 +142,7 @@ class Pool:
                 if (attempt := self._next(pending, again)) is None:
                     break
                 if earlier := self._hand_over.accept_earlier(attempt.work):
-                    yield from self._told(earlier)
+                    yield from self._hand_over.announced(earlier)
                     continue
                 if (worker := self._worker(gpus)) is None:
                     again.insert(0, attempt)
@@ -196,15 +193,7 @@ class Pool:
 
     def _start(self, attempt: Attempt, worker: Worker) -> None:
         """Give a work to a worker."""
-        work, hydra = attempt.work, None
-        folder = WorkFolder.of(self._folder, work.jobs[0].number)
-        adopt(folder, self._folder, work.jobs, stacked=work.kind == "stack")
-        for job in work.jobs:
-            self._environment.begin(job)
-        if work.kind == "alone":
-            filled, hydra = self._environment.fill(work.jobs[0])
-            work = work._replace(jobs=(filled,))
-        text = Assignment(work, self._environment.keeps_events, self._setting.code, hydra).as_text()
+        folder, text = self._hand_over.assignment(attempt.work)
         self._busy[worker] = attempt
         worker.give(folder.path, text)
 
@@ -225,7 +214,7 @@ class Pool:
         if "failure" in message:
             failure = Failure(*message["failure"])
             if work.kind == "alone" or failure.kind == "worker":
-                yield from self._told(self._hand_over.fail(work, failure.error))
+                yield from self._hand_over.announced(self._hand_over.fail(work, failure.error))
             else:
                 pending.give_up(work, failure.as_error())
             return
@@ -237,7 +226,7 @@ class Pool:
             WorkFolder.of(self._folder, work.jobs[0].number).remove()  # nothing in it can be relied on
             yield from self._failed_attempt(attempt, f"what its worker process handed back was refused: {error}", again)
             return
-        yield from self._told(outcomes)
+        yield from self._hand_over.announced(outcomes)
 
     def _failed_attempt(self, attempt: Attempt, reason: str, again: list[Attempt]) -> Iterator[tuple[JobSpec, Outcome]]:
         """Try a work again, or let its jobs fail."""
@@ -249,15 +238,7 @@ class Pool:
             return
         often = {1: "", 2: ", twice"}.get(len(failures), f", {len(failures)} times")
         text = f"{reason}{often}" if len(set(failures)) == 1 else "; then ".join(failures)
-        yield from self._told(self._hand_over.fail(attempt.work, text))
-
-    def _told(self, outcomes: Outcomes) -> Iterator[tuple[JobSpec, Outcome]]:
-        """Announce the ends of jobs, and yield them."""
-        for job, outcome in outcomes:
-            self._environment.end(job, outcome)
-            result = outcome if isinstance(outcome, Result) else self._folder.job(job.number).read()
-            self._progress.ended(job.number, result)
-            yield job, outcome
+        yield from self._hand_over.announced(self._hand_over.fail(attempt.work, text))
 
     def _keep(self, worker: Worker) -> None:
         """Keep a worker for further works, unless every work gets a process of its own."""

@@ -6,11 +6,15 @@
 
 # no `from __future__ import annotations`: see sweeper.py
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
+
+from holdfast.clusters.ray_keys import RayKeys
+from holdfast.clusters.slurm_keys import SlurmKeys
 
 
 @dataclass
@@ -61,30 +65,13 @@ class ProcessesLauncher(StackedLauncher):
         self.workers, self.fresh = workers, fresh
 
 
-@dataclass
-class RayConf:
-    """Keys of `hydra.launcher` with `hydra/launcher=ray`; see `holdfast.clusters.ray_keys.RayKeys`."""
-
-    _target_: str = "hydra_plugins.holdfast.launcher.RayLauncher"
-    address: Any = "auto"
-    workers: Any = "auto"
-    cpus_per_worker: Any = 1
-    gpus_per_worker: Any = 0
-    retries: Any = 1
-    placement_timeout: Any = 120.0
-    runtime_env: Any = None
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="ray", node=RayConf, provider="holdfast")
-
-
-class RayLauncher(StackedLauncher):
-    """Stands for training on a Ray cluster; our sweeper does so without calling it.
+class ClusterLauncher(StackedLauncher):
+    """Stands for training on a cluster; our sweeper does so without calling it.
 
     The jobs of any other program run as under Hydra's basic launcher.
 
     Attributes:
-        keys: those of `RayConf`, by name.
+        keys: those of `hydra.launcher`, by name.
     """
 
     def __init__(self, **keys: Any) -> None:
@@ -92,34 +79,19 @@ class RayLauncher(StackedLauncher):
         self.keys = keys
 
 
-@dataclass
-class SlurmConf:
-    """Keys of `hydra.launcher` with `hydra/launcher=slurm`; see `holdfast.clusters.slurm_keys.SlurmKeys`."""
-
-    _target_: str = "hydra_plugins.holdfast.launcher.SlurmLauncher"
-    partition: Any = None
-    time: Any = None
-    gpus_per_task: Any = None
-    cpus_per_task: Any = None
-    mem: Any = None
-    array_parallelism: Any = 256
-    setup: Any = field(default_factory=list)
-    additional: Any = field(default_factory=dict)
-    wait: Any = True
+class RayLauncher(ClusterLauncher):
+    """Stands for training on a Ray cluster; its keys are those of `RayKeys`."""
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmConf, provider="holdfast")
+class SlurmLauncher(ClusterLauncher):
+    """Stands for training by SLURM; its keys are those of `SlurmKeys`."""
 
 
-class SlurmLauncher(StackedLauncher):
-    """Stands for training by SLURM; our sweeper does so without calling it.
+def _store(name: str, launcher: type[ClusterLauncher], defaults: Mapping[str, Any]) -> None:
+    """Let Hydra know the keys of a launcher; they may be anything, since they are checked with the jobs."""
+    node = {"_target_": f"hydra_plugins.holdfast.launcher.{launcher.__name__}", **defaults}
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="holdfast")
 
-    The jobs of any other program run as under Hydra's basic launcher.
 
-    Attributes:
-        keys: those of `SlurmConf`, by name.
-    """
-
-    def __init__(self, **keys: Any) -> None:
-        super().__init__()
-        self.keys = keys
+_store("ray", RayLauncher, RayKeys()._asdict())
+_store("slurm", SlurmLauncher, SlurmKeys()._asdict())
