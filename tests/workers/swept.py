@@ -172,7 +172,7 @@ def working_in(path: Path) -> Iterator[Path]:
 
 def swept(words: list[str], name: str = "") -> tuple[int, str, SweepFolder]:
     """Run a sweep in this process, in a folder of its own: exit code, what it said, the folder."""
-    name = name or f"sweep_{next(_numbers)}"
+    name = name or f"swept_{next(_numbers)}"
     code, said = command_line(*FLAGS, *words, *QUIET, f"hydra.sweep.dir={name}")
     return code, said, SweepFolder(Path(name))
 
