@@ -100,6 +100,8 @@ def assert_alike(one: Any, other: Any, rtol: float, atol: float, path: str = "")
             assert_alike(mine, yours, rtol, atol, f"{path}/{index}")
     elif isinstance(one, Tensor):
         torch.testing.assert_close(one, other, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"{path}: {text}")
+        # a file holds the whole memory of a tensor, which must not be that of other jobs too
+        assert one.untyped_storage().nbytes() <= other.untyped_storage().nbytes(), path
     elif isinstance(one, float):
         np.testing.assert_allclose(one, other, rtol=rtol, atol=atol, equal_nan=True, err_msg=path)
     else:

@@ -81,7 +81,9 @@ class StackCheckpoints:
 
     def _tensor(self, saved: SavedEpochs, kind: str, name: str, column: int) -> Tensor:
         """One parameter of a job, or a part of the state of its optimizer."""
-        return saved.tensors[kind][self._parts[name], column].reshape(self._shapes[name]).cpu()
+        part = saved.tensors[kind][self._parts[name], column].cpu()
+        # a copy, since a file holds all of the memory that a tensor is a view of, here that of all jobs
+        return part.reshape(self._shapes[name]).clone()
 
     def _state_dict(self, saved: SavedEpochs, column: int) -> dict[str, Any]:
         trained = {name: self._tensor(saved, "parameters", name, column) for name in self._parts}

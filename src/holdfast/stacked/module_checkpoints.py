@@ -87,7 +87,10 @@ class ModuleCheckpoints:
         if kind == "parameters":
             vector = torch.split(vector, [sum(some) for some in sizes])[group]
         parts = torch.split(vector, sizes[group])
-        return {name: part.reshape(self._dry.shapes[name]) for name, part in zip(names[group], parts, strict=True)}
+        # copies, since a file holds all of the memory that a tensor is a view of, here that of all jobs
+        return {
+            name: part.reshape(self._dry.shapes[name]).clone() for name, part in zip(names[group], parts, strict=True)
+        }
 
     def _state_dict(self, saved: SavedEpochs, column: int) -> dict[str, Any]:
         stored: dict[str, Tensor] = {}
@@ -96,7 +99,7 @@ class ModuleCheckpoints:
         for key, value in saved.tensors.items():
             if key.startswith("buffer/"):
                 name = key.removeprefix("buffer/")
-                stored[name] = value[:, column].cpu().reshape(self._dry.shapes[name])
+                stored[name] = value[:, column].cpu().reshape(self._dry.shapes[name]).clone()
         state: dict[str, Any] = copy.copy(self._dry.checkpoint["state_dict"])
         state.update({key: stored[name] for key, name in self._dry.canonical.items() if key in state})
         return state
@@ -114,7 +117,7 @@ class ModuleCheckpoints:
                 if kind not in saved.tensors:
                     state[index][key] = value
                 elif len(saved.tensors[kind]) == 1 and value.dim() == 0:
-                    state[index][key] = saved.tensors[kind][0, column].cpu().to(value.dtype)
+                    state[index][key] = saved.tensors[kind][0, column].cpu().to(value.dtype).clone()
                 else:
                     state[index][key] = self._parts(saved, kind, group, column)[name]
         groups = [
