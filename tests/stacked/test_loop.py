@@ -408,7 +408,8 @@ def test_what_only_shows_something_forbids_no_stack() -> None:
     ],
 )
 def test_jobs_that_need_a_trainer_are_refused_with_a_reason(overrides: str, reason: str) -> None:
-    (shared,) = share([users_config(*overrides.format(here=HERE).split())])
+    words = overrides.format(here=HERE).split()
+    (shared,) = share([users_config(*words, f"seed={seed}") for seed in (0, 1)])
     assert shared.reason is not None
     assert reason in shared.reason
 

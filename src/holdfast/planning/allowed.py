@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from inspect import getattr_static
 from typing import Any
 
@@ -123,11 +124,9 @@ def check_class(instance: Any, base: type, overridable: frozenset[str] = _OVERRI
         UnstackableError: the class does not derive from the base, or overrides such a method; the message names it.
     """
     name = type(instance).__name__
-    if not isinstance(instance, base):
-        raise UnstackableError(f"{name} does not derive from {base.__module__.rpartition('.')[0]}.{base.__name__}")
-    for attribute in dir(base):
-        if attribute in overridable or (attribute.startswith("__") and attribute not in _SPECIAL):
-            continue
+    check_base(type(instance), base)
+    theirs = {attribute for cls in type(instance).__mro__ if not issubclass(base, cls) for attribute in vars(cls)}
+    for attribute in _of_a_trainer(base, overridable) & (theirs | vars(instance).keys()):
         present = getattr_static(type(instance), attribute)
         overridden = all(present is not getattr_static(each, attribute, None) for each in (base, Module, DataModule))
         if overridden or (attribute in vars(instance) and callable(getattr(base, attribute))):
@@ -136,6 +135,25 @@ def check_class(instance: Any, base: type, overridable: frozenset[str] = _OVERRI
         classes = (cls for cls in type(instance).__mro__ if not issubclass(base, cls) and cls is not Module)
         if any(attribute in vars(cls) for cls in classes):
             raise UnstackableError(f"{name}.{attribute} can change the meaning of any line of its code")
+
+
+def check_base(cls: type, base: type) -> None:
+    """Refuse a class that does not derive from the base.
+
+    Raises:
+        UnstackableError: it does not.
+    """
+    if not issubclass(cls, base):
+        base_name = f"{base.__module__.rpartition('.')[0]}.{base.__name__}"
+        raise UnstackableError(f"{cls.__name__} does not derive from {base_name}")
+
+
+@cache
+def _of_a_trainer(base: type, overridable: frozenset[str]) -> frozenset[str]:
+    """Attributes of a base that no class may override, since only a Trainer calls them."""
+    return frozenset(
+        name for name in dir(base) if name not in overridable and (name in _SPECIAL or not name.startswith("__"))
+    )
 
 
 def check_hooks(module: pl.LightningModule) -> None:

@@ -11,7 +11,8 @@ from holdfast.arithmetic.mapped_optimizer import check_optimizer
 from holdfast.config.schema import Config
 from holdfast.data import BufferedRows, DataModule, Rows
 from holdfast.model import Module
-from holdfast.planning.allowed import LOADER_METHODS, STEP_METHODS, check_class, check_hooks, check_rules
+from holdfast.planning.allowed import LOADER_METHODS, STEP_METHODS, check_base, check_class, check_hooks, check_rules
+from holdfast.runtime.targets import import_target
 from holdfast.single.build import build_data, build_module, build_trainer, set_up
 from holdfast.stacked.module_inputs import JobRows
 from holdfast.stacked.module_jobs import ModuleJob
@@ -19,30 +20,51 @@ from holdfast.usercode.state import State, read
 from holdfast.usercode.watch import NoTrainer, UnstackableError, readable
 
 
-def module_with_loss(config: Config) -> Hashable:
-    """Of a module that is defined by its loss: everything but the values of numbers."""
-    check_rules(config)
-    module = build_module(config)
-    check_class(module, Module)
-    _check_module(module)
-    return _structure(read(module))
+class ByLoss:
+    """Looks at jobs whose modules are defined by their loss, over a data module of Holdfast."""
+
+    def module(self, config: Config) -> Hashable:
+        """Everything of a module but the values of numbers."""
+        check_rules(config)
+        if isinstance(target := import_target(config.model["_target_"]), type):
+            check_base(target, Module)  # before it is built, for each of many jobs
+        module = build_module(config)
+        check_class(module, Module)
+        _check_module(module)
+        return _structure(read(module))
+
+    def data(self, config: Config) -> Hashable:
+        """The batch size, and types and shapes of the rows, since batches come from one tensor."""
+        return _of_rows(config)
 
 
-def module_with_steps(config: Config) -> Hashable:
-    """Of any LightningModule: everything but the values of numbers and of buffers."""
-    if config.precision not in ("32-true", "64-true"):
-        raise UnstackableError(f"precision={config.precision} computes parts of a step in another type")
-    module = build_module(config)
-    check_class(module, pl.LightningModule, STEP_METHODS)
-    _check_module(module)
-    data = build_data(config.data)
-    trainer = build_trainer(config, data, logger=False, enable_checkpointing=False)
-    if trainer.world_size > 1:
-        raise UnstackableError(f"devices={config.devices} trains it on several devices")
-    job = ModuleJob(config, trainer, iterations=1)
-    _check_module(job.module)  # as its `setup` has left it
-    check_optimizer(job.optimizer)
-    return _structure(read(job.module, buffers=False)), type(job.optimizer)
+class BySteps:
+    """Looks at jobs of any LightningModule, over any LightningDataModule; their Trainers would be alike."""
+
+    def __init__(self) -> None:
+        self._trainer: pl.Trainer | None = None
+
+    def module(self, config: Config) -> Hashable:
+        """Everything of a module but the values of numbers and of buffers."""
+        if config.precision not in ("32-true", "64-true"):
+            raise UnstackableError(f"precision={config.precision} computes parts of a step in another type")
+        module = build_module(config)
+        check_class(module, pl.LightningModule, STEP_METHODS)
+        _check_module(module)
+        if self._trainer is None:
+            data = build_data(config.data)
+            self._trainer = build_trainer(config, data, logger=False, enable_checkpointing=False)
+        if self._trainer.world_size > 1:
+            raise UnstackableError(f"devices={config.devices} trains it on several devices")
+        job = ModuleJob(config, self._trainer, iterations=1, module=module)
+        _check_module(job.module)  # as its `setup` has left it
+        check_optimizer(job.optimizer)
+        return _structure(read(job.module, buffers=False)), type(job.optimizer)
+
+    def data(self, config: Config) -> Hashable:
+        """The batches of its loaders."""
+        check_class(build_data(config.data), pl.LightningDataModule, LOADER_METHODS)
+        return repr(JobRows(config, None).form())
 
 
 def _check_module(module: pl.LightningModule) -> None:
@@ -57,8 +79,7 @@ def _structure(state: State) -> str:
     return state.structure()
 
 
-def data_with_rows(config: Config) -> Hashable:
-    """Of a data module of Holdfast: batch size, types and shapes of the rows, since batches come from one tensor."""
+def _of_rows(config: Config) -> Hashable:
     data = build_data(config.data)
     check_class(data, DataModule)
     assert isinstance(data, DataModule)
@@ -80,9 +101,3 @@ def data_with_rows(config: Config) -> Hashable:
     on_disk = [rows.key for rows in (data.train, data.val) if isinstance(rows, BufferedRows)]
     shared = (data.shuffle, *on_disk) if on_disk else ()
     return data.batch_size, data.train.shapes, data.val.shapes, *shared
-
-
-def data_with_loaders(config: Config) -> Hashable:
-    """Of any LightningDataModule: the batches of its loaders."""
-    check_class(build_data(config.data), pl.LightningDataModule, LOADER_METHODS)
-    return repr(JobRows(config, None).form())

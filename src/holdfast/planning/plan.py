@@ -35,8 +35,8 @@ class Share:
     Attributes:
         jobs: their indexes in the sequence of configurations from which the share was made.
         reason: why they are trained alone; None if they share a program.
-        most: number of jobs that fit into half of the free memory; for jobs that share a program.
-        note: why other jobs of the same structure do not share the program; "" if all do.
+        most: largest number of them in one stack; for jobs that share a program.
+        note: what the plan says of their stacks, such as why other jobs of the same structure do not share them.
         by_steps: whether the program calls the steps of the module itself, instead of its loss.
     """
 
@@ -73,7 +73,7 @@ def plan(configs: Sequence[Config], share: Callable[[Sequence[Config]], Sequence
     Args:
         configs: configurations of all jobs, in the order of their numbers.
         share: divides jobs of the same structure into those that can share a program and those that cannot. A share
-            that is too large for the memory, or for `sweep.max_stack`, is split into stacks of nearly equal size.
+            that is too large for one stack, or for `sweep.max_stack`, is split into stacks of nearly equal size.
 
     Returns:
         A plan with every job exactly once.
@@ -162,9 +162,10 @@ def describe(plan: Plan, configs: Mapping[int, Config]) -> str:
         if len(values) > 1:
             differing.append(f"{key} {_listed(values)}")
     values_text = f" ({'; '.join(differing)})" if differing else ""
-    lines = [
-        f"{_count(len(configs), 'job')}: {_count(len(plan.stacks), 'stack')}{values_text}; {len(plan.alone)} alone"
-    ]
+    sizes = sorted({len(stack) for stack in plan.stacks})
+    size_text = f" of {' or '.join(map(str, sizes))}" if len(plan.stacks) > 1 and len(sizes) < 3 else ""
+    stacks_text = f"{_count(len(plan.stacks), 'stack')}{values_text or size_text}"
+    lines = [f"{_count(len(configs), 'job')}: {stacks_text}; {len(plan.alone)} alone"]
     for reason in dict.fromkeys(plan.alone.values()):
         jobs = [str(number) for number, why in plan.alone.items() if why == reason]
         lines.append(f"alone: {'job' if len(jobs) == 1 else 'jobs'} {_listed(jobs)}: {reason}")

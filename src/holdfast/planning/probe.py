@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,22 +18,24 @@ from holdfast.data.order import batch_rows
 from holdfast.errors import in_a_line
 from holdfast.model import Module
 from holdfast.planning.agreement import in_a_stack
+from holdfast.planning.width import Cost, multiplications
 from holdfast.record.parameter_path import MOST_POINTS
 from holdfast.single.build import build_data, build_module, build_trainer, set_up
+from holdfast.stacked.inputs import is_shipped
 from holdfast.usercode.watch import UnstackableError, Watch
 
 _COPIES = 8
 """Tensors of the size of a job's parameters: parameters, gradient, optimizer state, best epoch and last epoch."""
 
 
-def probe(configs: Sequence[Config]) -> int:
+def probe(configs: Sequence[Config]) -> Cost:
     """Compute the loss of a job on one batch, by its module and in a stack of two copies, and compare.
 
     Args:
         configs: configurations of jobs with the same structure; the first is tried.
 
     Returns:
-        Number of such jobs that fit into half of the free memory, at least 1.
+        What such a job costs.
 
     Raises:
         UnstackableError: the loss cannot be mapped over jobs, or has other effects than computing a loss.
@@ -58,13 +59,15 @@ def probe(configs: Sequence[Config]) -> int:
     width = size * (sum(part[0].numel() for part in batch) + _activations(module, batch))
     numbers = _COPIES * sum(value.numel() for value in parameters) + 3 * width + 2 * MOST_POINTS
     # losses are kept as arrays of 8 bytes an iteration, and converted to records for a part of the jobs at a time
-    losses = 8 * config.epochs * -(-len(data.train) // size)
+    iterations = config.epochs * -(-len(data.train) // size)
     orders = 0
     if isinstance(data.train, BufferedRows):  # the order of a buffer, in 8 bytes a row, for each stream of jobs
         streams = len({repr(each.data) for each in configs})
         orders = 8 * data.train.buffer_rows * streams // len(configs)
-    bytes_per_job = parameters[0].element_size() * numbers + losses + orders
-    return max(1, free_memory(trainer.strategy.root_device) // 2 // bytes_per_job)
+    device, total = trainer.strategy.root_device, parameters[0].element_size() * numbers + 8 * iterations + orders
+    # stacks of models that ship with Holdfast compute the products of their jobs together
+    count = 0 if is_shipped(config) else multiplications(lambda: module.loss(batch), parameters)
+    return Cost(total, device, count, iterations)
 
 
 def _check_loss(module: Module, trainer: pl.Trainer, batch: tuple[Tensor, ...], parameters: Sequence[Tensor]) -> None:
@@ -109,15 +112,3 @@ def _activations(module: Module, batch: tuple[Tensor, ...]) -> int:
     for hook in hooks:
         hook.remove()
     return sum(sizes) // len(batch[0])
-
-
-def free_memory(device: torch.device) -> int:
-    """Free memory in bytes; half of the physical memory where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as stream:
-            sizes = dict(line.split(":") for line in stream)
-        return int(sizes["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -14,15 +14,17 @@ from typing import NamedTuple
 
 from holdfast.config.schema import Config
 from holdfast.errors import in_a_line
-from holdfast.planning import inspect
 from holdfast.planning.allowed import check_settings, has_rules
 from holdfast.planning.child import in_a_child
+from holdfast.planning.inspect import ByLoss, BySteps
 from holdfast.planning.plan import Share
 from holdfast.planning.probe import probe
 from holdfast.planning.steps_trial import probe_steps, try_steps
 from holdfast.planning.trial import try_together
-from holdfast.runtime.isolation import isolated
+from holdfast.planning.width import Cost, check_pays, widest
+from holdfast.runtime.isolation import isolated, process_restored
 from holdfast.stacked.inputs import is_shipped
+from holdfast.usercode.variables import globals_restored
 from holdfast.usercode.watch import UnstackableError
 
 
@@ -43,7 +45,7 @@ def share(configs: Sequence[Config]) -> list[Share]:
             check_settings(configs[0])
             if is_shipped(configs[0]) and has_rules(configs[0]):
                 with suppress(UnstackableError):  # such as dropout, which draws random numbers
-                    return [Share(everyone, None, probe(configs))]
+                    return [Share(everyone, None, *widest(probe(configs)))]
             return in_a_child(_share_users_code, configs)  # the user's code may change the process it runs in
         except UnstackableError as error:
             return [Share(everyone, str(error))]
@@ -59,9 +61,7 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
         for part in _share_on(road, [configs[job] for job in left]):
             jobs = tuple(left[index] for index in part.jobs)
             reasons |= dict.fromkeys(jobs, part.reason or "")
-            if part.reason is None and len(jobs) == 1 and road.by_steps and configs[0].sweep.stack == "auto":
-                reasons |= dict.fromkeys(jobs, "no other job has the same structure")
-            elif part.reason is None:
+            if part.reason is None:
                 shares.append(replace(part, jobs=jobs))
                 for job in jobs:
                     del reasons[job]
@@ -75,16 +75,15 @@ class _Road(NamedTuple):
     """A way to train jobs as one program.
 
     Attributes:
-        inspect_module, inspect_data: return what the modules, or data modules, of a stack have in common.
-        probe: returns how many jobs fit into memory.
+        look: makes what says what the modules, and the data modules, of a stack have in common.
+        probe: returns what a job costs.
         try_together: trains jobs in a stack and by a Trainer, and compares all results; returns what the user has to
             know all the same.
         by_steps: as in `Share`.
     """
 
-    inspect_module: Callable[[Config], Hashable]
-    inspect_data: Callable[[Config], Hashable]
-    probe: Callable[[Sequence[Config]], int]
+    look: Callable[[], ByLoss | BySteps]
+    probe: Callable[[Sequence[Config]], Cost]
     try_together: Callable[[Sequence[Config], int], str | None]
     by_steps: bool
 
@@ -105,18 +104,24 @@ def _share_on(road: _Road, configs: Sequence[Config]) -> list[Share]:
     """Group jobs whose modules differ only in numbers, and try each group in a stack."""
     groups: dict[Hashable, list[int]] = {}
     refused: dict[str, list[int]] = {}
+    look = road.look()
     verdicts: dict[Hashable, _Verdict] = {}  # one for each different module and data module
-    for index, config in enumerate(configs):
-        module_key, data_key = ("module", repr(config.model), config.seed), ("data", repr(config.data))
-        for key, look_at in ((module_key, road.inspect_module), (data_key, road.inspect_data)):
-            if key not in verdicts:
-                verdicts[key] = _verdict(look_at, config)
-        module, data = verdicts[module_key], verdicts[data_key]
-        reason = module.reason or data.reason
-        if reason is not None:
-            refused.setdefault(reason, []).append(index)
-        else:
-            groups.setdefault((module.structure, data.structure), []).append(index)
+    with globals_restored() as restore:
+        for index, config in enumerate(configs):
+            module_key, data_key = ("module", repr(config.model), config.seed), ("data", repr(config.data))
+            for key, look_at in ((module_key, look.module), (data_key, look.data)):
+                if key not in verdicts:
+                    verdicts[key] = _verdict(look_at, config)
+                    restore()
+            module, data = verdicts[module_key], verdicts[data_key]
+            reason = module.reason or data.reason
+            if reason is not None:
+                refused.setdefault(reason, []).append(index)
+            else:
+                groups.setdefault((module.structure, data.structure), []).append(index)
+    for form, jobs in [*groups.items()]:
+        if (reason := _pays_not(road, [configs[job] for job in jobs])) is not None:
+            refused.setdefault(reason, []).extend(groups.pop(form))
     alone = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
     note = "" if len(groups) < 2 else "jobs whose modules differ in more than numbers are in separate stacks"
     return [
@@ -125,13 +130,29 @@ def _share_on(road: _Road, configs: Sequence[Config]) -> list[Share]:
 
 
 def _verdict(look_at: Callable[[Config], Hashable], config: Config) -> _Verdict:
-    with isolated():
+    with process_restored():
         try:
             return _Verdict(None, look_at(config))
         except UnstackableError as error:
             return _Verdict(str(error))
         except (Exception, SystemExit) as error:
             return _Verdict(f"it could not be built: {in_a_line(error)}")
+
+
+def _pays_not(road: _Road, configs: Sequence[Config]) -> str | None:
+    """Why jobs of the same structure are not worth a trial; None if they are, or if the trial has to say why not."""
+    if configs[0].sweep.stack != "auto":
+        return None
+    try:
+        with isolated():
+            cost = road.probe(configs)
+    except Exception:
+        return None
+    try:
+        check_pays(cost, len(configs) if road.by_steps else None)  # a formula is faster for one job too
+    except UnstackableError as error:
+        return str(error)
+    return None
 
 
 _Division = tuple[str, Callable[[Config], Hashable]]
@@ -161,9 +182,11 @@ def _divide(
     """Try jobs together; if that fails, try those with the same values of a division together."""
     try:
         with isolated():  # as if nothing had been built before
-            most = road.probe([configs[job] for job in jobs])
+            cost = road.probe([configs[job] for job in jobs])
+        most, because = widest(cost)
         warning = road.try_together([configs[job] for job in jobs], most)
-        return [Share(tuple(jobs), None, most, "; ".join(filter(None, (note, warning))), road.by_steps)]
+        because = because if len(jobs) > most else ""
+        return [Share(tuple(jobs), None, most, "; ".join(filter(None, (note, because, warning))), road.by_steps)]
     except UnstackableError as error:
         reason = str(error)
     except Exception as error:
@@ -184,5 +207,5 @@ def _divide(
     return [Share(tuple(jobs), reason)]
 
 
-_BY_LOSS = _Road(inspect.module_with_loss, inspect.data_with_rows, probe, try_together, by_steps=False)
-_BY_STEPS = _Road(inspect.module_with_steps, inspect.data_with_loaders, probe_steps, try_steps, by_steps=True)
+_BY_LOSS = _Road(ByLoss, probe, try_together, by_steps=False)
+_BY_STEPS = _Road(BySteps, probe_steps, try_steps, by_steps=True)

@@ -17,8 +17,8 @@ from holdfast.config.schema import Config
 from holdfast.errors import in_a_line
 from holdfast.planning.agreement import compare
 from holdfast.planning.extremes import extremes
-from holdfast.planning.probe import free_memory
 from holdfast.planning.trial import TOLERANCES, fit, for_trial, in_double_if_possible, is_finite
+from holdfast.planning.width import Cost, multiplications
 from holdfast.record.history import History, StackHistory
 from holdfast.runtime.isolation import isolated
 from holdfast.single.event_logger import EventLogger
@@ -237,8 +237,8 @@ def _compare_first_batches(configs: Sequence[Config], tolerance: float) -> list[
     return [name for name, size in zip(names, sizes, strict=True) if 0 < size < _ROUNDING * max(sizes)]
 
 
-def probe_steps(configs: Sequence[Config]) -> int:
-    """Number of jobs that fit into half of the free memory, at least 1.
+def probe_steps(configs: Sequence[Config]) -> Cost:
+    """What a job costs.
 
     Args:
         configs: configurations of jobs with the same structure; the first is tried.
@@ -258,12 +258,13 @@ def probe_steps(configs: Sequence[Config]) -> int:
     batch = rows.batch([leaf[: inputs.batch_size] for leaf in rows.leaves])
     counted = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with counted, redirect_stdout(io.StringIO()), job.drawing(), inputs.trainer.precision_plugin.forward_context():
-        loss_alone(job.module, job.stand_in, batch)
+        parameters = [value for value in job.module.parameters() if value.requires_grad]
+        count = multiplications(lambda: loss_alone(job.module, job.stand_in, batch), parameters)
     leaves = sum(leaf[: inputs.batch_size].nbytes for leaf in rows.leaves)
     others = sum(value.nbytes for value in (*inputs.constants.values(), *inputs.buffers.values()))
-    losses = 8 * config.epochs * inputs.iterations
-    size = _COPIES * (inputs.parameters.nbytes + others) + 3 * (sum(saved) + leaves) + losses
-    return max(1, free_memory(inputs.trainer.strategy.root_device) // 2 // size)
+    iterations = config.epochs * inputs.iterations
+    size = _COPIES * (inputs.parameters.nbytes + others) + 3 * (sum(saved) + leaves) + 8 * iterations
+    return Cost(size, inputs.trainer.strategy.root_device, count, iterations)
 
 
 def _array(values: Tensor) -> Any:

@@ -120,27 +120,46 @@ def global_settings_restored() -> Iterator[None]:
 def isolated() -> Iterator[None]:
     """Restore at the end everything global that a run may change.
 
-    That is: random number generators, warning filters, environment variables, global settings and hooks, the working
-    folder, and the variables of the user's modules. Lightning's notices that do not apply here are filtered out.
+    That is: what `process_restored` restores, and the variables of the user's modules.
+    """
+    with process_restored(), globals_restored():
+        yield
+
+
+@contextmanager
+def process_restored() -> Iterator[None]:
+    """Restore at the end random number generators, warning filters, environment variables and global settings.
+
+    Global hooks and the working folder too. Lightning's notices that do not apply here are filtered out.
     """
     environment = dict(os.environ)
-    with global_settings_restored(), generators_restored(), globals_restored(), warnings.catch_warnings():
+    with global_settings_restored(), generators_restored(), warnings.catch_warnings():
         _filter_notices()
         try:
             yield
         finally:
-            os.environ.clear()
-            os.environ.update(environment)
+            if dict(os.environ) != environment:
+                os.environ.clear()
+                os.environ.update(environment)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()  # the next job may use another number of processes
 
 
+_LEVELS = {
+    "lightning.pytorch": logging.WARNING,
+    "lightning.fabric": logging.WARNING,
+    # asked for by the user
+    "lightning.pytorch.callbacks.model_summary": logging.INFO,
+    "lightning.pytorch.profilers.profiler": logging.INFO,
+}
+"""Levels of Lightning's loggers."""
+
+
 def _filter_notices() -> None:
     """Filter out Lightning's notices about choices that Holdfast makes on purpose."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("callbacks.model_summary", "profilers.profiler"):  # asked for by the user
-        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    for name, level in _LEVELS.items():
+        if logging.getLogger(name).level != level:  # to set it forgets what all loggers know of their levels
+            logging.getLogger(name).setLevel(level)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning itself uses a deprecated class of torch
         ".*your dataloader is not resumable.*",  # it is: by the numbers of the epoch and of the batch

@@ -114,13 +114,20 @@ class LoadedRows:
         try:
             if base_seed or self._loader.generator is not None:
                 torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
-            batches = islice(self._loader.batch_sampler, len(self.batch_sizes[:most]))
-            return [torch.as_tensor(batch) for batch in batches]
+            return self._batches(self.batch_sizes[:most])
         finally:
             generator.set_state(torch.get_rng_state())
             for own, state in zip(self.generators, states, strict=True):
                 state.copy_(own.get_state())
             torch.set_rng_state(before)
+
+    def _batches(self, sizes: Sequence[int]) -> list[Tensor]:
+        """The indexes of the rows of the first batches, as torch's `BatchSampler` asks its sampler for them."""
+        sampler = iter(self._loader.batch_sampler.sampler)
+        rows = torch.as_tensor(list(islice(sampler, sum(sizes))), dtype=torch.int64)
+        if sizes and sizes[-1] < sizes[0]:
+            next(sampler, None)  # a short batch ends where the sampler does, which may draw at its end
+        return list(torch.split(rows, list(sizes)))
 
     def batch(self, leaves: Sequence[Tensor]) -> Any:
         """A batch, as the user's collate function makes it."""

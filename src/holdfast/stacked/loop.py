@@ -18,6 +18,7 @@ from holdfast.record.curves import Curves
 from holdfast.record.history import SavedEpochs, StackHistory
 from holdfast.record.parameter_path import StackPaths
 from holdfast.record.stopping import CHECK_EVERY, StoppingRules, judge
+from holdfast.runtime.allocator import freed_memory_kept
 from holdfast.runtime.threads import threads
 from holdfast.stacked.engine import Engine
 from holdfast.stacked.epoch import EpochSoFar
@@ -66,7 +67,7 @@ class Stack:
             Stopped: a signal has arrived; the archive has a snapshot, from which the training goes on.
         """
         first = self._epoch
-        with torch.no_grad(), threads(1 if self._is_small() else None):
+        with torch.no_grad(), freed_memory_kept(), threads(1 if self._is_small() else None):
             while self._epoch < self._config.epochs:
                 self._train_epoch()
                 self._judge()

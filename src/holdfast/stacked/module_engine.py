@@ -168,7 +168,8 @@ class ModuleEngine:
             job.step_schedulers("epoch", epoch + 1)
         self._set_clock(done, training=False)
         if self._inputs.val_loaders:
-            with evaluating(self._inputs.module, *(job.module for job in self._members())):
+            # only hooks can see the mode of a job's own module
+            with evaluating(self._inputs.module, *(job.module for job in self._members() if job.hooks)):
                 self._validate()
         self._set_clock(done, training=True)
         self._end("on_train_epoch_end", "train_log", self._train_log)

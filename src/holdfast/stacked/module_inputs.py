@@ -158,7 +158,7 @@ class ModuleInputs:
         for path, kind in states[0].hidden.items():
             raise UnstackableError(f"{path} is a {kind}, whose state cannot be read")
         shared = read(template.module, buffers=False)
-        if len({state.structure() for state in (shared, *states)}) > 1:
+        if not all(state.is_like(shared) for state in states):
             name = type(template.module).__name__
             raise UnstackableError(f"the modules {name} of these jobs differ in more than numbers")
         like = next(template.module.parameters())

@@ -39,6 +39,7 @@ class ModuleJob:
         config: its configuration.
         trainer: knows the device and the precision.
         iterations: of an epoch.
+        module: as `build_module` has just built it; None if it is still to be built.
 
     Raises:
         UnstackableError: its optimizer or scheduler has no place in a stack.
@@ -52,10 +53,12 @@ class ModuleJob:
         generator: in the place of torch's global generator.
     """
 
-    def __init__(self, config: Config, trainer: pl.Trainer, iterations: int) -> None:
+    def __init__(
+        self, config: Config, trainer: pl.Trainer, iterations: int, module: pl.LightningModule | None = None
+    ) -> None:
         self.config = config
         self.stand_in = StandInTrainer(config.epochs)
-        self.module = build_module(config)
+        self.module = module or build_module(config)
         trainer.precision_plugin.convert_module(self.module)
         self.stand_in.attach(self.module)
         reseed(derive(config.seed, "setup"))

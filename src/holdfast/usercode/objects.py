@@ -86,10 +86,11 @@ def _attributes(value: Any) -> Iterator[Node]:
     attributes = vars(value) if hasattr(value, "__dict__") else {}
     skipped = _SET_BY_LIGHTNING if isinstance(value, pl.LightningModule) else frozenset()
     skipped |= _SET_BY_MODULE if isinstance(value, Module) else frozenset()
+    is_module = isinstance(value, nn.Module)
     for name, item in list(attributes.items()):
         if name in skipped:
             continue
-        if isinstance(value, nn.Module) and name in ("_parameters", "_buffers"):
+        if is_module and name in ("_parameters", "_buffers"):
             # not replaceable: the buffers of a job belong to its checkpoint
             yield from (Node(key, tensor) for key, tensor in item.items())
         else:
@@ -101,18 +102,24 @@ def _attributes(value: Any) -> Iterator[Node]:
                     yield Node(name, slot.__get__(value))
 
 
+_PLAIN = frozenset({dict, list, tuple})
+
+
 @contents.register(dict)
 @contents.register(Mapping)
 @contents.register(list)
 @contents.register(tuple)
 @contents.register(collections.deque)
 def _(value: Any) -> Contents:
+    # most of what a layer refers to
+    if not value and (type(value) in _PLAIN or (type(value) is collections.OrderedDict and not vars(value))):
+        return 0, ()
     if len(value) > _LONGEST:
         return ("long", _unique_id(value)), ()
     entries = value.items() if isinstance(value, Mapping) else enumerate(value)
     replaceable = isinstance(value, (dict, list))
     children = [Node(f"[{key!r}]", item, (value, key) if replaceable else None) for key, item in entries]
-    return len(value), children if type(value) in (dict, list, tuple) else [*children, *_attributes(value)]
+    return len(value), children if type(value) in _PLAIN else [*children, *_attributes(value)]
 
 
 @contents.register(set)
@@ -211,6 +218,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _codes(constant)
 
 
+@functools.cache
 def _code_identity(code: types.CodeType) -> Hashable:
     constants = tuple(repr(item) for item in code.co_consts if not isinstance(item, types.CodeType))
     return code.co_code, code.co_names, constants

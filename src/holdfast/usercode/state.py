@@ -11,8 +11,10 @@ import hashlib
 import io
 import queue
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,12 +52,19 @@ class State:
 
     def structure(self) -> str:
         """Digest of everything but the values of numbers: equal for jobs that can share a program."""
-        kinds = {
+        text = repr((sorted(self.leaves.items()), sorted(self._kinds().items())))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def is_like(self, other: State) -> bool:
+        """Whether another state has the same structure."""
+        return self.leaves == other.leaves and self._kinds() == other._kinds()
+
+    def _kinds(self) -> dict[str, str]:
+        """What the numbers are, without their values."""
+        return {
             path: str((value.dtype, value.shape)) if isinstance(value, Tensor) else "number"
             for path, value in self.numbers.items()
         }
-        text = repr((sorted(self.leaves.items()), sorted(kinds.items())))
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def changed(self, later: State) -> str | None:
         """The first path at which a later state of the same module differs; None if there is none."""
@@ -81,13 +90,14 @@ def same_number(one: float | Tensor | None, other: float | Tensor | None) -> boo
 
 
 def walk(
-    *roots: Node, enter: Callable[[Any], bool] = lambda value: True
+    *roots: Node, enter: Callable[[Any], bool] = lambda value: True, skips_empty: bool = False
 ) -> Iterator[tuple[Node, Hashable, str | None]]:
     """Visit every object that can be reached from the roots, depth first.
 
     Args:
         roots: objects to start from.
         enter: whether to visit the objects that an object refers to.
+        skips_empty: whether to leave out the empty registries of hooks, which each layer has by the dozen.
 
     Yields:
         The object with its whole path, its identity (see `contents`), and the path of its first visit, which is None
@@ -108,14 +118,18 @@ def walk(
             alive.append(value)
             identity, children = contents(value) if enter(value) else (None, ())
             yield node, identity, None
-            waiting += (Node(f"{path}.{name}" if path else name, item, where) for name, item, where in children)
+            waiting += [
+                Node(f"{path}.{name}" if path else name, item, where)
+                for name, item, where in children
+                if not (skips_empty and type(item) is OrderedDict and not item)
+            ]
 
 
 def read(module: nn.Module, *, buffers: bool = True) -> State:
     """Read the state of a module, without the values of its parameters; with those of its buffers, or without."""
     state = State()
     unread = set() if buffers else {id(value) for value in module.buffers()}
-    for (path, value, where), identity, first_path in walk(Node("", module)):
+    for (path, value, where), identity, first_path in walk(Node("", module), skips_empty=True):
         if first_path is not None:
             state.leaves[path] = ("same as", first_path)
         elif where is not None and _may_differ(value):
@@ -127,7 +141,7 @@ def read(module: nn.Module, *, buffers: bool = True) -> State:
             state.leaves[path] = _form(value) if id(value) in unread else _tensor_leaf(value)
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            if _is_hiding(value):
+            if _is_hiding(type(value)):  # type: ignore[arg-type]  # mypy takes a class for not hashable
                 state.hidden[path] = kind
             state.leaves[path] = (kind, identity)
     return state
@@ -161,7 +175,8 @@ def _form(value: Tensor) -> tuple[Hashable, ...]:
     return type(value).__name__, str(value.dtype), tuple(value.shape), value.requires_grad
 
 
-def _is_hiding(value: Any) -> bool:
-    if is_users(type(value).__module__) or type(value).__name__ == "count":  # the repr of itertools.count is its state
+@cache
+def _is_hiding(cls: type) -> bool:
+    if is_users(cls.__module__) or cls.__name__ == "count":  # the repr of itertools.count is its state
         return False
-    return isinstance(value, _HIDING)
+    return issubclass(cls, _HIDING)
