@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
+from holdfast.arithmetic.tracing import traced
 from holdfast.usercode.watch import UnstackableError
 
 _SEEDED = torch.Tag.nondeterministic_seeded
@@ -78,7 +78,7 @@ class DrawnFunction:
         with torch.random.fork_rng(devices=[]), _Draws() as draws:
             one(*args_of_one)
         with torch.random.fork_rng(devices=[]):
-            module = make_fx(function)(*args)
+            module = traced(function, *args)
         self._draws = list(_drawn_outside(module.graph, draws.seen))
         self._spec = module.graph._codegen.pytree_info.out_spec  # type: ignore[attr-defined]
         module.graph.set_codegen(fx.graph.CodeGen())

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from holdfast.arithmetic.tracing import traced
 from holdfast.usercode.watch import UnstackableError
 
 ELEMENTWISE = frozenset({"SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adadelta", "Adamax", "ASGD"})
@@ -108,7 +109,7 @@ class MappedOptimizer:
             if self.steps < _UNTRACED or self._seen[key] < 2:  # a key that does not come again is not worth a trace
                 new, self.state = mapped(*args)
                 return list(new)
-            self._traces[key] = make_fx(mapped)(*args)
+            self._traces[key] = traced(mapped, *args)
         new, self.state = self._traces[key](*args)
         return list(new)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 TRACED_AFTER = 24
@@ -47,9 +49,19 @@ class TracedFunction:
 
     def _trace(self, tensors: Sequence[Tensor]) -> Callable[..., Any]:
         try:
-            return _without_views(make_fx(self._function)(*tensors))
+            return _without_views(traced(self._function, *tensors))
         except Exception:  # some functions can be mapped, but not traced
             return self._function
+
+
+def traced(function: Callable[..., Any], *args: Any) -> torch.fx.GraphModule:
+    """The plain operations of a function, found by calling it with some arguments.
+
+    torch notes the shape of every result in a mode of its own; that all share one saves a third of the time.
+    """
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        graph: torch.fx.GraphModule = make_fx(function)(*args)
+    return graph
 
 
 def _shape(node: Any) -> Any:

@@ -98,10 +98,10 @@ class Sweep:
         "folders of jobs to keep: of so many of the best, or all; auto: of all of up to 100 jobs, of more the 20 best",
         least=1,
     )
-    max_stack: int | None = setting("most jobs trained as one program; null lets memory decide", least=1)
+    max_stack: int | None = setting("most jobs trained as one program; null lets their cost decide", least=1)
     snapshot: float = setting("seconds between two snapshots of a stack, from which it resumes", default=60.0, least=0)
     stack: Literal["auto", "always", "never"] = setting(
-        "train jobs together: auto where that has been checked, and two or more can be; always also single ones",
+        "train jobs together where that has been checked: auto where it is faster too; always; or never",
         default="auto",
     )
     verify: bool | Literal["auto"] = setting(

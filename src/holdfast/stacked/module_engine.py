@@ -135,14 +135,16 @@ class ModuleEngine:
 
     def first_step(self) -> tuple[Tensor, Result]:
         """The rows of the first batch of each job, shape `(jobs, batch)`, and its step, without an update."""
-        return self._orders[0], self._step(Call("training_step", 0), "train", self._orders[0], self._train_log)
+        log = self._train_log
+        return self._orders[0], self._step(Call("training_step", 0), "train", self._orders[0], log, once=True)
 
-    def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None) -> Result:
-        """Call a step of all jobs."""
+    def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None, *, once: bool = False) -> Result:
+        """Call a step of all jobs, for the first of many times or once."""
         leaves = [leaf[rows] for leaf in self._inputs.leaves(split, call.loader or 0)]
         loaded = self._inputs.first_rows(split, call.loader or 0)
         generators = [job.generator for job in self._members()]
-        result = self._replay.call(call, self._state.tensors, loaded, leaves, generators)
+        replay = self._replay.call_once if once else self._replay.call
+        result = replay(call, self._state.tensors, loaded, leaves, generators)
         self._hooks.count(result.updated)
         self._state.tensors = self._state.tensors._replace(
             others={**self._state.tensors.others, **result.outcome.buffers}, states=result.outcome.states

@@ -86,6 +86,16 @@ class Replay:
             gradient, outcome = trace.function(generators, *args)
         return Result(gradient, outcome, trace.logged, trace.updated)
 
+    def call_once(
+        self, call: Call, jobs: JobTensors, rows: LoadedRows, leaves: Sequence[Tensor], generators: Any
+    ) -> Result:
+        """Call a step that will not be called again: it is traced only if it draws random numbers."""
+        with self._context(), torch.random.fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            result = self._untraced(call, rows, (jobs, list(leaves)))
+            draws = not torch.equal(torch.get_rng_state(), before)
+        return self.call(call, jobs, rows, leaves, generators) if draws else result
+
     def _key(self, shapes: Any, call: Call) -> Any:
         """What a trace holds for: the shapes, and the values of what the step reads."""
         if shapes not in self._reads:
