@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -63,6 +64,7 @@ def _send_result(write_end: int, function: Callable[..., Any], args: tuple[Any, 
     """Call the function, send its result, and end this process without the exit handlers of its parent."""
     try:
         torch.set_num_threads(1)  # the threads of the parent do not exist here
+        gc.freeze()  # what the parent has made is not searched for garbage
         try:
             answer = pickle.dumps((function(*args), None))
         except Exception as error:

@@ -23,11 +23,14 @@ from holdfast.usercode.watch import NoTrainer, UnstackableError, readable
 class ByLoss:
     """Looks at jobs whose modules are defined by their loss, over a data module of Holdfast."""
 
-    def module(self, config: Config) -> Hashable:
-        """Everything of a module but the values of numbers."""
+    def alike(self, config: Config) -> None:
+        """Check what all jobs of a structure have in common, before they are built one by one."""
         check_rules(config)
         if isinstance(target := import_target(config.model["_target_"]), type):
-            check_base(target, Module)  # before it is built, for each of many jobs
+            check_base(target, Module)
+
+    def module(self, config: Config) -> Hashable:
+        """Everything of a module but the values of numbers."""
         module = build_module(config)
         check_class(module, Module)
         _check_module(module)
@@ -44,10 +47,13 @@ class BySteps:
     def __init__(self) -> None:
         self._trainer: pl.Trainer | None = None
 
-    def module(self, config: Config) -> Hashable:
-        """Everything of a module but the values of numbers and of buffers."""
+    def alike(self, config: Config) -> None:
+        """Check what all jobs of a structure have in common, before they are built one by one."""
         if config.precision not in ("32-true", "64-true"):
             raise UnstackableError(f"precision={config.precision} computes parts of a step in another type")
+
+    def module(self, config: Config) -> Hashable:
+        """Everything of a module but the values of numbers and of buffers."""
         module = build_module(config)
         check_class(module, pl.LightningModule, STEP_METHODS)
         _check_module(module)

@@ -57,7 +57,8 @@ def _share_users_code(configs: Sequence[Config]) -> list[Share]:
     """Divide jobs by the first of two roads on which they can share a program: by their loss, or by their steps."""
     shares, reasons = list[Share](), dict.fromkeys(range(len(configs)), "")
     for road in (_BY_LOSS, _BY_STEPS):
-        left = list(reasons)
+        if not (left := list(reasons)):
+            break
         for part in _share_on(road, [configs[job] for job in left]):
             jobs = tuple(left[index] for index in part.jobs)
             reasons |= dict.fromkeys(jobs, part.reason or "")
@@ -105,6 +106,8 @@ def _share_on(road: _Road, configs: Sequence[Config]) -> list[Share]:
     groups: dict[Hashable, list[int]] = {}
     refused: dict[str, list[int]] = {}
     look = road.look()
+    if (reason := _verdict(look.alike, configs[0]).reason) is not None:
+        return [Share(tuple(range(len(configs))), reason)]
     verdicts: dict[Hashable, _Verdict] = {}  # one for each different module and data module
     with globals_restored() as restore:
         for index, config in enumerate(configs):
