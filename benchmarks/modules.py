@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROUNDS = 1
+ROUNDS = 3
 HERE = Path(__file__).resolve().parent
 WORKLOADS = {"A": (32, 5), "B": (32, 10), "C": (64, 5), "D": (32, 5)}
 """Batch size and epochs."""
