@@ -125,7 +125,7 @@ class LoadedRows:
         """The indexes of the rows of the first batches, as torch's `BatchSampler` asks its sampler for them."""
         sampler = iter(self._loader.batch_sampler.sampler)
         rows = torch.as_tensor(list(islice(sampler, sum(sizes))), dtype=torch.int64)
-        if sizes and sizes[-1] < sizes[0]:
+        if sizes and sizes[-1] < self._loader.batch_size:
             next(sampler, None)  # a short batch ends where the sampler does, which may draw at its end
         return list(torch.split(rows, list(sizes)))
 
