@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (as everyone imports it)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -41,13 +42,13 @@ class Wide(Regressor):
         self.net = nn.Sequential(nn.Linear(8, 1700), nn.Tanh(), nn.Linear(1700, 1700), nn.Tanh(), nn.Linear(1700, 1))
 
 
-def jobs_of(target: str, count: int, *overrides: str, **arguments: list[Any]) -> list[Config]:
+def jobs_of(target: str, count: int, *overrides: str, data: str = "Numbers", **arguments: list[Any]) -> list[Config]:
     """Jobs with several rates, and several values of other arguments."""
     config = configured("report=false", *overrides)
-    data, jobs = {"_target_": "tests.zoo.data.Numbers"}, []
+    rows, jobs = {"_target_": f"tests.zoo.data.{data}"}, []
     for lr, *values in itertools.islice(itertools.product((0.01, 0.02, 0.03, 0.04, 0.05), *arguments.values()), count):
         model = {"_target_": target, "lr": lr, **dict(zip(arguments, values, strict=True))}
-        jobs.append(dataclasses.replace(config, model=model, data=data))
+        jobs.append(dataclasses.replace(config, model=model, data=rows))
     return jobs
 
 
@@ -100,10 +101,10 @@ def test_multiplications_of_a_convolution_and_a_product() -> None:
     ("cost", "jobs", "reason"),
     [
         (Cost(1, CPU, 2_400_000_000, 100_000), 40, "an iteration takes 2,400 million multiplications"),
-        (Cost(1, CPU, 1_000, 1_999), 1, "no other job has the same structure"),
-        (Cost(1, CPU, 50_000_000, 5_000), 1, "no other job has the same structure"),
-        (Cost(1, GPU, 1_000, 5_000), 1, "no other job has the same structure"),
-        (Cost(1, CPU, 1_000, 2_000), 1, None),
+        (Cost(1, CPU, 1_000, 4_999), 1, "no other job has the same structure"),
+        (Cost(1, CPU, 50_000_000, 9_000), 1, "no other job has the same structure"),
+        (Cost(1, GPU, 1_000, 9_000), 1, "no other job has the same structure"),
+        (Cost(1, CPU, 1_000, 5_000), 1, None),
         (Cost(1, CPU, 1_000, 60), 2, None),
         (Cost(1, CPU, 1_000, 60), None, None),
         (Cost(1, GPU, 2_400_000_000), 40, None),
@@ -111,10 +112,15 @@ def test_multiplications_of_a_convolution_and_a_product() -> None:
 )
 def test_what_is_worth_a_stack(cost: Cost, jobs: int | None, reason: str | None) -> None:
     if reason is None:
-        check_pays(cost, jobs)
+        check_pays(cost, jobs, single=6)
         return
     with pytest.raises(UnstackableError, match=reason):
-        check_pays(cost, jobs)
+        check_pays(cost, jobs, single=6)
+
+
+def test_few_single_jobs_are_not_worth_their_verification() -> None:
+    with pytest.raises(UnstackableError, match="no other job"):
+        check_pays(Cost(1, CPU, 1_000, 50_000), 1, single=5)
 
 
 def test_large_modules_are_left_to_trainers_unless_told_otherwise() -> None:
@@ -132,8 +138,12 @@ def test_the_plan_says_how_wide_its_stacks_are(monkeypatch: pytest.MonkeyPatch) 
     assert text == "5 jobs: 3 stacks of 1 or 2; 0 alone\nstacks of at most 2 jobs: wider ones would not be faster"
 
 
-def test_a_long_job_without_another_like_it_is_a_stack_of_its_own(tmp_path: Path) -> None:
-    words = ("epochs=700", "precision=64-true", "trainer.log_every_n_steps=1000", "logger.tensorboard=false")
+def test_long_jobs_without_others_like_them_are_stacks_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(width, "_ITERATIONS_FOR_ONE", 100)
+    monkeypatch.setattr(width, "_SUCH_JOBS", 2)
+    words = ("epochs=40", "precision=64-true")
     configs = jobs_of("tests.zoo.modules.Regressor", 2, *words, hidden=[4, 8])
     found = plan(configs, share)
     assert (found.stacks, found.by_steps) == (((0,), (1,)), {0, 1})
@@ -143,6 +153,48 @@ def test_a_long_job_without_another_like_it_is_a_stack_of_its_own(tmp_path: Path
     (alone := tmp_path / "alone").mkdir()
     train_run(job, RunFolder(alone))
     assert_folders_alike(sweep.job(0).path, alone, rtol=1e-9, atol=1e-12)
+
+
+class Query(Regressor):
+    """A learned query goes through a layer before the rows do."""
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+        self.query = nn.Parameter(torch.ones(1, 8))
+
+    def forward(self, x: Any) -> Any:
+        return self.net(x) + self.net(self.query)
+
+
+def test_a_parameter_that_goes_through_a_layer_is_counted_and_stacked() -> None:
+    (part,) = share(jobs_of(f"{__name__}.Query", 2, "epochs=3"))
+    assert (part.reason, part.by_steps) == (None, True)
+
+
+def test_fused_layers_are_counted_by_their_products() -> None:
+    # forward, backward by weights and by inputs, of four gates that take 64 inputs and 64 hidden units
+    layer, x = nn.LSTM(64, 64, batch_first=True), torch.randn(16, 10, 64, requires_grad=True)
+    of_a_step = 16 * 4 * 64 * (64 + 64)
+
+    def loss() -> torch.Tensor:
+        return layer(x)[0].sum()
+
+    counted = multiplications(loss, [x, *layer.parameters()])
+    assert 0.9 < counted / (3 * 10 * of_a_step) < 1.1
+    query = torch.randn(2, 2, 16, 8, requires_grad=True)
+    attention = multiplications(lambda: F.scaled_dot_product_attention(query, query, query).sum(), [query])
+    assert attention == 6 * 2 * 2 * 16 * 16 * 8
+
+
+def test_parts_of_a_division_with_a_single_job_run_alone() -> None:
+    parts = share(jobs_of("tests.zoo.modules.Smoothed", 3, "epochs=2", data="Table", smoothing=[0.0, 0.1, 0.2]))
+    assert all(part.reason == "no other job has the same structure" for part in parts if len(part.jobs) == 1)
+
+
+def test_the_plan_says_nothing_of_widths_that_were_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(width, "_ENOUGH", 5_000)
+    configs = jobs_of("tests.zoo.modules.Regressor", 5, "sweep.max_stack=3")
+    assert describe(plan(configs, share), dict(enumerate(configs))) == "5 jobs: 2 stacks of 2 or 3; 0 alone"
 
 
 def test_short_jobs_without_others_like_them_run_alone() -> None:

@@ -251,7 +251,7 @@ def test_max_stack_cuts_stacks_without_changing_a_job(sweep: Callable[..., Any])
     words = ["lr=logspace(1e-3,0.1,7)", "batch_size=20", "epochs=2", "precision=64-true"]
     whole, _, _ = sweep("whole", *words)
     cut, _, out = sweep("cut", *words, "sweep.max_stack=3")
-    assert out.startswith("plan: 7 jobs: 3 stacks; 0 alone")
+    assert out.startswith("plan: 7 jobs: 3 stacks of 2 or 3; 0 alone")
     for number in range(7):
         assert cut.job(number).read().best == pytest.approx(whole.job(number).read().best, rel=1e-9)
 

@@ -125,14 +125,15 @@ def check_class(instance: Any, base: type, overridable: frozenset[str] = _OVERRI
     """
     name = type(instance).__name__
     check_base(type(instance), base)
-    theirs = {attribute for cls in type(instance).__mro__ if not issubclass(base, cls) for attribute in vars(cls)}
+    # by the order of the classes: a protocol may say of the base, too, that it derives from it
+    theirs = {attribute for cls in type(instance).__mro__ if cls not in base.__mro__ for attribute in vars(cls)}
     for attribute in _of_a_trainer(base, overridable) & (theirs | vars(instance).keys()):
         present = getattr_static(type(instance), attribute)
         overridden = all(present is not getattr_static(each, attribute, None) for each in (base, Module, DataModule))
         if overridden or (attribute in vars(instance) and callable(getattr(base, attribute))):
             raise UnstackableError(f"{name}.{attribute} needs a Trainer")
     for attribute in _SPECIAL:
-        classes = (cls for cls in type(instance).__mro__ if not issubclass(base, cls) and cls is not Module)
+        classes = (cls for cls in type(instance).__mro__ if cls not in base.__mro__ and cls is not Module)
         if any(attribute in vars(cls) for cls in classes):
             raise UnstackableError(f"{name}.{attribute} can change the meaning of any line of its code")
 

@@ -42,7 +42,7 @@ class ByLoss:
 
 
 class BySteps:
-    """Looks at jobs of any LightningModule, over any LightningDataModule; their Trainers would be alike."""
+    """Looks at jobs of any LightningModule, over any LightningDataModule; one Trainer serves all of them."""
 
     def __init__(self) -> None:
         self._trainer: pl.Trainer | None = None

@@ -1,4 +1,4 @@
-"""One batch of one job: whether its loss can be mapped over jobs, and how many such jobs fit into memory."""
+"""One batch of one job: whether its loss can be mapped over jobs, and what such a job costs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from holdfast.planning.plan import Share
 from holdfast.planning.probe import probe
 from holdfast.planning.steps_trial import probe_steps, try_steps
 from holdfast.planning.trial import try_together
-from holdfast.planning.width import Cost, check_pays, widest
+from holdfast.planning.width import NO_OTHER, Cost, check_pays, widest
 from holdfast.runtime.isolation import isolated, process_restored
 from holdfast.stacked.inputs import is_shipped
 from holdfast.usercode.variables import globals_restored
@@ -76,7 +76,7 @@ class _Road(NamedTuple):
     """A way to train jobs as one program.
 
     Attributes:
-        look: makes what says what the modules, and the data modules, of a stack have in common.
+        look: inspects the modules and the data modules of jobs.
         probe: returns what a job costs.
         try_together: trains jobs in a stack and by a Trainer, and compares all results; returns what the user has to
             know all the same.
@@ -122,14 +122,18 @@ def _share_on(road: _Road, configs: Sequence[Config]) -> list[Share]:
                 refused.setdefault(reason, []).append(index)
             else:
                 groups.setdefault((module.structure, data.structure), []).append(index)
+    single = sum(len(jobs) == 1 for jobs in groups.values())
     for form, jobs in [*groups.items()]:
-        if (reason := _pays_not(road, [configs[job] for job in jobs])) is not None:
+        if (reason := _not_worth(road, [configs[job] for job in jobs], single)) is not None:
             refused.setdefault(reason, []).extend(groups.pop(form))
-    alone = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
+    shares = [Share(tuple(jobs), reason) for reason, jobs in refused.items()]
     note = "" if len(groups) < 2 else "jobs whose modules differ in more than numbers are in separate stacks"
-    return [
-        part for jobs in groups.values() for part in _divide(road, configs, jobs, _divisions(configs, jobs), note)
-    ] + alone
+    for jobs in groups.values():
+        for part in _divide(road, configs, jobs, _divisions(configs, jobs), note):
+            is_left = part.reason is None and len(part.jobs) == 1 < len(jobs)
+            left_alone = is_left and road.by_steps and configs[0].sweep.stack == "auto"
+            shares.append(Share(part.jobs, NO_OTHER) if left_alone else part)
+    return shares
 
 
 def _verdict(look_at: Callable[[Config], Hashable], config: Config) -> _Verdict:
@@ -142,8 +146,14 @@ def _verdict(look_at: Callable[[Config], Hashable], config: Config) -> _Verdict:
             return _Verdict(f"it could not be built: {in_a_line(error)}")
 
 
-def _pays_not(road: _Road, configs: Sequence[Config]) -> str | None:
-    """Why jobs of the same structure are not worth a trial; None if they are, or if the trial has to say why not."""
+def _not_worth(road: _Road, configs: Sequence[Config], single: int) -> str | None:
+    """Why jobs of the same structure are not worth a trial; None if they are, or if the trial has to say why not.
+
+    Args:
+        road: on which they would be trained.
+        configs: the jobs.
+        single: number of jobs that are the only ones of their structures.
+    """
     if configs[0].sweep.stack != "auto":
         return None
     try:
@@ -152,7 +162,7 @@ def _pays_not(road: _Road, configs: Sequence[Config]) -> str | None:
     except Exception:
         return None
     try:
-        check_pays(cost, len(configs) if road.by_steps else None)  # a formula is faster for one job too
+        check_pays(cost, len(configs) if road.by_steps else None, single)  # a formula is faster for one job too
     except UnstackableError as error:
         return str(error)
     return None
@@ -188,7 +198,7 @@ def _divide(
             cost = road.probe([configs[job] for job in jobs])
         most, because = widest(cost)
         warning = road.try_together([configs[job] for job in jobs], most)
-        because = because if len(jobs) > most else ""
+        because = because if len(jobs) > most and configs[jobs[0]].sweep.max_stack is None else ""
         return [Share(tuple(jobs), None, most, "; ".join(filter(None, (note, because, warning))), road.by_steps)]
     except UnstackableError as error:
         reason = str(error)

@@ -48,7 +48,7 @@ def try_steps(configs: Sequence[Config], most: int) -> str:
 
     Args:
         configs: configurations of jobs with the same structure.
-        most: number of jobs that fit into memory.
+        most: largest number of jobs in a stack.
 
     Returns:
         What the user has to know of the parameters whose gradient is only rounding; "" if there are none.

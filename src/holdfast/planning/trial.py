@@ -62,7 +62,7 @@ def try_together(configs: Sequence[Config], most: int = _MOST_AT_ONCE) -> None:
 
     Args:
         configs: configurations of jobs with the same structure.
-        most: number of jobs that fit into memory.
+        most: largest number of jobs in a stack.
 
     Raises:
         UnstackableError: a number differs, or one of the two ways fails.

@@ -139,7 +139,7 @@ class ModuleEngine:
         return self._orders[0], self._step(Call("training_step", 0), "train", self._orders[0], log, once=True)
 
     def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None, *, once: bool = False) -> Result:
-        """Call a step of all jobs, for the first of many times or once."""
+        """Call a step of all jobs; once, if it will not be called again."""
         leaves = [leaf[rows] for leaf in self._inputs.leaves(split, call.loader or 0)]
         loaded = self._inputs.first_rows(split, call.loader or 0)
         generators = [job.generator for job in self._members()]
@@ -170,8 +170,9 @@ class ModuleEngine:
             job.step_schedulers("epoch", epoch + 1)
         self._set_clock(done, training=False)
         if self._inputs.val_loaders:
-            # only hooks can see the mode of a job's own module
-            with evaluating(self._inputs.module, *(job.module for job in self._members() if job.hooks)):
+            # only hooks and metrics are called on a job's own module, and can see its mode
+            seen = [job.module for job in self._members() if job.hooks or job.metrics]
+            with evaluating(self._inputs.module, *seen):
                 self._validate()
         self._set_clock(done, training=True)
         self._end("on_train_epoch_end", "train_log", self._train_log)

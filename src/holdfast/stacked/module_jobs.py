@@ -58,7 +58,7 @@ class ModuleJob:
     ) -> None:
         self.config = config
         self.stand_in = StandInTrainer(config.epochs)
-        self.module = module or build_module(config)
+        self.module = build_module(config) if module is None else module
         trainer.precision_plugin.convert_module(self.module)
         self.stand_in.attach(self.module)
         reseed(derive(config.seed, "setup"))

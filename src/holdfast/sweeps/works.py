@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -53,7 +54,7 @@ def plan_again(
             kept.append(stack)
             continue
         # the user's code may have changed since the plan was made
-        for part in _sharing(alone_because)([by_number[number].config for number in stack]):
+        for part in _sharing(alone_because)([_stacked(by_number[number].config) for number in stack]):
             numbers = tuple(stack[index] for index in part.jobs)
             if part.reason is None:
                 kept.append(numbers)
@@ -61,6 +62,11 @@ def plan_again(
             else:
                 alone |= dict.fromkeys(numbers, part.reason)
     return Plan(tuple(sorted(kept)), dict(sorted(alone.items())), by_steps=frozenset(by_steps))
+
+
+def _stacked(config: Config) -> Config:
+    """The configuration of a job that was planned into a stack: that it is faster there was found then."""
+    return replace(config, sweep=replace(config.sweep, stack="always")) if config.sweep.stack == "auto" else config
 
 
 def works_of(

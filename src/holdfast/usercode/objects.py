@@ -112,7 +112,7 @@ _PLAIN = frozenset({dict, list, tuple})
 @contents.register(collections.deque)
 def _(value: Any) -> Contents:
     # most of what a layer refers to
-    if not value and (type(value) in _PLAIN or (type(value) is collections.OrderedDict and not vars(value))):
+    if type(value) in _PLAIN and not value:
         return 0, ()
     if len(value) > _LONGEST:
         return ("long", _unique_id(value)), ()

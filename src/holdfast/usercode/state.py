@@ -14,7 +14,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -97,7 +96,7 @@ def walk(
     Args:
         roots: objects to start from.
         enter: whether to visit the objects that an object refers to.
-        skips_empty: whether to leave out the empty registries of hooks, which each layer has by the dozen.
+        skips_empty: whether to leave out empty registries of hooks, of which each layer has a dozen.
 
     Yields:
         The object with its whole path, its identity (see `contents`), and the path of its first visit, which is None
@@ -121,7 +120,7 @@ def walk(
             waiting += [
                 Node(f"{path}.{name}" if path else name, item, where)
                 for name, item, where in children
-                if not (skips_empty and type(item) is OrderedDict and not item)
+                if not (skips_empty and name in _REGISTRIES and _is_empty_registry(value, item))
             ]
 
 
@@ -141,7 +140,7 @@ def read(module: nn.Module, *, buffers: bool = True) -> State:
             state.leaves[path] = _form(value) if id(value) in unread else _tensor_leaf(value)
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            if _is_hiding(type(value)):  # type: ignore[arg-type]  # mypy takes a class for not hashable
+            if _is_hiding(value):
                 state.hidden[path] = kind
             state.leaves[path] = (kind, identity)
     return state
@@ -175,8 +174,15 @@ def _form(value: Tensor) -> tuple[Hashable, ...]:
     return type(value).__name__, str(value.dtype), tuple(value.shape), value.requires_grad
 
 
-@cache
-def _is_hiding(cls: type) -> bool:
-    if is_users(cls.__module__) or cls.__name__ == "count":  # the repr of itertools.count is its state
+def _is_hiding(value: Any) -> bool:
+    if is_users(type(value).__module__) or type(value).__name__ == "count":  # the repr of itertools.count is its state
         return False
-    return issubclass(cls, _HIDING)
+    return isinstance(value, _HIDING)
+
+
+_REGISTRIES = frozenset(name for name, value in vars(nn.Module()).items() if type(value) is OrderedDict)
+"""Attributes of every layer that hold its hooks."""
+
+
+def _is_empty_registry(owner: Any, item: Any) -> bool:
+    return isinstance(owner, nn.Module) and type(item) is OrderedDict and not item and not vars(item)
