@@ -135,8 +135,8 @@ class ModuleEngine:
 
     def first_step(self) -> tuple[Tensor, Result]:
         """The rows of the first batch of each job, shape `(jobs, batch)`, and its step, without an update."""
-        log = self._train_log
-        return self._orders[0], self._step(Call("training_step", 0), "train", self._orders[0], log, once=True)
+        rows = self._orders[0]
+        return rows, self._step(Call("training_step", 0), "train", rows, self._train_log, once=True)
 
     def _step(self, call: Call, split: str, rows: Tensor, log: StackLog | None, *, once: bool = False) -> Result:
         """Call a step of all jobs; once, if it will not be called again."""
@@ -170,9 +170,8 @@ class ModuleEngine:
             job.step_schedulers("epoch", epoch + 1)
         self._set_clock(done, training=False)
         if self._inputs.val_loaders:
-            # only hooks and metrics are called on a job's own module, and can see its mode
-            seen = [job.module for job in self._members() if job.hooks or job.metrics]
-            with evaluating(self._inputs.module, *seen):
+            # hooks and metrics are called on a job's own module, and can see its mode
+            with evaluating(self._inputs.module, *(job.module for job in self._members() if job.hooks or job.metrics)):
                 self._validate()
         self._set_clock(done, training=True)
         self._end("on_train_epoch_end", "train_log", self._train_log)
