@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from holdfast.config.keys import is_in_option, is_mapping, keys_under, may_be_added, no_such_key
 from holdfast.errors import ConfigError, Problem
+from holdfast.search.space import Interval
 
 
 def parse(overrides: Iterable[str], problems: list[Problem]) -> list[Override]:
@@ -34,8 +35,7 @@ def parse(overrides: Iterable[str], problems: list[Problem]) -> list[Override]:
             else:
                 problems.append(Problem(override, "is not of the form key=value"))
         except OverrideParseException as error:
-            lesson = "is not of the form key=value" if "=" not in override else str(error).splitlines()[0]
-            problems.append(Problem(override, lesson))
+            problems.append(Problem(override, lesson_of(error)))
     return parsed
 
 
@@ -106,27 +106,103 @@ def _has_target(node: Any) -> bool:
     return isinstance(node, list) and any(map(_has_target, node))
 
 
-def product(overrides: Sequence[str], loader: ConfigLoaderImpl | None) -> list[list[str]]:
-    """Every combination of the listed values: the overrides of each job.
+class Space(NamedTuple):
+    """What the overrides of a sweep ask to try.
+
+    Attributes:
+        combinations: every combination of the listed values, as the overrides of a job, with the middles of intervals.
+        intervals: by their place among the overrides.
+    """
+
+    combinations: list[list[str]]
+    intervals: dict[int, Interval]
+
+    def jobs(self, points: Sequence[Sequence[float]]) -> list[list[str]]:
+        """The overrides of each job: every combination at the first point, then at the second, and so on.
+
+        Args:
+            points: as from a sampler, with a number for each interval.
+        """
+        jobs = []
+        for point in points:
+            drawn = {
+                place: f"{interval.key}={interval.value(share)}"
+                for (place, interval), share in zip(self.intervals.items(), point, strict=True)
+            }
+            jobs += [[drawn.get(place, item) for place, item in enumerate(each)] for each in self.combinations]
+        return jobs
+
+
+def space(overrides: Sequence[str], loader: ConfigLoaderImpl | None, groups: Collection[str] = ()) -> Space:
+    """What the overrides of a sweep ask to try.
+
+    Args:
+        overrides: as typed, lists spelt out.
+        loader: knows the options of config groups, for `glob`.
+        groups: the config groups.
 
     Raises:
-        ConfigError: an override cannot be parsed, is given twice, or lists no single values.
+        ConfigError: an override cannot be parsed, is given twice, lists no single values, or has a bad interval.
 
-    >>> product(["lr=0.1,0.2", "seed=1"], None)
+    >>> space(["lr=0.1,0.2", "seed=1"], None).combinations
     [['lr=0.1', 'seed=1'], ['lr=0.2', 'seed=1']]
     """
     parser = OverridesParser.create(config_loader=loader)
     try:
         parsed = parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise ConfigError([Problem(error.override, str(error).splitlines()[0])]) from error
+        raise ConfigError([Problem(error.override, lesson_of(error))]) from error
     keys = [item.get_key_element() for item in parsed]
     if repeated := [item for index, item in enumerate(parsed) if keys[index] in keys[:index]]:
         raise ConfigError([Problem(str(item.input_line), "is given twice; give it once") for item in repeated])
-    if continuous := [item for item in parsed if item.is_sweep_override() and not item.is_discrete_sweep()]:
-        raise ConfigError([Problem(str(item.input_line), "needs single values to try") for item in continuous])
-    (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    return jobs
+    intervals: dict[int, Interval] = {}
+    problems = [
+        Problem(text(item), "holds an interval among other values: give the interval alone")
+        for item in parsed
+        if not item.is_interval_sweep() and _holds_interval(item.value())
+    ]
+    for place, item in enumerate(parsed):
+        if not item.is_interval_sweep():
+            continue
+        found = _interval(item)
+        if (lesson := found.lesson(groups)) is not None:
+            problems.append(Problem(text(item), lesson))
+        intervals[place] = found
+    if problems:
+        raise ConfigError(problems)
+    ends = parser.parse_overrides([f"{each.key}={each.value(0.5)}" for each in intervals.values()])
+    single = iter(ends)
+    (combinations,) = BasicSweeper.split_arguments(
+        [next(single) if n in intervals else item for n, item in enumerate(parsed)], None
+    )
+    return Space(combinations, intervals)
+
+
+def _interval(item: Override) -> Interval:
+    """An override that gives an interval."""
+    value: Any = item.value()
+    whole = {"int"} if isinstance(value.start, int) else set()
+    return Interval(
+        text(item), item.get_key_element(), float(value.start), float(value.end), frozenset(value.tags | whole)
+    )
+
+
+def _holds_interval(value: Any) -> bool:
+    """Whether a value has an interval at any depth."""
+    if isinstance(value, ChoiceSweep):
+        return any(map(_holds_interval, value.list))
+    if isinstance(value, (list, dict)):
+        return any(map(_holds_interval, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, IntervalSweep)
+
+
+def lesson_of(error: OverrideParseException) -> str:
+    """What is wrong with an override that cannot be parsed."""
+    if "=" not in error.override:
+        return "is not of the form key=value"
+    if "interval(" in error.override:
+        return "needs two numbers: interval(0,1)"
+    return str(error).splitlines()[0]
 
 
 @cache

@@ -19,8 +19,8 @@ from holdfast.compose.executors import (
     uses_workers,
 )
 from holdfast.compose.loader import Composed, Loader
-from holdfast.compose.overrides import product
 from holdfast.compose.resumed import sweep_controls, user_overrides
+from holdfast.compose.searched import jobs_of
 from holdfast.config.keys import key_of
 from holdfast.errors import ConfigError, Problem
 from holdfast.search.grid import overrides_of
@@ -79,7 +79,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     assert isinstance(loader, Loader)
     overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
     problems = launcher_problems(multirun.launcher)
-    jobs = product(overrides_of(multirun.params, overrides), loader)
+    jobs = jobs_of(loader, config, overrides_of(multirun.params, overrides))
     elsewhere = None if problems else devices_elsewhere(multirun.launcher)
     composed = _compose(loader, config, jobs, problems)
     return SweepSpec(

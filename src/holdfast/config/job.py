@@ -108,8 +108,8 @@ def hashed_texts(
     return texts
 
 
-_HOW = frozenset({"snapshot", "stack", "verify"})
-"""Keys of the group `sweep` that say how jobs are trained, and not to what."""
+_HOW = frozenset({"snapshot", "stack", "verify", "sampler", "trials", "seed"})
+"""Keys of the group `sweep` that say which jobs there are and how they are trained, and not to what."""
 
 _NONE = object()
 _ADDED: dict[str, Any] = {"vars": {}, "engine": "trainer", "init_weights": None, "init_weights_strict": True}

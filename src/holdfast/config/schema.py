@@ -99,11 +99,14 @@ class Sweep:
         least=1,
     )
     max_stack: int | None = setting("most jobs trained as one program; null lets their cost decide", least=1)
+    sampler: Literal["sobol", "random"] = setting("how a search draws values from intervals", default="sobol")
+    seed: int = setting("of the values that a search draws", default=0, least=0)
     snapshot: float = setting("seconds between two snapshots of a stack, from which it resumes", default=60.0, least=0)
     stack: Literal["auto", "always", "never"] = setting(
         "train jobs together where that has been checked: auto where it is faster too; always; or never",
         default="auto",
     )
+    trials: int | None = setting("settings that a search draws from intervals", default=None, least=1)
     verify: bool | Literal["auto"] = setting(
         "train the winner and another job again alone, and compare; auto: where code of your own was in a stack",
         default="auto",

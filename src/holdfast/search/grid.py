@@ -10,11 +10,14 @@ from typing import Any
 from holdfast.config.keys import key_of
 from holdfast.errors import ConfigError, Problem
 
+_LOG_INTERVAL = re.compile(r"loginterval(\([^()]*\))")
 _SPACED = re.compile(r"(?P<kind>log|lin)space\((?P<arguments>[^()]*)\)")
 
 
 def spell_out(override: str) -> str:
     """Replace `logspace(first, last, count)` or `linspace(first, last, count)` by the list of its values.
+
+    `loginterval(low, high)` becomes `tag(log,interval(low, high))`, which Hydra's grammar knows.
 
     `logspace` is given the ends themselves, not their exponents, and its values have equal ratios; those of `linspace`
     have equal differences. Both ends are among the values, exactly.
@@ -27,8 +30,12 @@ def spell_out(override: str) -> str:
 
     >>> spell_out("lr=logspace(1e-4, 1e-2, 3)"), spell_out("data.noise=linspace(0, 1, 5)")
     ('lr=0.0001,0.001,0.01', 'data.noise=0.0,0.25,0.5,0.75,1.0')
+    >>> spell_out("lr=loginterval(1e-5,1)")
+    'lr=tag(log,interval(1e-5,1))'
     """
     key, equals, value = override.partition("=")
+    value = _LOG_INTERVAL.sub(r"tag(log,interval\1)", value)
+    override = key + equals + value
     match = _SPACED.fullmatch(value.strip())
     if not match:
         return override

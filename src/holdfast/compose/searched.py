@@ -1,0 +1,83 @@
+"""The jobs of a sweep: every combination of listed values, at every point that a search draws from intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from holdfast.compose.loader import Loader
+from holdfast.compose.overrides import Space, space
+from holdfast.config.keys import key_of
+from holdfast.config.schema import Sweep
+from holdfast.errors import ConfigError, Problem
+from holdfast.planning.plan import structure
+from holdfast.search.samplers import SAMPLERS
+from holdfast.search.space import Interval
+
+MOST_SHAPES = 8
+"""Values of a key that changes shapes, in a search: each of them is a stack."""
+
+SEARCH_KEYS = frozenset({"sweep.trials", "sweep.sampler", "sweep.seed"})
+"""Keys that say how values are drawn."""
+
+_MIDDLE = 0.5
+
+
+def jobs_of(loader: Loader, config: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep, in the order of their numbers.
+
+    Args:
+        loader: composes jobs.
+        config: the configuration of the sweep, without the overrides of single jobs.
+        overrides: of the sweep.
+
+    Raises:
+        ConfigError: an override cannot be tried, or an interval has no number of trials.
+    """
+    asked = space(overrides, loader, loader.list_groups(""))
+    if not asked.intervals:
+        if typed := [item for item in overrides if key_of(item) == "sweep.trials"]:
+            raise ConfigError([Problem(typed[0], "has no interval to draw from, such as lr=loginterval(1e-5,1)")])
+        return asked.combinations
+    search = _search(loader, config, asked)
+    if search.trials is None:
+        (first, *_) = asked.intervals.values()
+        raise ConfigError([Problem(first.override, "is an interval: add sweep.trials=N, the number of values to try")])
+    problems = [
+        Problem(interval.override, f"has {interval.count} values, each of which is a stack: at most {MOST_SHAPES}")
+        for place, interval in asked.intervals.items()
+        if interval.count > MOST_SHAPES and _changes_shapes(place, interval, loader, config, asked)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    jobs = asked.jobs(SAMPLERS[search.sampler](len(asked.intervals), search.seed, 0, search.trials))
+    # what the search is, is no part of a trial, which stays what it is where more of them are drawn
+    return [[item for item in job if key_of(item) not in SEARCH_KEYS] for job in jobs]
+
+
+def _search(loader: Loader, config: DictConfig, asked: Space) -> Sweep:
+    """The keys of the search, from the first combination at the middle of all intervals."""
+    try:
+        return loader.job(config, asked.combinations[0]).config.sweep
+    except ConfigError as error:
+        drawn = {f"{each.key}={each.value(_MIDDLE)}": each for each in asked.intervals.values()}
+        raise ConfigError([_of_interval(problem, drawn.get(problem.override)) for problem in error.problems]) from None
+
+
+def _of_interval(problem: Problem, interval: Interval | None) -> Problem:
+    """A problem with a value, told of the interval from which the value was drawn."""
+    if interval is None:
+        return problem
+    more = "; int(interval(...)) draws whole numbers" if "whole number" in problem.lesson else ""
+    return Problem(interval.override, problem.lesson + more)
+
+
+def _changes_shapes(place: int, interval: Interval, loader: Loader, config: DictConfig, asked: Space) -> bool:
+    """Whether jobs with different values of an interval cannot share a stack."""
+    ends = []
+    for share in (0.0, 1.0):
+        overrides = list(asked.combinations[0])
+        overrides[place] = f"{interval.key}={interval.value(share)}"
+        ends.append(structure(loader.job(config, overrides).config))
+    return ends[0] != ends[1]
