@@ -30,7 +30,9 @@ def parse(overrides: Iterable[str], problems: list[Problem]) -> list[Override]:
     for override in overrides:
         try:
             item = _parse(override)
-            if item.key_or_group:
+            if item.key_or_group and not item.is_sweep_override() and _holds_interval(item.value()):
+                problems.append(Problem(override, "holds an interval: an interval stands for the whole value of a key"))
+            elif item.key_or_group:
                 parsed.append(item)
             else:
                 problems.append(Problem(override, "is not of the form key=value"))

@@ -22,6 +22,9 @@ from holdfast.store.versions import changed
 ABOUT_RESUMING = CONTROLS - {"report"}
 """Keys that control how a run or sweep is resumed; they are not recorded."""
 
+GROWS = "sweep.trials"
+"""A key that may have a larger value than was recorded: it extends a search."""
+
 ANEW = "leave it out, or start anew, without resume, for other values"
 
 
@@ -100,12 +103,14 @@ def resumed(typed: Sequence[str], make_recomposer: Callable[[], Recomposer], kin
     hydras = [item for item in rest if re.match(r"\+*hydra[./]", item)]  # what is typed today is trusted
     others = [item for item in rest if item not in hydras]
     _check_typed(others, recorded["overrides"], kind)
-    new = [item for item in others if item not in recorded["overrides"]]
+    new = [item for item in others if item not in recorded["overrides"] and key_of(item) != GROWS]
+    grown = {key_of(item): item for item in others if key_of(item) == GROWS}
+    overrides = [grown.get(key_of(item), item) for item in recorded["overrides"]]
     _check_values(make_recomposer(), [*first["overrides"], *new], first["config_hash"], recorded["config"], kind)
     launcher = [f"hydra/launcher={recorded['plan']['launcher']}"] if kind is SWEEP else []
     if not all(item.partition("=")[2].isidentifier() for item in launcher):
         raise FolderError(f"{path} names a launcher that cannot be one; it was not made by Holdfast.")
-    return Resumed(path, [*recorded["overrides"], *controls, *launcher, *hydras, f"{kind.dir_key}={quoted(path)}"])
+    return Resumed(path, [*overrides, *controls, *launcher, *hydras, f"{kind.dir_key}={quoted(path)}"])
 
 
 def _folder(typed: Sequence[str]) -> Path | None:
@@ -124,7 +129,7 @@ def _check_typed(typed: Sequence[str], recorded: Sequence[str], kind: Kind) -> N
     problems = [
         Problem(item, f"this {kind.name} was started with {by_key[key]}; {ANEW}")
         for item in typed
-        if by_key.get(key := key_of(item), item) != item
+        if by_key.get(key := key_of(item), item) != item and key != GROWS
     ]
     if problems:
         raise ConfigError(problems)

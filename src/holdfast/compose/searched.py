@@ -24,8 +24,8 @@ SEARCH_KEYS = frozenset({"sweep.trials", "sweep.sampler", "sweep.seed"})
 _MIDDLE = 0.5
 
 
-def jobs_of(loader: Loader, config: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job of a sweep, in the order of their numbers.
+def jobs_of(loader: Loader, config: DictConfig, overrides: Sequence[str]) -> tuple[list[list[str]], bool]:
+    """The overrides of every job of a sweep, in the order of their numbers; and whether a search has drawn them.
 
     Args:
         loader: composes jobs.
@@ -39,7 +39,7 @@ def jobs_of(loader: Loader, config: DictConfig, overrides: Sequence[str]) -> lis
     if not asked.intervals:
         if typed := [item for item in overrides if key_of(item) == "sweep.trials"]:
             raise ConfigError([Problem(typed[0], "has no interval to draw from, such as lr=loginterval(1e-5,1)")])
-        return asked.combinations
+        return asked.combinations, False
     search = _search(loader, config, asked)
     if search.trials is None:
         (first, *_) = asked.intervals.values()
@@ -53,7 +53,7 @@ def jobs_of(loader: Loader, config: DictConfig, overrides: Sequence[str]) -> lis
         raise ConfigError(problems)
     jobs = asked.jobs(SAMPLERS[search.sampler](len(asked.intervals), search.seed, 0, search.trials))
     # what the search is, is no part of a trial, which stays what it is where more of them are drawn
-    return [[item for item in job if key_of(item) not in SEARCH_KEYS] for job in jobs]
+    return [[item for item in job if key_of(item) not in SEARCH_KEYS] for job in jobs], True
 
 
 def _search(loader: Loader, config: DictConfig, asked: Space) -> Sweep:

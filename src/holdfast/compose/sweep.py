@@ -79,7 +79,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     assert isinstance(loader, Loader)
     overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
     problems = launcher_problems(multirun.launcher)
-    jobs = jobs_of(loader, config, overrides_of(multirun.params, overrides))
+    jobs, can_grow = jobs_of(loader, config, overrides_of(multirun.params, overrides))
     elsewhere = None if problems else devices_elsewhere(multirun.launcher)
     composed = _compose(loader, config, jobs, problems)
     return SweepSpec(
@@ -91,6 +91,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         alone_because=alone_because(config),
         threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) or elsewhere else None,
         device_counts=elsewhere,
+        can_grow=can_grow,
         batch_size=multirun.batch_size,
         path=Path(config.hydra.sweep.dir),
         chosen="hydra.sweep.dir" in map(key_of, config.hydra.overrides.hydra),

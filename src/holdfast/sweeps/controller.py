@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from holdfast.config.job import JobSpec, in_folder
@@ -11,20 +12,20 @@ from holdfast.errors import in_a_line
 from holdfast.execute.work import Outcome, Work
 from holdfast.planning.plan import Plan, describe
 from holdfast.report import console
-from holdfast.single.startup import import_training, read_tables, settled
+from holdfast.single.startup import import_training, read_tables
 from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, locked
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
-from holdfast.store.versions import versions
 from holdfast.sweeps import resume
 from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, remove_stacks, stack_digests, write_folders
 from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
 from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
+from holdfast.sweeps.record import record, with_round
 from holdfast.sweeps.spec import MakeTools, SweepSpec
 from holdfast.sweeps.stops import resumable
-from holdfast.sweeps.works import hardware_record, on_hardware, plan_again, plan_jobs, threads_of, unstacked, works_of
+from holdfast.sweeps.works import on_hardware, plan_again, plan_jobs, threads_of, unstacked, works_of
 
 _CHANGED_CODE = (
     "Nothing was run; choose another folder for another sweep.\n"
@@ -94,46 +95,38 @@ class _Sweep:
             plans = self._plans(
                 lambda jobs: plan_again(jobs, recorded["plan"], self._results, self._spec.alone_because)
             )
+            if len(recorded["jobs"]) < len(self._spec.jobs):
+                self._recorded = with_round(recorded, self._record(plans))
+                write_json(self._folder.sweep, self._recorded)
         self._train(make_tools, plans)
         verified = self._verify(plans)
         return 1 if verified is None else self._finish(verified)
 
     def _batches(self) -> list[tuple[JobSpec, ...]]:
         """The jobs in the portions that are planned and trained at a time."""
-        jobs, size = self._spec.jobs, self._spec.batch_size or len(self._spec.jobs)
-        return [jobs[first : first + size] for first in range(0, len(jobs), size)]
+        ends = [*accumulate(self._rounds())]
+        rounds = [self._spec.jobs[first:end] for first, end in pairwise([0, *ends])]
+        size = self._spec.batch_size or len(self._spec.jobs)
+        return [jobs[first : first + size] for jobs in rounds for first in range(0, len(jobs), size)]
+
+    def _rounds(self) -> list[int]:
+        """The number of jobs in each round: those that were recorded, and what was added to them since."""
+        recorded = self._recorded.get("rounds", [len(self._recorded.get("jobs", ()))])
+        added = len(self._spec.jobs) - sum(recorded)
+        return [count for count in (*recorded, added) if count]
 
     def _plans(self, make_plan: Callable[[Sequence[JobSpec]], Plan]) -> list[Plan]:
         """The plan of each batch; none where a launcher of Hydra's trains each job alone."""
         return [make_plan(jobs) for jobs in self._batches()] if self._spec.stacked else []
 
     def _record(self, plans: Sequence[Plan]) -> dict[str, Any]:
-        """The content of `sweep.json`, written before the first job starts."""
-        jobs = zip(self._spec.jobs, self._data, strict=True)
-        first = self._configs[0]
-        return {
-            "overrides": self._spec.overrides,
-            "config": self._spec.origin,
-            "metric": first.metric,
-            "mode": first.mode,
-            "jobs": [
-                {"overrides": list(job.overrides), "config_hash": job.config_hash, "data": data, **settled(job.config)}
-                for job, data in jobs
-            ],
-            "plan": {
-                "launcher": self._spec.launcher,
-                "stacks": [stack for plan in plans for stack in plan.stacks],
-                "alone": {number: reason for plan in plans for number, reason in plan.alone.items()},
-                "notes": list(dict.fromkeys(note for plan in plans for note in plan.notes)),
-                "works": hardware_record(plans, self._batches(), self._threads, self._spec.device_counts),
-            },
-            "code": resume.code_of_jobs(self._configs.values()),
-            "versions": versions(),
-        }
+        """The content of `sweep.json`, written before the first job of a round starts."""
+        spec, batches = self._spec, self._batches()
+        return record(spec, self._data, plans, batches, rounds=self._rounds(), threads=self._threads)
 
     def _resume(self, recorded: Mapping[str, Any]) -> None:
         """Find the finished jobs, and remove what is left of the others."""
-        resume.check_jobs(self._folder, recorded, self._spec.jobs, self._data)
+        resume.check_jobs(self._folder, recorded, self._spec.jobs, self._data, can_grow=self._spec.can_grow)
         if not self._spec.retry_failed:
             resume.check_code(self._folder, recorded, self._configs.values(), _CHANGED_CODE)
         from holdfast.stacked.stored import StoredStacks

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from holdfast.stacked.stored import StoredStacks
 
 
-def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[JobSpec], data: Sequence[str]) -> None:
+def check_jobs(
+    folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[JobSpec], data: Sequence[str], *, can_grow: bool
+) -> None:
     """Check that a folder holds the sweep of these jobs.
 
     Args:
@@ -27,14 +29,15 @@ def check_jobs(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Sequence[
         recorded: the content of its `sweep.json`.
         jobs: the jobs as they are composed today.
         data: digest of the validation rows of each job, as they are today.
+        can_grow: whether there may be more jobs than recorded ones.
 
     Raises:
         FolderError: a job differs from the recorded one, or has other rows; the message names the first such job.
     """
     before = recorded["jobs"]
-    if len(before) != len(jobs):
+    if len(jobs) < len(before) or (len(jobs) > len(before) and not can_grow):
         raise FolderError(f"{folder.path} holds a sweep of {len(before)} jobs, this one has {len(jobs)}. {_REMEDY}")
-    for job, entry, rows in zip(jobs, before, data, strict=True):
+    for job, entry, rows in zip(jobs, before, data, strict=False):
         if entry["overrides"] != list(job.overrides):
             was, now = " ".join(entry["overrides"]), " ".join(job.overrides)
             raise FolderError(

@@ -28,6 +28,7 @@ class SweepSpec:
         alone_because: a reason why no job can be in a stack.
         threads: threads of each work; None leaves those of the process that does it.
         device_counts: number of devices of each kind where the works are done; None for those of this computer.
+        can_grow: whether more jobs than were recorded extend the sweep, since a search draws the same ones first.
         batch_size: jobs that are planned and trained at a time; None for all.
         path: the folder that is asked for.
         chosen: whether the user named the folder.
@@ -45,6 +46,7 @@ class SweepSpec:
     alone_because: str | None
     threads: int | None
     device_counts: Mapping[str, int] | None
+    can_grow: bool
     batch_size: int | None
     path: Path
     chosen: bool
