@@ -15,6 +15,8 @@ from holdfast.config.rules import conflicts
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 
+_NUMBER = r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+_TWO_NUMBERS = re.compile(rf"(?P<low>{_NUMBER})(\.\.|:)(?P<high>{_NUMBER})", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 Lessons = dict[str, str]
@@ -60,7 +62,7 @@ def validate(
     if lessons:
         raw = {key: value_at(origin, key) for key in lessons}
         lessons = {
-            key: lesson + _hint_at_decode(raw[key], value_at(values, key))
+            key: lesson + _hint(raw[key], value_at(values, key))
             for key, lesson in lessons.items()
             if not _follows(raw[key], lessons)
         }
@@ -158,8 +160,10 @@ def _check_free(value: Any, lessons: Lessons) -> Any:
     return value
 
 
-def _hint_at_decode(raw: Any, value: Any) -> str:
-    """What to type where the text of an environment variable stands for another type."""
+def _hint(raw: Any, value: Any) -> str:
+    """What to type where text stands for a number: that of an environment variable, or two numbers as an interval."""
+    if isinstance(value, str) and (ends := _TWO_NUMBERS.fullmatch(value)):
+        return f"; an interval is interval({ends['low']},{ends['high']})"
     if not (isinstance(raw, str) and isinstance(value, str) and raw.startswith("${oc.env:")):
         return ""
     return f"; {value!r} is a string, as all environment variables are: type '${{oc.decode:{raw}}}'"

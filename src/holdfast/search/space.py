@@ -42,7 +42,7 @@ class Interval:
         'has its ends reversed: interval(0,1)'
         """
         key, low, high = self.key.lstrip("+"), _text(self.low), _text(self.high)
-        is_whole = self.low.is_integer() and self.high.is_integer()
+        is_whole = float(self.low).is_integer() and float(self.high).is_integer()
         lessons = {
             "needs two finite ends": not all(map(math.isfinite, (self.low, self.high))),
             f"has its ends reversed: interval({high},{low})": self.low > self.high,
@@ -85,4 +85,4 @@ class Interval:
 
 def _text(value: float) -> str:
     """A number as a user would type it."""
-    return f"{value:.12g}"
+    return repr(float(value)).removesuffix(".0")

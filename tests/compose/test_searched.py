@@ -1,0 +1,150 @@
+"""Searches from the command line: what is drawn, what is refused, and what more trials add."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from holdfast.store.folders import SweepFolder
+from tests.conftest import command_line
+from tests.stacked.test_loop import assert_alike
+
+QUICK = ("epochs=2", "report=false", "sweep.keep=all", "precision=64-true")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def search(name: str, *words: str) -> SweepFolder:
+    """Run a search in a folder; it has to succeed."""
+    code, said = command_line("-m", *words, *QUICK, f"hydra.sweep.dir={name}")
+    assert code == 0, said
+    return SweepFolder(Path(name))
+
+
+def overrides_of(sweep: SweepFolder) -> list[list[str]]:
+    return [job["overrides"] for job in json.loads(sweep.sweep.read_text())["jobs"]]
+
+
+def weights(sweep: SweepFolder, number: int) -> dict[str, torch.Tensor]:
+    return torch.load(sweep.job(number).weights, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "lesson"),
+    [
+        ("lr=interval(0.1,1)", "add sweep.trials=N"),
+        ("lr=interval(1,0.1) sweep.trials=2", "has its ends reversed: interval(0.1,1)"),
+        ("lr=interval(1,1) sweep.trials=2", "holds one value: lr=1"),
+        ("lr=interval(0.1,inf) sweep.trials=2", "needs two finite ends"),
+        ("lr=interval(nan,1) sweep.trials=2", "needs two finite ends"),
+        ("lr=loginterval(-1,1) sweep.trials=2", "needs ends above 0 under log"),
+        ("lr=loginterval(0,1) sweep.trials=2", "needs ends above 0 under log"),
+        ("lr=tag(log,interval(0,1)) sweep.trials=2", "needs ends above 0 under log"),
+        ("lr=tag(quantized,interval(0.1,1)) sweep.trials=2", "has a tag that is neither log nor int"),
+        ("epochs=tag(int,interval(1,2.5)) sweep.trials=2", "needs whole numbers as its ends"),
+        ("model=interval(0,1) sweep.trials=2", "model is a config group: list its options"),
+        ("optimizer=interval(0,1) sweep.trials=2", "optimizer is a config group"),
+        ("seed=int(interval(0,9)) sweep.trials=2", "seeds are repeats of the same settings"),
+        ("data.seed=int(interval(0,9)) sweep.trials=2", "seeds are repeats of the same settings"),
+        ("lr=interval(a,b) sweep.trials=2", "needs two numbers: interval(0,1)"),
+        ("lr=interval(1) sweep.trials=2", "needs two numbers: interval(0,1)"),
+        ("lr=interval(0.1,1),3 sweep.trials=2", "give the interval alone"),
+        ("model=mlp model.hidden=[interval(1,9)] sweep.trials=2", "stands for the whole value of a key"),
+        ("batch_size=interval(1,8) sweep.trials=2", "int(interval(...)) draws whole numbers"),
+        ("batch_size=int(interval(1,64)) sweep.trials=2", "has 64 values, each of which is a stack: at most 8"),
+        ("lr=interval(-2,-1) sweep.trials=2", "must be a number above 0"),
+        ("lr=interval(0.1,1) sweep.trials=0", "must be a whole number from 1 on"),
+        ("lr=interval(0.1,1) sweep.trials=many", "must be a whole number from 1 on"),
+        ("lr=interval(0.1,1) sweep.trials=2 sweep.sampler=grid", "must be sobol or random"),
+        ("lr=interval(0.1,1) sweep.trials=2 sweep.seed=-1", "sweep.seed=-1"),
+        ("lr=0.1,0.2 sweep.trials=2", "has no interval to draw from"),
+        ("no_such=interval(0.1,1) sweep.trials=2", "no such key"),
+        ("accelerator=interval(0,1) sweep.trials=2", "accelerator=interval(0,1)"),
+        ("lr=interval(0.1,1) lr=0.5 sweep.trials=2", "is given twice"),
+        ("lr=loginterval(0.1) sweep.trials=2", "needs two numbers: interval(0,1)"),
+        ("lr=1e-5..1 sweep.trials=2", "an interval is interval(1e-5,1)"),
+    ],
+)
+def test_bad_searches_are_refused(words: str, lesson: str) -> None:
+    code, said = command_line("-m", *words.split())
+    assert code == 2, said
+    assert lesson in said
+    assert not Path("outputs").exists()
+
+
+def test_listed_values_run_fastest_and_every_trial_is_plain() -> None:
+    sweep = search("sweep", "lr=loginterval(1e-3,1e-1)", "batch_size=5,20", "sweep.trials=3")
+    jobs = overrides_of(sweep)
+    assert [job[1] for job in jobs] == ["batch_size=5", "batch_size=20"] * 3
+    assert [job[0] for job in jobs[::2]] == [job[0] for job in jobs[1::2]]
+    assert not any("interval" in item or "sweep.trials" in item for job in jobs for item in job)
+
+
+@pytest.mark.parametrize("sampler", ["sobol", "random"])
+def test_a_trial_is_the_job_that_its_overrides_make(sampler: str) -> None:
+    words = ("lr=loginterval(1e-3,1e-1)", "data.noise=interval(0,1)", "sweep.trials=4", f"sweep.sampler={sampler}")
+    sweep = search("sweep", *words)
+    for number in (0, 3):
+        overrides = overrides_of(sweep)[number]
+        code, said = command_line(*overrides, f"hydra.run.dir=alone{number}")
+        assert code == 0, said
+        alone = torch.load(Path(f"alone{number}", "model.pth"), weights_only=True)
+        assert_alike(weights(sweep, number), alone, 1e-9, 1e-12)
+
+
+@pytest.mark.parametrize("sampler", ["sobol", "random"])
+def test_more_trials_extend_a_finished_search(sampler: str) -> None:
+    words = ("lr=loginterval(1e-3,1e-1)", "batch_size=5,20", f"sweep.sampler={sampler}")
+    sweep = search("sweep", *words, "sweep.trials=4")
+    before, results = overrides_of(sweep), [weights(sweep, number) for number in range(8)]
+    archives = {path.name: path.read_bytes() for path in sweep.path.glob("stacks/*")}
+    code, said = command_line("-m", "resume=sweep", "sweep.trials=8")
+    assert code == 0, said
+    recorded = json.loads(sweep.sweep.read_text())
+    assert recorded["rounds"] == [8, 8]
+    assert overrides_of(sweep)[:8] == before
+    assert {name: Path("sweep", "stacks", name).read_bytes() for name in archives} == archives
+    for number in range(8):
+        assert_alike(weights(sweep, number), results[number], 0, 0)
+    whole = search("whole", *words, "sweep.trials=8")
+    assert overrides_of(whole) == overrides_of(sweep)
+    for number in range(16):
+        assert_alike(weights(sweep, number), weights(whole, number), 1e-9, 1e-12)
+    code, said = command_line("-m", "resume=sweep")
+    assert (code, "this sweep is finished; nothing was done" in said) == (0, True)
+
+
+def test_the_same_command_with_more_trials_extends_too_and_fewer_are_refused() -> None:
+    words = ("lr=loginterval(1e-3,1e-1)", *QUICK, "hydra.sweep.dir=sweep")
+    for count in (2, 5):
+        assert command_line("-m", *words, f"sweep.trials={count}", "test_again=true")[0] == 0
+    assert len(overrides_of(SweepFolder(Path("sweep")))) == 5
+    code, said = command_line("-m", *words, "sweep.trials=3")
+    assert code != 0
+    assert "holds a sweep of 5 jobs, this one has 3" in said
+
+
+def test_another_winner_is_tested_only_on_request() -> None:
+    sweep = search("sweep", "lr=loginterval(1e-6,1e-1)", "sweep.trials=1")
+    code, said = command_line("-m", "resume=sweep", "sweep.trials=16")
+    selection = json.loads(sweep.selection.read_text())
+    assert selection["winner"] != 0
+    assert (code, selection["test"], selection["test_opened"]) == (1, None, 1), said
+    code, said = command_line("-m", "resume=sweep", "test_again=true")
+    selection = json.loads(sweep.selection.read_text())
+    assert (code, selection["test_opened"]) == (0, 2), said
+    assert selection["test"]
+
+
+def test_another_seed_draws_other_trials_of_the_same_sweep() -> None:
+    first, second = (
+        overrides_of(search(f"sweep{seed}", "lr=loginterval(1e-3,1e-1)", "sweep.trials=4", f"sweep.seed={seed}"))
+        for seed in (0, 1)
+    )
+    assert all(one != other for one, other in zip(first, second, strict=True))
