@@ -1,0 +1,107 @@
+"""Settings and their repeats: jobs that differ only in seeds are measurements of the same settings.
+
+The mean over `n` repeats estimates what the settings lead to; its standard error is `s / sqrt(n)`, where `s` is the
+standard deviation with `n - 1`. Two settings are compared by the differences of repeats with the same seeds, which have
+less noise than the means by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from holdfast.config.keys import key_of
+from holdfast.sweeps.rank import Job
+
+
+class Estimate(NamedTuple):
+    """A mean with its standard error, which is None for a single number."""
+
+    mean: float
+    standard_error: float | None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of some numbers, and its standard error.
+
+    Args:
+        values: at least one.
+
+    >>> estimate([1.0, 3.0])
+    Estimate(mean=2.0, standard_error=1.0)
+    """
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return Estimate(mean, None)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    return Estimate(mean, math.sqrt(variance / count))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Jobs with the same settings.
+
+    Attributes:
+        overrides: those of the jobs, without the keys of repeats.
+        jobs: by the values of the keys of repeats, such as `("seed=0",)`, in the order of their numbers.
+    """
+
+    overrides: tuple[str, ...]
+    jobs: Mapping[tuple[str, ...], Job]
+
+    @property
+    def completed(self) -> int:
+        """Number of repeats with a finite metric."""
+        return sum(job.value is not None for job in self.jobs.values())
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """The mean of the best metrics; None if a repeat has none, since the others would flatter the settings."""
+        values = [job.value for job in self.jobs.values() if job.value is not None]
+        return estimate(values) if len(values) == len(self.jobs) else None
+
+    def best(self, mode: Literal["min", "max"]) -> Job | None:
+        """The repeat with the best metric; of equal ones that with the lowest number."""
+        sign = 1 if mode == "min" else -1
+        completed = [(sign * job.value, job.number, job) for job in self.jobs.values() if job.value is not None]
+        return min(completed)[2] if completed else None
+
+    def difference(self, other: Settings) -> Estimate | None:
+        """By how much the metric differs from that of other settings, over the repeats that both have completed."""
+        pairs = [(self.jobs[key].value, other.jobs[key].value) for key in self.jobs if key in other.jobs]
+        differences = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+        return estimate(differences) if differences else None
+
+    def is_told_apart(self, other: Settings) -> bool:
+        """Whether the difference from other settings is more than one standard error of it."""
+        found = self.difference(other)
+        return found is not None and found.standard_error is not None and abs(found.mean) > found.standard_error
+
+
+def settings_of(jobs: Sequence[Job], repeats: Collection[str]) -> list[Settings]:
+    """The settings among some jobs, in the order of their first jobs.
+
+    Args:
+        jobs: in the order of their numbers.
+        repeats: keys in which the repeats of the same settings differ, such as `seed`.
+    """
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], Job]] = {}
+    for job in jobs:
+        own = tuple(item for item in job.overrides if key_of(item) not in repeats)
+        varied = tuple(sorted(item for item in job.overrides if key_of(item) in repeats))
+        groups.setdefault(own, {})[varied] = job
+    return [Settings(own, group) for own, group in groups.items()]
+
+
+def by_mean(settings: Sequence[Settings], mode: Literal["min", "max"]) -> list[Settings]:
+    """Settings ranked by the mean over their repeats; those without a mean come last, in their order."""
+    sign = 1 if mode == "min" else -1
+
+    def sort_key(index: int) -> tuple[bool, float, int]:
+        found = settings[index].estimate
+        return found is None, sign * found.mean if found is not None else 0.0, index
+
+    return [settings[index] for index in sorted(range(len(settings)), key=sort_key)]
