@@ -26,7 +26,8 @@ from holdfast.report.style import NamedFigure
 from holdfast.stacked.stored import StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
-from holdfast.sweeps.rank import Job, rank
+from holdfast.sweeps.ended import Job
+from holdfast.sweeps.rank import rank
 from tests.conftest import Ran, command_line
 
 RATES = [0.0001, 0.001, 0.01, 0.1, 1.0]

@@ -25,8 +25,9 @@ from holdfast.stacked.inputs import StackInputs
 from holdfast.stacked.loop import Stack
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
+from holdfast.sweeps.ended import Job
 from holdfast.sweeps.keep import kept
-from holdfast.sweeps.rank import Job, rank
+from holdfast.sweeps.rank import rank
 from tests.conftest import Ran, command_line
 
 CASES = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast.store.result import Result
 from holdfast.sweeps.effects import identical, without_effect
-from holdfast.sweeps.rank import Job
+from holdfast.sweeps.ended import Job
 from tests.conftest import command_line
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.store.result import Result
-from holdfast.sweeps.rank import Job, rank, swept_overrides
+from holdfast.sweeps.ended import Job, swept_overrides
+from holdfast.sweeps.rank import rank
 
 
 def job(number: int, value: Any, status: str = "completed", data: str = "a") -> Job:

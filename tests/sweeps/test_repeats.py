@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from holdfast.store.result import Result
-from holdfast.sweeps.rank import Job
-from holdfast.sweeps.repeats import Settings, by_mean, estimate, settings_of
+from holdfast.sweeps.ended import Job
+from holdfast.sweeps.rank import rank
+from holdfast.sweeps.repeats import Settings, estimate, settings_of
 
 VALUES = st.floats(-1e6, 1e6)
 
@@ -57,11 +58,15 @@ def test_a_repeat_that_diverged_leaves_its_settings_without_a_mean() -> None:
 
 def test_settings_are_ranked_by_their_means_not_by_their_best_repeat() -> None:
     lucky, steady, broken = of_values([0.1, 9.0]), of_values([1.0, 1.2], 2, 0.2), of_values([None, 0.01], 4, 0.3)
-    assert by_mean([lucky, broken, steady], "min") == [steady, lucky, broken]
-    assert by_mean([lucky, broken, steady], "max") == [lucky, steady, broken]
-    best = steady.best("min")
-    assert best is not None
-    assert best.number == 2
+    jobs = [each for settings in (lucky, broken, steady) for each in settings.jobs.values()]
+    (ranking,) = rank(jobs, "min")
+    assert [settings.overrides for settings in ranking.settings] == [("lr=0.2",), ("lr=0.1",), ("lr=0.3",)]
+    assert ranking.winner is not None
+    assert ranking.winner.number == 2
+    assert ranking.margin == pytest.approx(4.55 - 1.1)
+    assert [each.number for each in ranking.jobs] == [2, 3, 0, 1, 5, 4]
+    (ranking,) = rank(jobs, "max")
+    assert [settings.overrides for settings in ranking.settings] == [("lr=0.1",), ("lr=0.2",), ("lr=0.3",)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), unique=True, min_size=1, max_size=12))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from holdfast.report.read import JobRecords
 from holdfast.report.style import MAX_NAMED, Curve, shorten
-from holdfast.sweeps.rank import Job, Ranking, swept_keys
+from holdfast.sweeps.ended import Job, swept_keys
+from holdfast.sweeps.rank import Ranking
 
 MAX_LINES = 60
 """Jobs drawn as lines. Of more jobs, a sample over all ranks is drawn."""

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from holdfast.errors import in_a_line
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
+from holdfast.sweeps.ended import Job, job_name, swept_keys
 from holdfast.sweeps.finish import Finished, row
-from holdfast.sweeps.rank import Job, Ranking, job_name, swept_keys
+from holdfast.sweeps.rank import Ranking
 
 if TYPE_CHECKING:
     from tqdm import tqdm

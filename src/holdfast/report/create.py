@@ -20,7 +20,8 @@ from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps import resume
-from holdfast.sweeps.rank import Job, Ranking, rank
+from holdfast.sweeps.ended import Job
+from holdfast.sweeps.rank import Ranking, rank
 
 MAX_DATA_SETS = 4
 """Data sets of a sweep that get their own figures."""

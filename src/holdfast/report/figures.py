@@ -19,7 +19,8 @@ from holdfast.report.regression import ExactSolution
 from holdfast.report.style import Curve, NamedFigure
 from holdfast.report.units import Units, units_of
 from holdfast.single.build import is_table
-from holdfast.sweeps.rank import Job, Ranking
+from holdfast.sweeps.ended import Job
+from holdfast.sweeps.rank import Ranking
 
 MAX_AXES = 3
 """Swept keys that get their own figure of losses."""

@@ -16,7 +16,7 @@ from holdfast.report.confusion import confusion_figure, confusion_matrix
 from holdfast.report.read import JobRecords, Numbers
 from holdfast.report.regression import SampledRows
 from holdfast.report.style import Curve, NamedFigure
-from holdfast.sweeps.rank import Job
+from holdfast.sweeps.ended import Job
 
 MAX_RESIDUALS = 2000
 """Rows whose residuals are drawn; of more, every n-th."""

@@ -17,8 +17,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from holdfast.config.keys import key_of
 from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
+from holdfast.sweeps.ended import Job, swept_keys
 from holdfast.sweeps.finish import row
-from holdfast.sweeps.rank import Job, Ranking, swept_keys
+from holdfast.sweeps.rank import Ranking
 
 MAX_ROWS = 10_000
 """Rows of a leaderboard; of more jobs, so many are shown, spread over all ranks."""

@@ -21,7 +21,7 @@ from holdfast.stacked.stored import StackColumn, StoredStacks
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
-from holdfast.sweeps.rank import Job, swept_overrides
+from holdfast.sweeps.ended import Job, swept_overrides
 from holdfast.tables.encoding import Encoding
 from holdfast.tables.models import OfTable
 

@@ -19,9 +19,10 @@ from holdfast.store.lock import claim, locked
 from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.sweeps import resume
+from holdfast.sweeps.ended import Job, swept_overrides
 from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, remove_stacks, stack_digests, write_folders
 from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
-from holdfast.sweeps.rank import Job, Ranking, rank, swept_overrides
+from holdfast.sweeps.rank import Ranking, rank
 from holdfast.sweeps.record import record, with_round
 from holdfast.sweeps.spec import MakeTools, SweepSpec
 from holdfast.sweeps.stops import resumable

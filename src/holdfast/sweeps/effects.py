@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from holdfast.sweeps.rank import Job, swept_keys
+from holdfast.sweeps.ended import Job, swept_keys
 
 
 def identical(jobs: Sequence[Job]) -> list[list[int]]:

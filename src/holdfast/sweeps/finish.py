@@ -14,7 +14,8 @@ from holdfast.store.files import digest, replacing, write_json
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps.effects import identical, without_effect
-from holdfast.sweeps.rank import Job, Ranking, rank, swept_keys
+from holdfast.sweeps.ended import Job, swept_keys
+from holdfast.sweeps.rank import Ranking, rank
 
 Keep = Callable[[Sequence[Ranking]], None]
 """Keeps the folders of some of the ranked jobs, and removes those of the others."""

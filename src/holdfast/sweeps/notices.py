@@ -8,7 +8,7 @@ from holdfast.config.job import JobSpec
 from holdfast.config.keys import key_of
 from holdfast.config.schema import Config
 from holdfast.errors import DeviceError, Problem
-from holdfast.sweeps.rank import job_name, swept_overrides
+from holdfast.sweeps.ended import job_name, swept_overrides
 from holdfast.sweeps.spec import SweepSpec
 
 

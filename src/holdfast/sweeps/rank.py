@@ -1,150 +1,92 @@
-"""The ranking of a sweep: the completed job with the best validation metric wins, among jobs with the same rows."""
+"""The ranking of a sweep: the settings with the best mean over their repeats win, among settings with the same rows."""
 
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
-from holdfast.config.keys import key_of
 from holdfast.config.options import UNKNOWN_ROWS
-from holdfast.store.result import Result
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job of a sweep that has ended.
-
-    Attributes:
-        number: position of the job in the sweep, from 0.
-        overrides: the overrides that make the job.
-        data: digest of its validation rows; it starts with `UNKNOWN_ROWS` where they could not be made.
-        result: how the job ended.
-        swept: those of the overrides that differ between the jobs of the sweep; None for a job by itself.
-    """
-
-    number: int
-    overrides: list[str]
-    data: str
-    result: Result
-    swept: list[str] | None = None
-
-    @property
-    def name(self) -> str:
-        """Display name, such as `job 3 (lr=0.1)`."""
-        return job_name(self.number, self.overrides if self.swept is None else self.swept)
-
-    @cached_property
-    def given(self) -> dict[str, str]:
-        """The values of its overrides, as text, by key."""
-        return {key_of(override): override.partition("=")[2] for override in self.overrides}
-
-    def command(self, flags: Sequence[str] = ()) -> str:
-        """The command that runs the job alone, with flags such as `--config-dir`."""
-        return shlex.join(["python", "train.py", *flags, *self.overrides])
-
-    @property
-    def value(self) -> float | None:
-        """The best metric, by which jobs are ranked; None if the job did not complete, or no metric was finite."""
-        best = self.result.best
-        value = best[self.result.metric] if best is not None and self.result.status == "completed" else None
-        return value if value is not None and math.isfinite(value) else None
-
-    @property
-    def loss(self) -> float:
-        """The `val/loss` of the best epoch, which decides between equal metrics; infinite where it was not measured."""
-        loss = (self.result.best or {}).get("val/loss")
-        return math.inf if loss is None else loss
-
-
-def job_name(number: int, overrides: Sequence[str]) -> str:
-    """Display name of a job.
-
-    >>> job_name(3, ["lr=0.1", "seed=2"])
-    'job 3 (lr=0.1 seed=2)'
-    """
-    return f"job {number} ({' '.join(overrides)})" if overrides else f"job {number}"
+from holdfast.sweeps.ended import Job
+from holdfast.sweeps.repeats import Settings, settings_of
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ranked jobs of one data set.
+    """The ranked jobs of one data set, or of several over which all settings were repeated.
 
     Attributes:
-        data: digest of the validation rows that the jobs share.
-        jobs: all of them, best first; jobs that cannot win come last.
-        winner: the first job, if it can win.
-        margin: by how much the metric of the runner-up is worse; None without a runner-up.
+        data: digest of the validation rows that the jobs share; of several joined by `+`.
+        jobs: all of them, those of the best settings first; jobs that cannot win come last.
+        winner: the best repeat of the best settings, if any settings have a mean.
+        margin: by how much the mean of the second settings is worse; None without them.
+        settings: best first; those without a mean come last.
     """
 
     data: str
     jobs: tuple[Job, ...]
     winner: Job | None
     margin: float | None
+    settings: tuple[Settings, ...] = ()
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether any settings were measured more than once."""
+        return any(len(each.jobs) > 1 for each in self.settings)
 
 
-def rank(jobs: Sequence[Job], mode: Literal["min", "max"]) -> list[Ranking]:
+def rank(jobs: Sequence[Job], mode: Literal["min", "max"], repeats: Collection[str] = ("seed",)) -> list[Ranking]:
     """Rank the jobs of a sweep, one ranking for each data set among them.
 
-    Equal metrics go to the lower `val/loss`, then to the lower job number. Jobs on different validation rows are never
-    compared: a lower loss on other rows says nothing.
+    Settings are ranked by the mean of the metric over their repeats; settings of which a repeat has none are not
+    ranked. Equal means go to the lower mean `val/loss`, then to the lower job number. Jobs on different validation rows
+    are never compared: a lower loss on other rows says nothing. Settings whose repeats are on several data sets, all on
+    the same ones, are compared by their means over them.
 
     Args:
         jobs: in any order.
         mode: whether a lower ("min") or a higher ("max") metric is better.
+        repeats: keys in which the repeats of the same settings differ.
 
     Returns:
         A ranking for each data set, in the order of their first jobs.
     """
     sign = 1 if mode == "min" else -1
-
-    def sort_key(job: Job) -> tuple[bool, float, float, bool, int]:
-        value = job.value
-        rank = (math.inf, math.inf) if value is None else (sign * value, job.loss)
-        return value is None, *rank, job.result.status == "failed", job.number
-
-    by_data: dict[str, list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: job.number):
-        by_data.setdefault(job.data, []).append(job)
-    failed = [
-        data
-        for data, group in by_data.items()
-        if data.startswith(UNKNOWN_ROWS) and all(job.result.status == "failed" for job in group)
-    ]
+    by_data: dict[str, list[Settings]] = {}
+    for each in settings_of(sorted(jobs, key=lambda job: job.number), repeats):
+        by_data.setdefault(_data(each), []).append(each)
+    failed = [data for data, group in by_data.items() if data.startswith(UNKNOWN_ROWS) and all(map(_has_failed, group))]
     if len(failed) < len(by_data):  # jobs without rows are no data set of their own
-        without_rows = [job for data in failed for job in by_data.pop(data)]
+        without_rows = [each for data in failed for each in by_data.pop(data)]
         next(iter(by_data.values())).extend(without_rows)
-    rankings = []
-    for data, group in by_data.items():
-        ordered = tuple(sorted(group, key=sort_key))
-        values = [job.value for job in ordered[:2] if job.value is not None]
-        margin = abs(values[1] - values[0]) if len(values) == 2 else None
-        rankings.append(Ranking(data, ordered, ordered[0] if values else None, margin))
-    return rankings
+    return [_ranking(data, group, sign, mode) for data, group in by_data.items()]
 
 
-def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys that differ between the jobs, in the order in which they were typed; of a single job all keys."""
-    return _differing([job.given for job in jobs])
+def _ranking(data: str, group: Sequence[Settings], sign: int, mode: Literal["min", "max"]) -> Ranking:
+    def by_value(job: Job) -> tuple[bool, float, float, bool, int]:
+        value = job.value
+        best = (math.inf, math.inf) if value is None else (sign * value, job.loss)
+        return value is None, *best, job.result.status == "failed", job.number
+
+    def by_mean(settings: Settings) -> tuple[bool, float, float, bool, int]:
+        found, first = settings.estimate, min(job.number for job in settings.jobs.values())
+        best = (math.inf, math.inf) if found is None else (sign * found.mean, settings.loss)
+        return found is None, *best, _has_failed(settings), first
+
+    ordered = tuple(sorted(group, key=by_mean))
+    jobs = tuple(job for settings in ordered for job in sorted(settings.jobs.values(), key=by_value))
+    means = [found.mean for settings in ordered[:2] if (found := settings.estimate) is not None]
+    margin = abs(means[1] - means[0]) if len(means) == 2 else None
+    return Ranking(data, jobs, ordered[0].best(mode) if means else None, margin, ordered)
 
 
-def swept_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of the overrides of each job those whose keys differ between the jobs; of a single job all.
-
-    >>> swept_overrides([["epochs=2", "lr=0.1"], ["epochs=2", "lr=0.2"]])
-    [['lr=0.1'], ['lr=0.2']]
-    """
-    keys = set(_differing([{key_of(item): item for item in overrides} for overrides in jobs]))
-    return [[item for item in overrides if key_of(item) in keys] for overrides in jobs]
+def _data(settings: Settings) -> str:
+    """The validation rows of the repeats of some settings; those of jobs that could not make them do not count."""
+    digests = sorted({job.data for job in settings.jobs.values()})
+    known = [data for data in digests if not data.startswith(UNKNOWN_ROWS)]
+    return "+".join(known or digests[:1])
 
 
-def _differing(jobs: Sequence[Mapping[str, str]]) -> list[str]:
-    """The keys that have different values in different jobs; of a single job all keys."""
-    values: dict[str, set[str]] = {}
-    for job in jobs:
-        for key, value in job.items():
-            values.setdefault(key, set()).add(value)
-    return [key for key, distinct in values.items() if len(distinct) > 1 or len(jobs) == 1]
+def _has_failed(settings: Settings) -> bool:
+    return all(job.result.status == "failed" for job in settings.jobs.values())

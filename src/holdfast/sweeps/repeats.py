@@ -8,12 +8,12 @@ less noise than the means by themselves.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from holdfast.config.keys import key_of
-from holdfast.sweeps.rank import Job
+from holdfast.sweeps.ended import Job
 
 
 class Estimate(NamedTuple):
@@ -63,11 +63,16 @@ class Settings:
         values = [job.value for job in self.jobs.values() if job.value is not None]
         return estimate(values) if len(values) == len(self.jobs) else None
 
+    @property
+    def loss(self) -> float:
+        """The mean `val/loss` of the best epochs, which decides between equal means."""
+        return math.fsum(job.loss for job in self.jobs.values()) / len(self.jobs)
+
     def best(self, mode: Literal["min", "max"]) -> Job | None:
-        """The repeat with the best metric; of equal ones that with the lowest number."""
+        """The repeat with the best metric; ties as in a ranking."""
         sign = 1 if mode == "min" else -1
-        completed = [(sign * job.value, job.number, job) for job in self.jobs.values() if job.value is not None]
-        return min(completed)[2] if completed else None
+        completed = [job for job in self.jobs.values() if job.value is not None]
+        return min(completed, key=lambda job: (sign * (job.value or 0.0), job.loss, job.number), default=None)
 
     def difference(self, other: Settings) -> Estimate | None:
         """By how much the metric differs from that of other settings, over the repeats that both have completed."""
@@ -88,20 +93,15 @@ def settings_of(jobs: Sequence[Job], repeats: Collection[str]) -> list[Settings]
         jobs: in the order of their numbers.
         repeats: keys in which the repeats of the same settings differ, such as `seed`.
     """
-    groups: dict[tuple[str, ...], dict[tuple[str, ...], Job]] = {}
+    groups: dict[Hashable, Settings] = {}
     for job in jobs:
         own = tuple(item for item in job.overrides if key_of(item) not in repeats)
         varied = tuple(sorted(item for item in job.overrides if key_of(item) in repeats))
-        groups.setdefault(own, {})[varied] = job
-    return [Settings(own, group) for own, group in groups.items()]
+        # the same job once more is no other measurement
+        key: Hashable = own if varied and varied not in groups.get(own, NOTHING).jobs else (own, job.number)
+        groups[key] = Settings(own, {**groups.get(key, NOTHING).jobs, varied: job})
+    return list(groups.values())
 
 
-def by_mean(settings: Sequence[Settings], mode: Literal["min", "max"]) -> list[Settings]:
-    """Settings ranked by the mean over their repeats; those without a mean come last, in their order."""
-    sign = 1 if mode == "min" else -1
-
-    def sort_key(index: int) -> tuple[bool, float, int]:
-        found = settings[index].estimate
-        return found is None, sign * found.mean if found is not None else 0.0, index
-
-    return [settings[index] for index in sorted(range(len(settings)), key=sort_key)]
+NOTHING = Settings((), {})
+"""Settings of no job."""
