@@ -20,7 +20,7 @@ from holdfast.compose.recompose import Recomposer, refuse
 from holdfast.model import Linear
 from holdfast.report import regression
 from holdfast.report.figures import ReportFigures
-from holdfast.report.page import seed_remarks
+from holdfast.report.page import repeat_remarks
 from holdfast.report.read import JobRecords, jobs_of
 from holdfast.report.style import NamedFigure
 from holdfast.stacked.stored import StoredStacks
@@ -379,9 +379,9 @@ def test_a_margin_smaller_than_the_spread_over_seeds_is_remarked() -> None:
         for index, (lr, of_seeds) in enumerate(losses.items())
         for seed, loss in enumerate(of_seeds)
     ]
-    remarks = " ".join(seed_remarks(rank(jobs, "min")[0]))
+    remarks = " ".join(repeat_remarks(rank(jobs, "min")[0]))
     assert "Over 3 seeds its settings give 1.2 ± 0.2" in remarks
     assert "other seeds may choose otherwise" in remarks
     clear = [job(number, [f"lr={number // 2}", f"seed={number % 2}"], 1 + 10 * (number // 2)) for number in range(4)]
-    assert "otherwise" not in " ".join(seed_remarks(rank(clear, "min")[0]))
-    assert seed_remarks(rank([job(0, ["lr=1"], 1.0), job(1, ["lr=2"], 2.0)], "min")[0]) == []
+    assert "otherwise" not in " ".join(repeat_remarks(rank(clear, "min")[0]))
+    assert repeat_remarks(rank([job(0, ["lr=1"], 1.0), job(1, ["lr=2"], 2.0)], "min")[0]) == []

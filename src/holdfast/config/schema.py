@@ -99,6 +99,7 @@ class Sweep:
         least=1,
     )
     max_stack: int | None = setting("most jobs trained as one program; null lets their cost decide", least=1)
+    repeats: list[str] = setting("keys whose values are repeats of the same settings, which are ranked by their mean")
     sampler: Literal["sobol", "random"] = setting("how a search draws values from intervals", default="sobol")
     seed: int = setting("of the values that a search draws", default=0, least=0)
     snapshot: float = setting("seconds between two snapshots of a stack, from which it resumes", default=60.0, least=0)

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from holdfast.config.keys import key_of
 from holdfast.errors import in_a_line
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.sweeps.ended import Job, job_name, swept_keys
-from holdfast.sweeps.finish import Finished, row
+from holdfast.sweeps.finish import Finished, row, with_error
 from holdfast.sweeps.rank import Ranking
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
     lines = ["", *_table(finished.rankings, jobs), ""]
     for entry in finished.selections:
         number = entry["winner"]
-        lines.append(f"winner: {jobs[number].name}: {entry['why']}")
+        of_settings = ", the best repeat of its settings" if "repeats" in entry else ""
+        lines.append(f"winner: {jobs[number].name}{of_settings}: {entry['why']}")
         if entry["test"] is not None:
             lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
         if "test_error" in entry:
@@ -197,6 +199,8 @@ def _best(result: Result) -> str:
 def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
     """The jobs in aligned columns, best first, with the winners marked; of many jobs only the best."""
     keys = swept_keys(jobs)
+    if any(ranking.has_repeats for ranking in rankings):
+        return _table_of_settings(rankings, keys)
     shown = [(ranking, position, job) for ranking in rankings for position, job in enumerate(ranking.jobs, start=1)]
     rest = 0
     if len(shown) > ALL_SHOWN:
@@ -210,13 +214,44 @@ def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
         mark, rank = ("*" if job is ranking.winner else ""), (str(position) if job.value is not None else "-")
         status = job.result.status if job.result.status != "diverged" else str(job.result.error).partition(":")[0]
         lines.append([mark, rank, *map(_cell, cells.values()), status])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text = _aligned(lines)
     if rest:
         counts = Counter(job.result.status for job in jobs)
         summed = ", ".join(f"{number} {status}" for status, number in counts.items())
         text.append(f"... and {rest} more in leaderboard.csv ({summed})")
     return text
+
+
+def _table_of_settings(rankings: Sequence[Ranking], keys: Sequence[str]) -> list[str]:
+    """The settings in aligned columns, with the means over their repeats, best first; of many only the best."""
+    shown = [(ranking, position, each) for ranking in rankings for position, each in enumerate(ranking.settings, 1)]
+    rest = [entry for entry in shown if len(shown) > ALL_SHOWN and entry[1] > BEST_SHOWN]
+    varied = {key_of(item) for _, _, each in shown for repeat in each.jobs for item in repeat}
+    own = [key for key in keys if key not in varied]
+    metric = next(iter(shown[0][2].jobs.values())).result.metric
+    lines = [["", "rank", *own, f"mean {metric}", "repeats", "behind the first"]]
+    for ranking, position, each in shown:
+        if (ranking, position, each) in rest:
+            continue
+        best, first = ranking.settings[0], next(iter(each.jobs.values()))
+        difference = each.difference(best) if each is not best else None
+        apart = "" if difference is None or each.is_told_apart(best) else ", not told apart"
+        lines.append(
+            [
+                "*" if each is best and ranking.winner is not None else "",
+                str(position) if each.estimate is not None else "-",
+                *(_cell(first.given.get(key)) for key in own),
+                with_error(each.estimate),
+                f"{each.completed} of {len(each.jobs)}",
+                with_error(difference) + apart,
+            ]
+        )
+    return [*_aligned(lines), *([f"... and {len(rest)} more settings in leaderboard.csv"] if rest else [])]
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def _cell(value: Any) -> str:

@@ -56,7 +56,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
         config_of: returns the configuration of a job, given its number.
     """
     sweep = read_sweep(folder)
-    rankings = rank(jobs, sweep["mode"])
+    rankings = rank(jobs, sweep["mode"], _repeats(sweep))
     stacks = StoredStacks(folder, [entry["config_hash"] for entry in sweep["jobs"]], sweep.get("stacks"))
     sections = list(_sections(folder, rankings, config_of, stacks))
     winner = next((section.winner for section in sections if section.winner), None)
@@ -104,6 +104,11 @@ def _draw(figures: ReportFigures, folder: Path, prefix: str = "") -> list[Image]
         with replacing(folder / f"{image.name}.png") as stream:
             stream.write(image.png)
     return images
+
+
+def _repeats(sweep: Mapping[str, Any]) -> list[str]:
+    """The keys in which repeats of the same settings differ; a sweep of an earlier version has not recorded them."""
+    return list(sweep["config"].get("sweep", {}).get("repeats", ["seed"]))
 
 
 def _why_no_winner(folder: SweepFolder, data_sets: int) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
-from holdfast.config.keys import key_of
 from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
 from holdfast.sweeps.ended import Job, swept_keys
-from holdfast.sweeps.finish import row
+from holdfast.sweeps.finish import row, with_error
 from holdfast.sweeps.rank import Ranking
 
 MAX_ROWS = 10_000
@@ -81,12 +79,12 @@ class Section:
         if self.winner is None or self.winner.value is None:
             return []
         remarks = []
-        if margin is not None:
+        if margin is not None and not self.ranking.has_repeats:
             better = f"{margin:.6g} better than" if margin else "No better than"
             remarks.append(f"{better} the runner-up, {self.ranking.jobs[1].name}.")
         if keys := without_effect(self.ranking.jobs):
             remarks.append(f"{', '.join(keys)} had no effect: jobs that differ only there are identical.")
-        remarks += seed_remarks(self.ranking)
+        remarks += repeat_remarks(self.ranking)
         if self.least_squares is not None:
             remarks.append(_least_squares_remark(self.least_squares, self.winner.result.best or {}))
         return remarks
@@ -121,28 +119,24 @@ class Page:
         return _template().render(page=self, max_listed=MAX_LISTED)
 
 
-def seed_remarks(ranking: Ranking) -> list[str]:
-    """Return sentences that compare the winner's settings with the next best ones over their seeds.
+def repeat_remarks(ranking: Ranking) -> list[str]:
+    """Return sentences that compare the winner's settings with the next best ones over their repeats.
 
-    Settings are the overrides without the seed. There are no remarks if no two jobs have the same settings.
+    There are none if no settings were repeated.
     """
-    metrics: dict[tuple[str, ...], list[float]] = {}
-    for job in ranking.jobs:
-        if job.value is not None:
-            settings = tuple(override for override in job.overrides if key_of(override) != "seed")
-            metrics.setdefault(settings, []).append(job.value)
-    if ranking.winner is None or max(map(len, metrics.values())) < 2:
+    if ranking.winner is None or not ranking.has_repeats:
         return []
-    # the jobs are sorted by rank, so the first settings are the winner's
-    (_, best), *others = metrics.items()
-    if len(best) < 2:
-        return ["Its settings completed with one seed only: how far a seed moves the result is not known."]
-    remarks = [f"Over {len(best)} seeds its settings give {_mean(best)} (mean ± standard deviation)."]
-    if others:
-        settings, second = others[0]
-        remarks.append(f"The next best settings, {' '.join(settings)}, give {_mean(second)}.")
-        if abs(statistics.mean(second) - statistics.mean(best)) < statistics.stdev(best):
-            remarks.append("The means differ by less than one standard deviation: other seeds may choose otherwise.")
+    best, *others = ranking.settings
+    if len(best.jobs) < 2:
+        return ["Its settings have one repeat only: how far a seed moves the result is not known."]
+    remarks = [f"Over {len(best.jobs)} repeats its settings give {with_error(best.estimate)} (mean ± standard error)."]
+    if others and others[0].estimate is not None:
+        second, difference = others[0], others[0].difference(best)
+        names = " ".join(item for item in second.overrides if item not in best.overrides)
+        remarks.append(f"The next best settings, {names}, give {with_error(second.estimate)}.")
+        if not second.is_told_apart(best):
+            apart = f"Repeat by repeat they differ by {with_error(difference)}"
+            remarks.append(f"{apart}, not more than one standard error: other seeds may choose otherwise.")
     return remarks
 
 
@@ -163,12 +157,6 @@ def _least_squares_remark(exact: ExactSolution, best: Mapping[str, Any]) -> str:
     ]
     rows = "these" if exact.note else "the"
     return f"Least squares, solved exactly on {rows} training rows, has {' and '.join(parts)}.{exact.note}"
-
-
-def _mean(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.6g} (one seed)"
-    return f"{statistics.mean(values):.6g} ± {statistics.stdev(values):.2g}"
 
 
 @cache

@@ -151,7 +151,7 @@ class _Sweep:
             return None
         if selections is None or not resume.is_whole(self._folder, selections):
             return None
-        finished = Finished(rank(self._ended_jobs(), self._configs[0].mode), selections)
+        finished = Finished(self._ranked(), selections)
         if not self._has_all_folders(finished.rankings):
             return None
         print(console.leaderboard(self._folder, finished, self._spec.flags))
@@ -197,6 +197,11 @@ class _Sweep:
             for job, data, swept in zip(self._spec.jobs, self._data, self._swept, strict=True)
         ]
 
+    def _ranked(self) -> list[Ranking]:
+        """The jobs that have ended, ranked."""
+        first = self._configs[0]
+        return rank(self._ended_jobs(), first.mode, first.sweep.repeats)
+
     def _verify(self, plans: Sequence[Plan]) -> dict[str, Any] | None:
         """Train two jobs of stacks again alone, and all of them where these differ.
 
@@ -211,7 +216,7 @@ class _Sweep:
             return {}
         stacks = StoredStacks(self._folder, self._hashes)
         users = to_verify(self._spec, {number for number in planned if number in stacks})
-        jobs = chosen(rank(self._ended_jobs(), self._configs[0].mode), self._spec.jobs, users)
+        jobs = chosen(self._ranked(), self._spec.jobs, users)
         if not jobs:  # none of them completed, or they were trained alone after all
             return {}
         verification = verify(jobs, self._results, stacks)

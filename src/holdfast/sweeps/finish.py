@@ -16,6 +16,7 @@ from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps.effects import identical, without_effect
 from holdfast.sweeps.ended import Job, swept_keys
 from holdfast.sweeps.rank import Ranking, rank
+from holdfast.sweeps.repeats import Estimate, Settings
 
 Keep = Callable[[Sequence[Ranking]], None]
 """Keeps the folders of some of the ranked jobs, and removes those of the others."""
@@ -66,7 +67,7 @@ def finish(
     Raises:
         HoldfastError: a winner's files could not be written; no test rows were opened for it.
     """
-    rankings = rank(jobs, config_of(0).mode)
+    rankings = rank(jobs, config_of(0).mode, config_of(0).sweep.repeats)
     _write_leaderboard(folder, rankings)
     keep(rankings)
     selections = [{**entry, **verified} for entry in _test_winners(folder, rankings, config_of, again=again)]
@@ -126,21 +127,54 @@ def _test(ledger: TestLedger, winner: Job, run: RunFolder, config: Config) -> di
 def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
     """The entry of a winner in `selection.json`, without its test metrics."""
     metric = winner.result.metric
-    runner_up = ""
-    if ranking.margin is not None:
-        ahead = f"{ranking.margin:.6g} ahead of" if ranking.margin else "the same as that of"
-        runner_up = f", {ahead} job {ranking.jobs[1].number}"
-    completed = sum(job.value is not None for job in ranking.jobs)
     return {
         "winner": winner.number,
         "overrides": winner.overrides,
         "metric": metric,
         "value": winner.value,
         "margin": ranking.margin,
-        "why": f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}",
+        "why": _why(ranking, metric),
+        **({"repeats": repeats_of(ranking.settings[0])} if len(ranking.settings[0].jobs) > 1 else {}),
         "data": ranking.data,
         "without_effect": without_effect(ranking.jobs),
         "identical": identical(ranking.jobs),
+    }
+
+
+def _why(ranking: Ranking, metric: str) -> str:
+    """Why the winner won, and by how much."""
+    best, *others = ranking.settings
+    if not ranking.has_repeats:
+        runner_up = ""
+        if ranking.margin is not None:
+            ahead = f"{ranking.margin:.6g} ahead of" if ranking.margin else "the same as that of"
+            runner_up = f", {ahead} job {ranking.jobs[1].number}"
+        completed = sum(job.value is not None for job in ranking.jobs)
+        return f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}"
+    ranked = sum(each.estimate is not None for each in ranking.settings)
+    text = f"best mean {metric} of {ranked} settings, {with_error(best.estimate)} over {len(best.jobs)} repeats"
+    if ranking.margin is None:
+        return text
+    first = next(iter(best.jobs.values()))
+    differing = " ".join(item for item in others[0].overrides if item not in first.overrides)
+    apart = "" if others[0].is_told_apart(best) else ", which is not told apart"
+    return f"{text}, {ranking.margin:.6g} ahead of {differing}{apart}"
+
+
+def with_error(found: Estimate | None) -> str:
+    """A mean and its standard error, such as `2.3 ± 0.1`."""
+    if found is None:
+        return "-"
+    return f"{found.mean:.6g}" + ("" if found.standard_error is None else f" ± {found.standard_error:.2g}")
+
+
+def repeats_of(settings: Settings) -> dict[str, Any]:
+    """The statistics of some settings, as in `selection.json`."""
+    found = settings.estimate
+    return {
+        "mean": None if found is None else found.mean,
+        "standard_error": None if found is None else found.standard_error,
+        "completed": settings.completed,
     }
 
 
@@ -164,14 +198,27 @@ def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _columns(settings: Settings, best: Settings) -> dict[str, Any]:
+    """The columns of the leaderboard that compare settings by their repeats."""
+    difference = settings.difference(best) if settings is not best else None
+    return {
+        **repeats_of(settings),
+        "difference": None if difference is None else difference.mean,
+        "difference_standard_error": None if difference is None else difference.standard_error,
+    }
+
+
 def _write_leaderboard(folder: SweepFolder, rankings: Sequence[Ranking]) -> None:
-    jobs = [job for ranking in rankings for job in ranking.jobs]
-    keys = swept_keys(jobs)
-    lines = [
-        {"rank": position if job.value is not None else None, **row(job, keys)}
-        for ranking in rankings
-        for position, job in enumerate(ranking.jobs, start=1)
-    ]
+    keys = swept_keys([job for ranking in rankings for job in ranking.jobs])
+    has_repeats = any(ranking.has_repeats for ranking in rankings)
+    lines = []
+    for ranking in rankings:
+        settings = {job.number: each for each in ranking.settings for job in each.jobs.values()}
+        for position, job in enumerate(ranking.jobs, start=1):
+            own = settings[job.number]
+            rank_of_job = position if own.estimate is not None else None
+            statistics = _columns(own, ranking.settings[0]) if has_repeats else {}
+            lines.append({"rank": rank_of_job, **row(job, keys), **statistics})
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
     writer.writeheader()
