@@ -112,8 +112,9 @@ def test_the_page_shows_the_winner_the_margin_and_the_remarks(holdfast: Run, tmp
     assert f"Winner: job {selection['winner']} (" in page
     assert f"<code>python train.py {' '.join(selection['overrides'])}</code>" in page
     assert f"test/loss {selection['test']['test/loss']:.6g}" in page
-    assert f"{selection['margin']:.6g} better than the runner-up" in page
-    assert "Over 3 seeds its settings give" in page
+    repeats = selection["repeats"]
+    stated = f"{repeats['mean']:.6g} ± {repeats['standard_error']:.2g} (mean ± standard error)"
+    assert f"Over 3 repeats its settings give {stated}" in page
     assert "Least squares, solved exactly" in page
     assert "Test rows were opened 1x" in page
     assert "Diverged or failed: 3" in page
@@ -373,14 +374,14 @@ def job(number: int, overrides: list[str], value: float) -> Job:
 
 
 def test_a_margin_smaller_than_the_spread_over_seeds_is_remarked() -> None:
-    losses = {"lr=1": [1.0, 1.4, 1.2], "lr=2": [1.1, 1.5, 1.3]}
+    losses = {"lr=1": [1.0, 1.4, 1.2], "lr=2": [1.3, 1.3, 1.2]}
     jobs = [
         job(3 * index + seed, [lr, f"seed={seed}"], loss)
         for index, (lr, of_seeds) in enumerate(losses.items())
         for seed, loss in enumerate(of_seeds)
     ]
     remarks = " ".join(repeat_remarks(rank(jobs, "min")[0]))
-    assert "Over 3 seeds its settings give 1.2 ± 0.2" in remarks
+    assert "Over 3 repeats its settings give 1.2 ± 0.12 (mean ± standard error)" in remarks
     assert "other seeds may choose otherwise" in remarks
     clear = [job(number, [f"lr={number // 2}", f"seed={number % 2}"], 1 + 10 * (number // 2)) for number in range(4)]
     assert "otherwise" not in " ".join(repeat_remarks(rank(clear, "min")[0]))

@@ -251,9 +251,11 @@ def test_without_test_rows_nothing_is_opened(sweep: Callable[..., Swept], tmp_pa
 
 
 def test_of_equal_jobs_the_first_wins(sweep: Callable[..., Swept]) -> None:
-    done = sweep("model=losses", "seed=0,1,2", "epochs=1", "batch_size=full")
+    done = sweep("model=losses", "init_weights_strict=true,false", "epochs=1", "batch_size=full")
     selection = done.read("selection.json")
     assert (selection["winner"], selection["margin"]) == (0, 0.0)
+    repeats = sweep("model=losses", "seed=0,1,2", "epochs=1", "batch_size=full").read("selection.json")
+    assert (repeats["winner"], repeats["margin"], repeats["repeats"]["standard_error"]) == (0, None, 0.0)
 
 
 def test_a_sweep_of_one_job(sweep: Callable[..., Swept]) -> None:
@@ -302,8 +304,14 @@ def test_five_hundred_jobs(sweep: Callable[..., Swept]) -> None:
     assert done.code == 0
     results = done.folder.read_results()
     losses = [results[number].best["val/loss"] for number in range(500)]  # type: ignore[index]
-    assert done.read("selection.json")["winner"] == losses.index(min(losses))
-    assert [float(row["val/loss"]) for row in done.rows] == sorted(losses)
+    of_settings = np.array(losses).reshape(50, 10)
+    best = int(of_settings.mean(1).argmin())
+    selection = done.read("selection.json")
+    assert selection["winner"] == 10 * best + int(of_settings[best].argmin())
+    assert selection["repeats"]["mean"] == pytest.approx(of_settings[best].mean())
+    assert selection["repeats"]["standard_error"] == pytest.approx(of_settings[best].std(ddof=1) / 10**0.5)
+    order = np.argsort(of_settings.mean(1), kind="stable")
+    assert [float(row["val/loss"]) for row in done.rows] == np.sort(of_settings[order]).flatten().tolist()
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "batch_size", "grid"])
@@ -335,7 +343,7 @@ def test_a_sweep_in_a_file_needs_its_flag_and_yields_to_typed_words(
         (["optimizer.nesterov=true", "optimizer.momentum=0,0.9"], "needs momentum"),
         (["optimizer=sgd,adam", "optimizer.momentum=0.9"], "no such key"),
         (["lr=logspace(1,2)"], "logspace(first, last, count)"),
-        (["lr=interval(0,1)"], "single values"),
+        (["lr=interval(0,1)"], "add sweep.trials=N"),
         (["test=true", "lr=0.1,0.2"], "leave test out"),
         (["hydra.sweep.subdir=x"], "numbered"),
         (["hydra.verbose=true,false"], "Sweeping over Hydra's configuration is not supported"),
