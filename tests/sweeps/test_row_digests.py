@@ -88,9 +88,19 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
 def test_rows_that_depend_on_the_order_seed_are_different_data_sets(launcher: str, sweep: Callable[..., Any]) -> None:
-    _, _, selection = sweep(launcher, "data=noisy", "seed=0,1", "batch_size=20")
+    _, _, selection = sweep(launcher, "data=noisy", "seed=0,1", "batch_size=20", "sweep.repeats=[]")
     assert selection["winner"] is None
     assert len(selection["data_sets"]) == 2
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_settings_are_compared_where_their_repeats_are_on_the_same_data_sets(
+    launcher: str, sweep: Callable[..., Any]
+) -> None:
+    _, _, selection = sweep(launcher, "data=noisy", "seed=0,1", "lr=0.01,0.02", "batch_size=20")
+    assert selection["winner"] is not None
+    assert selection["repeats"]["completed"] == 2
+    assert len(selection["data"].split("+")) == 2
 
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
