@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from holdfast.caching.cached_table import CachedTable
 from holdfast.caching.limit import fits, memory_limit
+from holdfast.config.fold import fold_of
 from holdfast.errors import TableError
 from holdfast.tables.reader import files_of
 from holdfast.tables.selection import FILE_KEYS
@@ -32,10 +33,19 @@ def source_of(group: Mapping[str, Any]) -> TableSource | CachedTable:
     buffer_rows = group.get("buffer_rows")
     on_disk = isinstance(buffer_rows, int) or (buffer_rows == "auto" and not fits(files, memory_limit()))
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    key = (repr(keys), on_disk and group["cache_dir"], *stamps)
+    key, fold = (repr(keys), on_disk and group["cache_dir"], *stamps), fold_of(group)
     if key not in _sources:
         _sources[key] = CachedTable(keys, group["cache_dir"]) if on_disk else TableSource(keys)
-    return _sources[key]
+    if fold is None:
+        return _sources[key]
+    whole, of_fold = _sources[key], (*key, fold)
+    if not isinstance(whole, TableSource):
+        raise TableError(
+            f"{keys['path']} is read from disk, buffer by buffer, and folds are divided in memory: leave sweep.folds out."
+        )
+    if of_fold not in _sources:
+        _sources[of_fold] = whole.folded(fold)
+    return _sources[of_fold]
 
 
 def settle_buffer(group: dict[str, Any], recorded: int | Literal["auto"] | None = "auto") -> list[str]:

@@ -61,10 +61,13 @@ class SweepEnvironment:
         self._files = HydraFiles(context.config_loader, config)
         self._announced: set[int] = set()
 
-    def train(self, job: JobSpec, train: Callable[[JobSpec], Result]) -> Outcome:
-        """Call a function that trains one job, in its folder and with its log."""
-        keys = ("hydra.sweep.dir", "hydra.sweep.subdir")
-        _, outcome = _run(self._context, self._files.config(job), job, train, keys)
+    def train(self, job: JobSpec, train: Callable[[JobSpec], Result], subdir: str | None = None) -> Outcome:
+        """Call a function that trains one job, in its folder, or a subfolder with another name, and with its log."""
+        keys, config = ("hydra.sweep.dir", "hydra.sweep.subdir"), self._files.config(job)
+        if subdir is not None:
+            with read_write(config.hydra.sweep):
+                config.hydra.sweep.subdir = subdir
+        _, outcome = _run(self._context, config, job, train, keys)
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         return outcome
 

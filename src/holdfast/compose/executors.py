@@ -13,11 +13,12 @@ from holdfast.clusters.ray_keys import RayKeys, check_ray_keys
 from holdfast.clusters.slurm_keys import SlurmKeys, check_installation, check_slurm_keys
 from holdfast.compose.environment import SweepEnvironment
 from holdfast.compose.launchers import HydraLauncher
+from holdfast.config.job import JobSpec
 from holdfast.errors import ConfigError, Problem
 from holdfast.execute.alone import train_job
 from holdfast.execute.here import Here
-from holdfast.execute.work import Executor, Progress
-from holdfast.store.folders import SweepFolder
+from holdfast.execute.work import Executor, Outcome, Progress
+from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.sweeps.keep import MOST_WITH_EVENTS
 from holdfast.sweeps.spec import SweepSpec, Tools
 from holdfast.workers.worker_slots import check_workers
@@ -56,13 +57,17 @@ class Executors:
             config.hydra.sweep.dir = str(folder.path)
         if not folder.hydra.exists():
             OmegaConf.save(config, folder.hydra)
-        if not self._spec.stacked:
-            return Tools(HydraLauncher(self._launcher, folder, progress), lambda job: {})
         keeps_events = len(self._spec.jobs) <= MOST_WITH_EVENTS
         environment = SweepEnvironment(self._context, config, folder, keeps_events=keeps_events)
+
+        def train_apart(job: JobSpec, run: RunFolder) -> Outcome:
+            return environment.train(job, lambda filled: train_job(filled, run), run.path.name)
+
+        if not self._spec.stacked:
+            return Tools(HydraLauncher(self._launcher, folder, progress), lambda job: {}, train_apart)
         advises = not uses_workers(self._launcher)
         here = Here(environment, train_job, folder.job, environment, progress, advises=advises)
-        return Tools(self._make_executor(environment, folder, here, progress), environment.hydra_files)
+        return Tools(self._make_executor(environment, folder, here, progress), environment.hydra_files, train_apart)
 
     def close(self) -> None:
         """End all workers, or say what a cluster goes on with."""

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.commands import resume_command
+from holdfast.config.fold import FOLD_KEY, fold_of
 from holdfast.config.job import JobSpec
 from holdfast.config.keys import key_of
 from holdfast.config.options import TABLE
@@ -85,6 +86,9 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: 
     if keys := unlisted(config.hydra.sweeper.get("params"), overrides):
         lesson = f"is a sweep over {', '.join(keys)}: add -m, or give each a value"
         raise ConfigError([Problem(" ".join(overrides), lesson)])
+    if (folds := composed.config.sweep.folds) is not None and fold_of(composed.config.data) is None:
+        lesson = f"divides the rows of a sweep: add -m, or train on one fold, such as {FOLD_KEY}=0/{folds}"
+        raise ConfigError([Problem(f"sweep.folds={folds}", lesson)])
     recorded = tuple(user_overrides(config.hydra.overrides.task))
     job = JobSpec(0, recorded, composed.config, composed.config_hash)
     run = _SingleRun(loader, name, config, job, composed.origin, resumed)

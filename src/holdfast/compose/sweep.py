@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) or elsewhere else None,
         device_counts=elsewhere,
         can_grow=can_grow,
+        compose=partial(loader.job_spec, config),
         batch_size=multirun.batch_size,
         path=Path(config.hydra.sweep.dir),
         chosen="hydra.sweep.dir" in map(key_of, config.hydra.overrides.hydra),

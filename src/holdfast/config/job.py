@@ -108,7 +108,7 @@ def hashed_texts(
     return texts
 
 
-_HOW = frozenset({"snapshot", "stack", "verify", "sampler", "trials", "seed", "repeats"})
+_HOW = frozenset({"snapshot", "stack", "verify", "sampler", "trials", "seed", "repeats", "folds"})
 """Keys of the group `sweep` that say which jobs there are and how they are trained, and not to what."""
 
 _NONE = object()

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+from holdfast.config.fold import FOLD_KEY
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import SET_BY_HOLDFAST, Config
 
@@ -122,7 +123,7 @@ def may_be_added(path: str, values: Mapping[str, Any]) -> bool:
     (True, True, False)
     """
     above, _, key = path.rpartition(".")
-    return path.startswith(f"{FREE}.") or (bool(above) and key in keys_under(above, values))
+    return path.startswith(f"{FREE}.") or path == FOLD_KEY or (bool(above) and key in keys_under(above, values))
 
 
 def is_in_option(path: str) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from holdfast.config import rules
+from holdfast.config.fold import check_fold
 
 Check = Callable[[Any], "str | None"]
 T = TypeVar("T")
@@ -55,7 +56,7 @@ def option(target: str) -> Callable[[type[T]], type[T]]:
 # ---------------------------------------------------------------------------------------------------- data
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Rows:
     """Keys of every data module that ships with Holdfast."""
 
@@ -63,11 +64,17 @@ class _Rows:
     order_seed: int = setting("seed of the row order; follows the top-level seed", least=0)
     seed: int = setting("seed of the rows and the split", least=0)
     shuffle: bool = setting("new row order every epoch")
+    fold: str | None = setting(
+        "validate on one fold of the training and validation rows, train on the others: 0/5 is the first of five; "
+        "all/5 trains on all rows",
+        check=check_fold,
+        default=None,
+    )
     num_workers: int = setting("processes that load batches; 0 loads in the main process", least=0)
 
 
 @option("holdfast.data.Line")
-@dataclass
+@dataclass(kw_only=True)
 class LineData(_Rows):
     """Points on a line with noise, and outliers among the training rows."""
 
@@ -81,7 +88,7 @@ class LineData(_Rows):
 
 
 @option("holdfast.data.Linear")
-@dataclass
+@dataclass(kw_only=True)
 class LinearData(_Rows):
     """A random linear function of many features, split at random."""
 
@@ -97,7 +104,7 @@ TABLE = "holdfast.tables.Table"
 
 
 @option(TABLE)
-@dataclass
+@dataclass(kw_only=True)
 class TableData(_Rows):
     """CSV or Parquet files."""
 

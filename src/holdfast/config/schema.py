@@ -90,10 +90,15 @@ class Trainer(TrainerArguments):
     )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sweep:
     """How a sweep is trained, and which folders it keeps."""
 
+    folds: int | None = setting(
+        "train each job on every one of so many folds of the training and validation rows, and the winner on all of them",
+        default=None,
+        least=2,
+    )
     keep: int | Literal["auto", "all"] = setting(
         "folders of jobs to keep: of so many of the best, or all; auto: of all of up to 100 jobs, of more the 20 best",
         least=1,

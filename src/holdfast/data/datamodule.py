@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
+from holdfast.config.fold import Fold
 from holdfast.data import synthetic
 from holdfast.data.buffered import BufferedRows
 from holdfast.data.disk_batches import OrderedBatches, ShuffledBatches
+from holdfast.data.folds import at_random
 from holdfast.data.order import Batch, BatchIndices, Rows, batch_rows, evaluation_loader, loader, share_of
 from holdfast.data.seeding import derive, seeded
 from holdfast.data.split import Split
-from holdfast.errors import SealedError
+from holdfast.errors import DataError, SealedError
 
 AnyRows = Rows | BufferedRows
 """The rows of a split, in memory or on disk."""
@@ -38,10 +41,12 @@ class DataModule(pl.LightningDataModule):
         num_workers: processes that load batches; of rows in memory alone.
 
     Attributes:
+        fold: which fold of the training and validation rows is validated on; None for the rows of the splits.
         train, val: the training and validation rows, set by `setup`.
         test_opened: number of times that the test rows were made.
     """
 
+    fold: Fold | None = None
     train: AnyRows
     val: AnyRows
 
@@ -83,12 +88,38 @@ class DataModule(pl.LightningDataModule):
 
     def digest(self) -> str:
         """Return the sha256 of the validation rows. Jobs are compared only if their digests are equal."""
-        return rows_digest(self.rows("val"))
+        if self.fold is None:
+            return rows_digest(self.rows("val"))
+        self.setup("fit")
+        return rows_digest(self.val)
+
+    def draw_clean(self) -> AnyRows:
+        """Make the training rows as a fold validates on them: without what only training rows have, such as outliers.
+
+        Without a definition of its own, a subclass validates on training rows as they are.
+        """
+        return self.draw("train")
 
     def setup(self, stage: str) -> None:
         """Make the training and validation rows, unless they exist."""
         if stage in ("fit", "validate") and not hasattr(self, "train"):
             self.train, self.val = self.rows("train"), self.rows("val")
+            if self.fold is not None:
+                self.train, self.val = self._folded(self.fold)
+
+    def _folded(self, fold: Fold) -> tuple[Rows, Rows]:
+        """The training and validation rows of a fold."""
+        with seeded(derive(0, "rows", "train")):
+            clean = self.draw_clean()
+        if not (isinstance(self.train, Rows) and isinstance(self.val, Rows) and isinstance(clean, Rows)):
+            raise DataError("Rows that are read from disk cannot be divided into folds.")
+        pooled, to_validate = joined(self.train, self.val), joined(clean, self.val)
+        if fold.number is None:
+            return pooled, self.val
+        is_class = not pooled.y.is_floating_point() and pooled.y.ndim == 1
+        strata = pooled.y.numpy().astype(np.int64) if is_class else np.zeros(len(pooled), dtype=np.int64)
+        train, val = (torch.from_numpy(np.flatnonzero(part)) for part in at_random(strata, fold))
+        return Rows(*pooled[train]), Rows(*to_validate[val])
 
     def train_dataloader(self) -> Loader:
         """Load the training rows in batches, in the order given by `order_seed` and the epoch."""
@@ -144,6 +175,11 @@ class DataModule(pl.LightningDataModule):
         return OrderedBatches(rows, share=share) if isinstance(rows, BufferedRows) else evaluation_loader(rows, share)
 
 
+def joined(first: Rows, second: Rows) -> Rows:
+    """The rows of two splits, one after the other."""
+    return Rows(torch.cat([first.x, second.x]), torch.cat([first.y, second.y]))
+
+
 def rows_digest(rows: AnyRows) -> str:
     """Return the sha256 of the bytes of x and y, of any dtype; of rows on disk that of their checksums."""
     if isinstance(rows, BufferedRows):
@@ -156,6 +192,7 @@ class _Synthetic(DataModule):
     """Rows made by a function of `holdfast.data.synthetic`, which takes the arguments that `DataModule` does not."""
 
     make: Callable[..., Rows]
+    without_outliers: ClassVar[Mapping[str, Any]]
 
     def __init__(
         self,
@@ -171,6 +208,9 @@ class _Synthetic(DataModule):
     def draw(self, split: Split) -> Rows:
         return self.make(split, **self._source)
 
+    def draw_clean(self) -> Rows:
+        return self.make("train", **{**self._source, **self.without_outliers})
+
 
 class Line(_Synthetic):
     """Points on a line with outliers among the training rows; see `holdfast.data.synthetic.line`.
@@ -182,6 +222,7 @@ class Line(_Synthetic):
     """
 
     make = staticmethod(synthetic.line)
+    without_outliers: ClassVar = {"outliers": None}
 
 
 class Linear(_Synthetic):
@@ -194,3 +235,4 @@ class Linear(_Synthetic):
     """
 
     make = staticmethod(synthetic.linear)
+    without_outliers: ClassVar = {"outlier_fraction": 0.0}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.config.fold import without_fold
 from holdfast.config.options import ORDER, TABLE
 from holdfast.config.schema import Config
 
@@ -15,9 +16,9 @@ _PER_JOB = frozenset({"lr", "seed", "sweep", "vars", "init_weights", "init_weigh
 _FREE: dict[str, frozenset[str]] = {
     "holdfast.model.Linear": frozenset({"weight", "bias"}),
     "holdfast.model.MLP": frozenset(),
-    "holdfast.data.Line": frozenset({"slope", "intercept", "noise", "outliers", "seed"}),
-    "holdfast.data.Linear": frozenset({"noise", "outlier_fraction", "seed"}),
-    "holdfast.tables.Table": frozenset(),
+    "holdfast.data.Line": frozenset({"slope", "intercept", "noise", "outliers", "seed", "fold"}),
+    "holdfast.data.Linear": frozenset({"noise", "outlier_fraction", "seed", "fold"}),
+    "holdfast.tables.Table": frozenset({"fold"}),
 }
 """Of the classes that ship with Holdfast, the arguments that change no shape."""
 
@@ -132,7 +133,7 @@ def _common(key: str, value: Any) -> Hashable:
         return _form(value) if key in ("optimizer", "scheduler") else repr(value)
     free = _FREE.get(value["_target_"])
     if free is None:  # the modules of the jobs are compared later
-        return _form(value)
+        return _form(without_fold(value) if key == "data" else value)
     # rows on disk are read into the same buffers for all jobs of a stack, shuffled or not
     common = {"batch_size", "shuffle"} if value["_target_"] == TABLE else {"batch_size"}
     free |= ORDER - common if key == "data" else frozenset()

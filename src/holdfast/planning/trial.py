@@ -199,7 +199,7 @@ def _results(
     last = history.reached.last
     assert last is not None
     weights = last.checkpoint["state_dict"]
-    entries = inputs.module.state_dict(keep_vars=True)
+    entries = inputs.module_of(int(inputs.rows.dataset_of[index])).state_dict(keep_vars=True)
     constants = [name for name, value in entries.items() if not is_trained(value)]
     if entries.keys() != weights.keys() or not all(is_equal(entries[name], weights[name]) for name in constants):
         raise UnstackableError("its state_dict differs between a stack and a Trainer")

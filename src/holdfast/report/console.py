@@ -17,7 +17,7 @@ from holdfast.config.keys import key_of
 from holdfast.errors import in_a_line
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
-from holdfast.sweeps.ended import Job, job_name, swept_keys
+from holdfast.sweeps.ended import Job, job_name, run_command, swept_keys
 from holdfast.sweeps.finish import Finished, row, with_error
 from holdfast.sweeps.rank import Ranking
 
@@ -88,13 +88,12 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
     lines = ["", *_table(finished.rankings, jobs), ""]
     for entry in finished.selections:
         number = entry["winner"]
-        of_settings = ", the best repeat of its settings" if "repeats" in entry else ""
-        lines.append(f"winner: {jobs[number].name}{of_settings}: {entry['why']}")
+        lines.append(f"winner: {jobs[number].name}{_exported(entry)}: {entry['why']}")
         if entry["test"] is not None:
             lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
         if "test_error" in entry:
             lines.append(f"its test failed: {entry['test_error']}")
-        lines.append(f"alone:  {jobs[number].command(flags)}")
+        lines.append(f"alone:  {run_command(entry.get('refit_overrides', jobs[number].overrides), flags)}")
         lines += _effects(entry)
     if not finished.selections:
         lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
@@ -108,6 +107,13 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
 def report_failed(error: Exception, path: Path) -> str:
     """What is printed where the report of a finished run or sweep could not be drawn."""
     return f"the report could not be drawn: {in_a_line(error)}; holdfast report {path} tries again"
+
+
+def _exported(selection: dict[str, Any]) -> str:
+    """What stands for the winner's settings, where they were trained more than once."""
+    if selection.get("refit"):
+        return ", whose settings were trained once more on the rows of all folds"
+    return ", the best repeat of its settings" if "repeats" in selection else ""
 
 
 def _effects(selection: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import hydra.utils
 from hydra.errors import InstantiationException
 
+from holdfast.config.fold import without_fold
 from holdfast.config.schema import Config
 from holdfast.errors import Problem, in_a_line
 from holdfast.runtime.isolation import GLOBAL_SETTINGS, GlobalSetting, global_settings_restored
@@ -39,7 +40,8 @@ def targets_of(config: Config) -> Iterator[Target]:
         groups |= {f"trainer.{name}": item for item in (node if isinstance(node, list) else [node])}
     for name, node in groups.items():
         if node.get("_target_") is not None:
-            keys = tuple(key for key in map(str, node) if not (key.startswith("_") and key.endswith("_")))
+            own = without_fold(node) if name == "data" else node
+            keys = tuple(key for key in map(str, own) if not (key.startswith("_") and key.endswith("_")))
             yield Target(name, str(node["_target_"]), keys)
 
 

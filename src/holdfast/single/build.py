@@ -12,11 +12,13 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from holdfast.config.fold import fold_of, without_fold
 from holdfast.config.keys import key_of
 from holdfast.config.options import OPTIONS, TABLE
 from holdfast.config.schema import Config
 from holdfast.config.trainer_arguments import TrainerArguments
 from holdfast.data import DataModule
+from holdfast.data.folded_loaders import set_fold
 from holdfast.data.seeding import derive, reseed, seeded
 from holdfast.errors import HoldfastError
 from holdfast.model import Module
@@ -107,8 +109,11 @@ def without_effect(config: Config, origin: Mapping[str, Any] | None, overrides: 
 
 def build_data(group: Mapping[str, Any]) -> pl.LightningDataModule:
     """Build the data module of a data group, with the generators seeded as in `seed_rows`."""
+    fold = fold_of(group) if group["_target_"] != TABLE else None  # a table divides its rows itself
     with seeded(ROWS_SEED):
-        data: pl.LightningDataModule = instantiate(group)
+        data: pl.LightningDataModule = instantiate(group if fold is None else without_fold(group))
+    if fold is not None:
+        set_fold(data, fold)
     return data
 
 

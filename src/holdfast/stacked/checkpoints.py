@@ -18,6 +18,7 @@ from holdfast.config.schema import Config
 from holdfast.data import BufferedRows, Rows
 from holdfast.data.datamodule import AnyRows
 from holdfast.data.order import EVALUATION_ROWS
+from holdfast.model import Module
 from holdfast.record.checkpoint import CheckpointIO, plain_values
 from holdfast.record.history import SavedEpochs
 from holdfast.runtime.isolation import isolated
@@ -52,7 +53,7 @@ class StackCheckpoints:
 
     def weights(self, job: int, saved: SavedEpochs, column: int) -> dict[str, Any]:
         """The content of `model.pth` of a job, at its saved epoch; arguments as for `checkpoint`."""
-        return self._inputs.module.bare(self._state_dict(saved, column))
+        return self._module(job).bare(self._state_dict(job, saved, column))
 
     def checkpoint(self, job: int, saved: SavedEpochs, column: int) -> dict[str, Any]:
         """The checkpoint of a job at its saved epoch.
@@ -70,7 +71,7 @@ class StackCheckpoints:
         changed = {
             "epoch": epoch,
             "global_step": iterations,
-            "state_dict": self._state_dict(saved, column),
+            "state_dict": self._state_dict(job, saved, column),
             "loops": counts.in_loops(dry["loops"]),
             "optimizer_states": [self._optimizer(dry["optimizer_states"][0], job, saved, column)],
             "lr_schedulers": [self._scheduler(dry["lr_schedulers"][0], job, epoch)] if states else [],
@@ -85,9 +86,12 @@ class StackCheckpoints:
         # a copy, since a file holds all of the memory that a tensor is a view of, here that of all jobs
         return part.reshape(self._shapes[name]).clone()
 
-    def _state_dict(self, saved: SavedEpochs, column: int) -> dict[str, Any]:
+    def _module(self, job: int) -> Module:
+        return self._inputs.module_of(int(self._inputs.rows.dataset_of[job]))
+
+    def _state_dict(self, job: int, saved: SavedEpochs, column: int) -> dict[str, Any]:
         trained = {name: self._tensor(saved, "parameters", name, column) for name in self._parts}
-        state = self._inputs.module.state_dict()
+        state = self._module(job).state_dict()
         for key, value in state.items():
             if key in self._named:
                 state[key] = trained[self._named[key]]

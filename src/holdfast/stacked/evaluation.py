@@ -54,7 +54,7 @@ def evaluate(
             for group in groups:
                 group.add(gradients, batch)
         for group in groups:
-            measured = measure_jobs(inputs.module, group.total(), split)
+            measured = measure_jobs(inputs.module_of(int(dataset)), group.total(), split)
             if metrics and metrics.keys() != measured.keys():
                 raise UnstackableError("metrics() has other names for some jobs than for others")
             for name, values in measured.items():

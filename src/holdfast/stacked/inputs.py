@@ -14,7 +14,7 @@ from holdfast.arithmetic.job_values import JobValues, differing_values
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
 from holdfast.model import Module
-from holdfast.single.build import build_module, build_trainer
+from holdfast.single.build import build_module, build_trainer, is_table
 from holdfast.stacked.schedule import learning_rates
 from holdfast.stacked.streams import StackRows
 from holdfast.usercode.state import State, read
@@ -44,7 +44,7 @@ class StackInputs:
         trainer: a Trainer that knows the device and the precision.
         learning_rates: the learning rate of every epoch, and of the one after the last, shape `(epochs + 1, jobs)`.
         scheduler_states: for each job the state of its scheduler after every epoch; empty without a scheduler.
-        module: the module that stands for all jobs.
+        module: the module that stands for all jobs, but where they have tables that are encoded differently.
         initial_parameters: shape `(parameters, jobs)`.
         job_values: the values, beside the parameters, in which the modules of the jobs differ.
         modules: every different module, for a trial; `hparams_of` is the index of each job's.
@@ -69,32 +69,37 @@ class StackInputs:
             return self._build_all(restore)
 
     def _build_all(self, restore: Callable[[], object]) -> tuple[Module, Tensor, list[JobValues]]:
-        indexes: dict[tuple[str, int, str | None], int] = {}
+        indexes: dict[tuple[str, int, str | None, int], int] = {}
         vectors, hparams_of, states = [], [], list[State]()
-        first: Module | None = None
-        for config in self.configs:
-            key = (repr(config.model), config.seed, config.init_weights)
+        self._of_tables: dict[int, Module] = {}
+        for index, config in enumerate(self.configs):
+            table = int(self.rows.dataset_of[index]) if is_table(config) else 0
+            key = (repr(config.model), config.seed, config.init_weights, table)
             if key not in indexes:
                 indexes[key] = len(indexes)
                 module = self._build(config)
                 if not self.shipped:
                     states.append(read(module))
                 restore()
-                first = first or module
-                _check_constants(first, module)
+                _check_constants(self._of_tables.setdefault(table, module), module)
                 vectors.append(torch.cat([value.detach().flatten() for value in _trained(module).values()]))
                 self.hparams.append(dict(module.hparams.items()))
                 if self.short:
                     self.modules.append(module)
             hparams_of.append(indexes[key])
-        assert first is not None
         self.hparams_of = np.array(hparams_of)
         device = self.trainer.strategy.root_device
         initial = torch.stack(vectors, dim=1)[:, hparams_of].to(device)  # (parameters, jobs)
         if len({state.structure() for state in states}) > 1:
-            raise UnstackableError(f"the modules {type(first).__name__} of these jobs differ in more than numbers")
+            name = type(self._of_tables[0]).__name__
+            raise UnstackableError(f"the modules {name} of these jobs differ in more than numbers")
         differing = differing_values(states[0], [states[index] for index in hparams_of], initial) if states else []
-        return first.to(device), initial, differing
+        first, *_ = (module.to(device) for module in self._of_tables.values())
+        return first, initial, differing
+
+    def module_of(self, dataset: int) -> Module:
+        """The module that stands for the jobs with a data set."""
+        return self._of_tables.get(dataset, self.module)
 
     def _build(self, config: Config) -> Module:
         module = build_module(config)

@@ -186,6 +186,10 @@ class SweepFolder:
         """The folder of the job with a number."""
         return RunFolder(self.path / str(number))
 
+    def refit(self, number: int | None = None) -> RunFolder:
+        """The folder of a winner that is trained once more; with the number of the winner where there are several."""
+        return RunFolder(self.path / ("refit" if number is None else f"refit_{number}"))
+
     def stack(self, first: int) -> StackFiles:
         """The files of the stack whose first job has this number."""
         return StackFiles(self.stacks / f"{first}.pt", self.stacks / f"{first}.history")

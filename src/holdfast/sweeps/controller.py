@@ -23,6 +23,7 @@ from holdfast.sweeps.ended import Job, swept_overrides
 from holdfast.sweeps.keep import MOST_WITH_EVENTS, kept, remove_folders, remove_stacks, stack_digests, write_folders
 from holdfast.sweeps.notices import name_what_nothing_reads, warn_of_missing_devices
 from holdfast.sweeps.rank import Ranking, rank
+from holdfast.sweeps.refit import Final, refit, refit_job
 from holdfast.sweeps.record import record, with_round
 from holdfast.sweeps.spec import MakeTools, SweepSpec
 from holdfast.sweeps.stops import resumable
@@ -53,8 +54,10 @@ def run_sweep(spec: SweepSpec, make_tools: MakeTools) -> int:
     recorded = read_sweep(SweepFolder(spec.path)) if resumes else None
     read_tables(zip((job.config.data for job in spec.jobs), resume.buffers(recorded, spec.jobs), strict=True))
     warn_of_missing_devices(spec.jobs, elsewhere=spec.device_counts is not None)
+    from holdfast.sweeps.folds import check_folds
     from holdfast.sweeps.row_digests import data_digests
 
+    check_folds(spec.jobs)
     name_what_nothing_reads(spec)
     data = data_digests([job.config.data for job in spec.jobs])
     path = spec.path if resumes else claim(spec.path, chosen=spec.chosen, key="hydra.sweep.dir")
@@ -242,11 +245,21 @@ class _Sweep:
 
         resume.check_tables(self._folder, self._recorded, self._spec.jobs)
         jobs, again = self._ended_jobs(), self._spec.test_again
-        finished = finish(self._folder, jobs, self._config_of, self._keep, verified, again=again)
+        finished = finish(self._folder, jobs, self._config_of, self._keep, self._final_of, verified, again=again)
         if self._configs[0].report is not False:
             self._report()
         print(console.leaderboard(self._folder, finished, self._spec.flags))
         return finished.exit_code
+
+    def _final_of(self, ranking: Ranking, number: int | None) -> Final:
+        """The run of a winner that is tested and exported: its job, or of folds the one on all of their rows."""
+        assert ranking.winner is not None
+        winner = self._spec.jobs[ranking.winner.number]
+        if not ranking.settings[0].folds:
+            run = self._folder.job(winner.number)
+            return Final(run, in_folder(winner.config, run.path))
+        job = refit_job(winner, ranking.settings[0], self._spec.compose)
+        return refit(job, self._folder.refit(number), self._tools.train_apart)
 
     def _keep(self, rankings: Sequence[Ranking]) -> None:
         """Write the results of all jobs, and the folders of those that `sweep.keep` names; remove the others."""

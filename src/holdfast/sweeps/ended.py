@@ -42,7 +42,7 @@ class Job:
 
     def command(self, flags: Sequence[str] = ()) -> str:
         """The command that runs the job alone, with flags such as `--config-dir`."""
-        return shlex.join(["python", "train.py", *flags, *self.overrides])
+        return run_command(self.overrides, flags)
 
     @property
     def value(self) -> float | None:
@@ -56,6 +56,15 @@ class Job:
         """The `val/loss` of the best epoch, which decides between equal metrics; infinite where it was not measured."""
         loss = (self.result.best or {}).get("val/loss")
         return math.inf if loss is None else loss
+
+
+def run_command(overrides: Sequence[str], flags: Sequence[str] = ()) -> str:
+    """The command of a run.
+
+    >>> run_command(["lr=0.1"])
+    'python train.py lr=0.1'
+    """
+    return shlex.join(["python", "train.py", *flags, *overrides])
 
 
 def job_name(number: int, overrides: Sequence[str]) -> str:

@@ -11,15 +11,21 @@ from typing import Any
 from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.store.files import digest, replacing, write_json
-from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.folders import SweepFolder
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps.effects import identical, without_effect
+from holdfast.store.result import Result
 from holdfast.sweeps.ended import Job, swept_keys
 from holdfast.sweeps.rank import Ranking, rank
+from holdfast.sweeps.refit import Final
 from holdfast.sweeps.repeats import Estimate, Settings
 
 Keep = Callable[[Sequence[Ranking]], None]
 """Keeps the folders of some of the ranked jobs, and removes those of the others."""
+
+
+FinalOf = Callable[[Ranking, int | None], Final]
+"""Returns the run that is tested, of a ranking with a winner; the number of the winner where there are several."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ def finish(
     jobs: Sequence[Job],
     config_of: Callable[[int], Config],
     keep: Keep,
+    final_of: FinalOf,
     verified: Mapping[str, Any],
     *,
     again: bool = False,
@@ -61,6 +68,7 @@ def finish(
         jobs: every job of the sweep.
         config_of: the configuration of a job, by its number.
         keep: keeps the folders of some jobs, and removes the others.
+        final_of: returns the run that is tested.
         verified: what `selection.json` says of the verification.
         again: whether test rows that were opened before are opened again.
 
@@ -70,38 +78,42 @@ def finish(
     rankings = rank(jobs, config_of(0).mode, config_of(0).sweep.repeats)
     _write_leaderboard(folder, rankings)
     keep(rankings)
-    selections = [{**entry, **verified} for entry in _test_winners(folder, rankings, config_of, again=again)]
-    _write_selection(folder, rankings, selections)
+    selections, finals = _test_winners(folder, rankings, final_of, again=again)
+    selections = [{**entry, **verified} for entry in selections]
+    _write_selection(folder, rankings, selections, finals)
     return Finished(rankings, selections)
 
 
 def _test_winners(
-    folder: SweepFolder, rankings: Sequence[Ranking], config_of: Callable[[int], Config], *, again: bool
-) -> list[dict[str, Any]]:
+    folder: SweepFolder, rankings: Sequence[Ranking], final_of: FinalOf, *, again: bool
+) -> tuple[list[dict[str, Any]], list[Final]]:
     """Evaluate the winner of each data set on the test rows; returns their entries in `selection.json`."""
     ledger = TestLedger(folder.test_ledger, again=again)
-    selections = []
+    selections, finals = [], []
     for ranking in rankings:
         if (winner := ranking.winner) is None:
             continue
-        run = folder.job(winner.number)
-        if not run.best.exists():
+        final = final_of(ranking, winner.number if len(rankings) > 1 else None)
+        if not final.run.best.exists():
             raise HoldfastError(
                 f"{winner.name} won, but its files could not be kept; no test rows were opened for it.\n"
                 f"To train it again: python train.py -m resume={folder.path}"
             )
-        entry = {**_selected(ranking, winner), "test": None}
+        entry = {**_selected(ranking, winner), **_refit(final.refitted), "test": None}
         try:
-            entry["test"] = _test(ledger, winner, run, config_of(winner.number))
+            entry["test"] = _test(ledger, ranking.data, winner.number, final)
         except Exception as error:  # a winner that cannot be tested is the winner all the same
             entry["test_error"] = in_a_line(error)
         selections.append({**entry, "test_opened": ledger.count(ranking.data)})
-    return selections
+        finals.append(final)
+    return selections, finals
 
 
-def _write_selection(folder: SweepFolder, rankings: Sequence[Ranking], selections: list[dict[str, Any]]) -> None:
+def _write_selection(
+    folder: SweepFolder, rankings: Sequence[Ranking], selections: list[dict[str, Any]], finals: Sequence[Final]
+) -> None:
     if len(rankings) == 1 and selections:
-        folder.copy_winner(folder.job(selections[0]["winner"]))
+        folder.copy_winner(finals[0].run)
         selections[0]["sha256"] = folder.digests()
         write_json(folder.selection, selections[0])
         return
@@ -110,35 +122,40 @@ def _write_selection(folder: SweepFolder, rankings: Sequence[Ranking], selection
     write_json(folder.selection, {"winner": None, "why": why, "data_sets": selections})
 
 
-def _test(ledger: TestLedger, winner: Job, run: RunFolder, config: Config) -> dict[str, float] | None:
+def _test(ledger: TestLedger, data: str, winner: int, final: Final) -> dict[str, float] | None:
     """The test metrics of a winner: those on record, or else of the test rows, which are opened for it."""
     from holdfast.single.trainer import test_best
 
-    weights = digest(run.best)
-    recorded = ledger.metrics(weights, winner.data)
+    weights = digest(final.run.best)
+    recorded = ledger.metrics(weights, data)
     if recorded is not None:
         return recorded
-    ledger.check(winner.data)
-    metrics = test_best(config, run, lambda: ledger.open(weights, data=winner.data, winner=winner.number))
-    ledger.add_metrics(weights, winner.data, metrics)
+    ledger.check(data)
+    metrics = test_best(final.config, final.run, lambda: ledger.open(weights, data=data, winner=winner))
+    ledger.add_metrics(weights, data, metrics)
     return metrics
 
 
 def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
     """The entry of a winner in `selection.json`, without its test metrics."""
-    metric = winner.result.metric
+    metric, best = winner.result.metric, ranking.settings[0]
     return {
         "winner": winner.number,
         "overrides": winner.overrides,
         "metric": metric,
-        "value": winner.value,
+        "value": estimate.mean if best.folds and (estimate := best.estimate) else winner.value,
         "margin": ranking.margin,
         "why": _why(ranking, metric),
-        **({"repeats": repeats_of(ranking.settings[0])} if len(ranking.settings[0].jobs) > 1 else {}),
+        **({"repeats": repeats_of(best)} if len(best.jobs) > 1 else {}),
         "data": ranking.data,
         "without_effect": without_effect(ranking.jobs),
         "identical": identical(ranking.jobs),
     }
+
+
+def _refit(refitted: Result | None) -> dict[str, Any]:
+    """What `selection.json` says of a winner that was trained once more."""
+    return {} if refitted is None else {"refit": True, "refit_overrides": refitted.overrides}
 
 
 def _why(ranking: Ranking, metric: str) -> str:
@@ -152,7 +169,7 @@ def _why(ranking: Ranking, metric: str) -> str:
         completed = sum(job.value is not None for job in ranking.jobs)
         return f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}"
     ranked = sum(each.estimate is not None for each in ranking.settings)
-    text = f"best mean {metric} of {ranked} settings, {with_error(best.estimate)} over {len(best.jobs)} repeats"
+    text = f"best mean {metric} of {ranked} settings, {with_error(best.estimate)} over {len(best.jobs)} {best.kind}"
     if ranking.margin is None:
         return text
     first = next(iter(best.jobs.values()))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from holdfast.config.fold import FOLD_KEY
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.sweeps.ended import Job
 from holdfast.sweeps.repeats import Settings, settings_of
@@ -47,14 +48,14 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"], repeats: Collection[s
     Args:
         jobs: in any order.
         mode: whether a lower ("min") or a higher ("max") metric is better.
-        repeats: keys in which the repeats of the same settings differ.
+        repeats: keys in which the repeats of the same settings differ, beside the fold.
 
     Returns:
         A ranking for each data set, in the order of their first jobs.
     """
     sign = 1 if mode == "min" else -1
     by_data: dict[str, list[Settings]] = {}
-    for each in settings_of(sorted(jobs, key=lambda job: job.number), repeats):
+    for each in settings_of(sorted(jobs, key=lambda job: job.number), {*repeats, FOLD_KEY}):
         by_data.setdefault(_data(each), []).append(each)
     failed = [data for data, group in by_data.items() if data.startswith(UNKNOWN_ROWS) and all(map(_has_failed, group))]
     if len(failed) < len(by_data):  # jobs without rows are no data set of their own

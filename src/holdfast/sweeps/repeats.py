@@ -12,6 +12,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from holdfast.config.fold import FOLD_KEY
 from holdfast.config.keys import key_of
 from holdfast.sweeps.ended import Job
 
@@ -53,6 +54,16 @@ class Settings:
     jobs: Mapping[tuple[str, ...], Job]
 
     @property
+    def folds(self) -> bool:
+        """Whether the repeats are on different folds of the rows."""
+        return any(key_of(item) == FOLD_KEY for varied in self.jobs for item in varied)
+
+    @property
+    def kind(self) -> str:
+        """What the repeats differ in, in a word."""
+        return "folds" if self.folds and all(len(varied) == 1 for varied in self.jobs) else "repeats"
+
+    @property
     def completed(self) -> int:
         """Number of repeats with a finite metric."""
         return sum(job.value is not None for job in self.jobs.values())
@@ -69,7 +80,9 @@ class Settings:
         return math.fsum(job.loss for job in self.jobs.values()) / len(self.jobs)
 
     def best(self, mode: Literal["min", "max"]) -> Job | None:
-        """The repeat with the best metric; ties as in a ranking."""
+        """The repeat with the best metric; ties as in a ranking. Of folds the first, since none is better."""
+        if self.folds:
+            return min(self.jobs.values(), key=lambda job: job.number)
         sign = 1 if mode == "min" else -1
         completed = [job for job in self.jobs.values() if job.value is not None]
         return min(completed, key=lambda job: (sign * (job.value or 0.0), job.loss, job.number), default=None)

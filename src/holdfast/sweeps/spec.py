@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.config.job import JobSpec
-from holdfast.execute.work import Executor, Progress
-from holdfast.store.folders import SweepFolder
+from holdfast.execute.work import Executor, Outcome, Progress
+from holdfast.store.folders import RunFolder, SweepFolder
 
 HydraFiles = Callable[[JobSpec], Mapping[str, bytes]]
 """Returns the files that Hydra would leave in the folder of a job, by their paths in it."""
@@ -28,6 +28,7 @@ class SweepSpec:
         alone_because: a reason why no job can be in a stack.
         threads: threads of each work; None leaves those of the process that does it.
         device_counts: number of devices of each kind where the works are done; None for those of this computer.
+        compose: composes one more job, of a number, from overrides.
         can_grow: whether more jobs than were recorded extend the sweep, since a search draws the same ones first.
         batch_size: jobs that are planned and trained at a time; None for all.
         path: the folder that is asked for.
@@ -46,6 +47,7 @@ class SweepSpec:
     alone_because: str | None
     threads: int | None
     device_counts: Mapping[str, int] | None
+    compose: Callable[[int, Sequence[str]], JobSpec]
     can_grow: bool
     batch_size: int | None
     path: Path
@@ -62,10 +64,12 @@ class Tools(NamedTuple):
     Attributes:
         executor: trains the jobs.
         hydra_files: returns what Hydra would leave in the folder of a job that was trained in a stack.
+        train_apart: trains a job in this process, in a folder without a number.
     """
 
     executor: Executor
     hydra_files: HydraFiles
+    train_apart: Callable[[JobSpec, RunFolder], Outcome]
 
 
 MakeTools = Callable[[SweepFolder, Progress], Tools]

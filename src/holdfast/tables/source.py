@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from holdfast.config.fold import Fold
+from holdfast.data import folds
 from holdfast.data.order import Rows
 from holdfast.data.split import SPLITS, Split
-from holdfast.errors import TableError
+from holdfast.errors import DataError, TableError
 from holdfast.store.files import digest
 from holdfast.tables import selection, splits
 from holdfast.tables.columns import Column, check_marks, column_of, texts_of
@@ -40,12 +43,16 @@ class TableSource:
         TableError: the table cannot be used; the message names the file, the line or the column.
 
     Attributes:
+        fold: which fold of the training and validation rows is validated on; None for the rows of the splits.
         encoding: of its columns, fitted on the training rows.
         said: what was found out, and should be known before training.
     """
 
+    fold: Fold | None = None
+
     def __init__(self, keys: Mapping[str, Any]) -> None:
         self._keys, self.said = keys, list[str]()
+        self._divide: tuple[Callable[[NDArray[Any], Fold], folds.Parts], NDArray[Any]] | None = None
         self.targets = selection.targets_of(keys)
         self._pieces, self._file_split = self._read()
         files = {str(piece.file) for piece in self._pieces}
@@ -67,21 +74,51 @@ class TableSource:
         self.is_classification = is_classification(keys["task"], values)
         self.rows = len(self._columns[self.targets[0]].values)
         self.split = self._split()
-        counts = [int((self.split == number).sum()) for number in range(3)]
-        selection.check_counts(counts, SPLITS)
-        train = self.split == 0
-        targets = tuple(self._target(name, values[name]) for name in self.targets)
-        facts = {name: facts_of(self._columns[name], train) for name in wanted}
-        options = {"chosen": keys["columns"] is not None, "standardise": keys["standardise"]}
-        features = tuple(choose_features(facts, self.said, **options))
+        self._rows = {split: self.split == number for number, split in enumerate(SPLITS)}
         # in their order, and as often as they are read: a file of training rows may be one of test rows in another job
-        digests = tuple(digest(piece.file) for piece in self._pieces if piece.first == 0)
-        self.encoding = Encoding(features, targets, digests, keys["decimal"])
-        missing = {each.name: facts[each.name].missing for each in features}
+        self._digests = tuple(digest(piece.file) for piece in self._pieces if piece.first == 0)
+        self._wanted, self._values_of = wanted, values
+        missing = self._fit()
+        counts = [int(rows.sum()) for rows in self._rows.values()]
         used = {name: self._columns[name] for name in (*missing, *self.targets)}
-        alone = correlated(self.encoding, used, train)
+        alone = correlated(self.encoding, used, self._rows["train"])
         noted = warnings(counts, shared_rows(list(used.values()), self.split), alone)
         self.said = [*summary(self.encoding, missing, counts), *self.said, *noted]
+
+    def _fit(self) -> dict[str, int]:
+        """Fit the encoding on the training rows; returns of each feature the number of these that lack its value."""
+        keys, train = self._keys, self._rows["train"]
+        selection.check_counts([int(rows.sum()) for rows in self._rows.values()], SPLITS)
+        targets = tuple(self._target(name, self._values_of[name]) for name in self.targets)
+        facts = {name: facts_of(self._columns[name], train) for name in self._wanted}
+        options = {"chosen": keys["columns"] is not None, "standardise": keys["standardise"]}
+        features = tuple(choose_features(facts, self.said, **options))
+        self.encoding = Encoding(features, targets, self._digests, keys["decimal"])
+        return {each.name: facts[each.name].missing for each in features}
+
+    def folded(self, fold: Fold) -> TableSource:
+        """The same table with the training and validation rows of a fold, on which its encoding is fitted anew.
+
+        Raises:
+            TableError: a column or files name the split of each row, or there are too few rows.
+        """
+        if self._divide is None:
+            key = selection.divided_by(self._keys)
+            raise TableError(f"data.{key} names the validation rows, which folds would divide anew: leave one of both out.")
+        other, pooled = copy(self), self.split != SPLITS.index("test")
+        train, val = pooled, self._rows["val"]
+        if fold.number is not None:
+            divide, values = self._divide
+            try:
+                parts = divide(values[pooled], fold)
+            except DataError as error:
+                raise TableError(f"{self._keys['path']}: {error}") from None
+            train, val = np.zeros_like(pooled), np.zeros_like(pooled)
+            train[pooled], val[pooled] = parts
+        other._rows, other.fold, other.said = {**self._rows, "train": train, "val": val}, fold, []
+        other._fit()
+        other.said = [*self.said, f"{fold.folds} folds of the {int(pooled.sum()):,} training and validation rows"]
+        return other
 
     def _read(self) -> tuple[list[Piece], NDArray[np.int8] | None]:
         """The pieces of all files, and the split of each row where files name it; -1 where it is to be drawn."""
@@ -119,7 +156,7 @@ class TableSource:
         return values._replace(distinct=len(np.unique(column.values)), largest=float(np.abs(column.values).max()))
 
     def _target(self, name: str, values: Values) -> Target:
-        column, train = self._columns[name], self.split == 0
+        column, train = self._columns[name], self._rows["train"]
         if self.is_classification:
             return class_target(name, values, classes_of(column, train))
         return regression_target(name, facts_of(column, train))
@@ -130,10 +167,13 @@ class TableSource:
         if self._file_split is not None:
             return self._by_files(self._file_split, fractions)
         if key is None:
-            return splits.at_random(self._strata(), fractions, keys["seed"])
+            strata = self._strata()
+            self._divide = folds.at_random, strata
+            return splits.at_random(strata, fractions, keys["seed"])
         if key == "group":
             groups = np.concatenate([texts_of(keys["group"], piece) for piece in self._pieces])
             self._check_present("group", np.array([group is None for group in groups]))
+            self._divide = folds.by_group, groups
             return splits.by_group(groups, fractions, keys["seed"])
         column = self._column(keys[key])
         if problem := selection.dividing_column_problem(keys, column.kind):
@@ -141,6 +181,7 @@ class TableSource:
         self._check_present(key, column.missing)
         if key == "split":
             return splits.by_column(keys["split"], column.values)
+        self._divide = folds.by_time, column.values
         return splits.by_time(column.values, fractions)
 
     def _check_present(self, key: str, missing: NDArray[np.bool_]) -> None:
@@ -167,11 +208,12 @@ class TableSource:
     def digest(self) -> str:
         """The sha256 of the files, the targets and the split of each row."""
         parts = [*self.encoding.files, *self.targets, str(self.is_classification)]
+        parts += [] if self.fold is None else [str(self.fold)]
         return hashlib.sha256("\n".join(parts).encode() + self.split.tobytes()).hexdigest()
 
     def rows_of(self, split: Split, buffer_rows: int | None = None) -> Rows:
         """The encoded rows of a split: inputs, and targets as they are trained on; all are in one buffer."""
-        rows = self.split == SPLITS.index(split)
+        rows = self._rows[split]
         features = {each.name: self._columns[each.name].values[rows] for each in self.encoding.features}
         raw = torch.from_numpy(raw_rows(self.encoding.features, features))
         return Rows(Encoder(self.encoding)(raw), self._encoded_targets(rows))
