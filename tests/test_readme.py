@@ -157,6 +157,8 @@ def create_folder(command: str, cwd: Path) -> None:
     """Create the run or sweep that a command names; one to resume lacks its last file."""
     sweep = "sweeps/NAME" in command
     arguments = "-m lr=0.01,0.1 hydra.sweep.dir=outputs/sweeps/NAME" if sweep else "hydra.run.dir=outputs/runs/NAME"
+    if "sweep.trials" in command:
+        arguments = "-m lr=loginterval(1e-4,1) sweep.trials=8 epochs=3 hydra.sweep.dir=outputs/sweeps/NAME"
     if re.match("holdfast (predict|test|export) ", command):
         arguments = f"{arguments} data=table data.path=penguins.csv data.target=species epochs=2"
     assert run(f"python train.py {arguments}", cwd).returncode == 0

@@ -51,7 +51,7 @@ MANY = {
     "metric=val/loss,val/mae": "must have the same value in every job",
     "mode=min,max": "must have the same value in every job",
     "sweep.keep=1,2": "must have the same value in every job",
-    "lr=interval(0,1)": "single values",
+    "lr=interval(0,1)": "add sweep.trials=N",
     "hydra.sweep.dir= lr=0.1,0.2": "must name a folder",
     "hydra.sweep.subdir=x lr=0.1,0.2": "numbered",
     "sweep.keep=0": "from 1 on",

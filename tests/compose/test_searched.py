@@ -61,7 +61,7 @@ def weights(sweep: SweepFolder, number: int) -> dict[str, torch.Tensor]:
         ("lr=interval(-2,-1) sweep.trials=2", "must be a number above 0"),
         ("lr=interval(0.1,1) sweep.trials=0", "must be a whole number from 1 on"),
         ("lr=interval(0.1,1) sweep.trials=many", "must be a whole number from 1 on"),
-        ("lr=interval(0.1,1) sweep.trials=2 sweep.sampler=grid", "must be sobol or random"),
+        ("lr=interval(0.1,1) sweep.trials=2 sweep.sampler=grid", "must be sobol, random, zoom or tpe"),
         ("lr=interval(0.1,1) sweep.trials=2 sweep.seed=-1", "sweep.seed=-1"),
         ("lr=0.1,0.2 sweep.trials=2", "has no interval to draw from"),
         ("no_such=interval(0.1,1) sweep.trials=2", "no such key"),

@@ -22,7 +22,7 @@ from tests.full import ALL
 
 STEP = 1 if ALL else 60
 RANDOM = 13 if ALL else 1  # of each kind
-KINDS = ("run", "stacked", "basic", "mixed", "snapshots")
+KINDS = ("run", "stacked", "basic", "mixed", "snapshots", "folds", "zoom", "tpe")
 
 
 def tried(folder: Path, kind: str, tmpdir: Path, **plan: Any) -> list[dict[str, Any]]:
@@ -39,11 +39,11 @@ def tried(folder: Path, kind: str, tmpdir: Path, **plan: Any) -> list[dict[str, 
     return outcomes
 
 
-@pytest.mark.parametrize("kind", KINDS if ALL else ("run", "stacked", "snapshots"))
+@pytest.mark.parametrize("kind", KINDS if ALL else ("run", "stacked", "snapshots", "folds", "zoom"))
 def test_a_kill_at_any_write_loses_nothing(kind: str, tmp_path: Path) -> None:
     other = Path("/dev/shm")  # another file system, where there is one
     tmpdir = other if kind in ("stacked", "run") and other.is_dir() else tmp_path
-    more = {"step": max(1, STEP // 12)} if kind == "snapshots" else {}
+    more = {"step": max(1, STEP // 12)} if kind in ("snapshots", "folds", "zoom") else {}
     outcomes = tried(tmp_path, kind, tmpdir, random=RANDOM, **more)
     assert [outcome for outcome in outcomes if outcome["code"] != 0] == []
     assert [outcome for outcome in outcomes if not outcome["same"]] == []

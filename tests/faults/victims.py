@@ -19,6 +19,7 @@ from typing import Any
 from holdfast.cli.main import main
 from holdfast.single.startup import import_training
 from holdfast.store.folders import RunFolder, SweepFolder
+from tests.conftest import leaderboard_of
 
 SINGLE = ("data=linear", "data.rows=60", "data.features=2", "batch_size=12", "epochs=3", "report=false")
 SWEEPS = {
@@ -27,6 +28,10 @@ SWEEPS = {
     "basic": ["-m", *SINGLE, "lr=0.01,0.1,0.2", "hydra/launcher=basic", "hydra.sweep.dir=sweep"],
     "mixed": ["-m", *SINGLE, "model=mlp", "model.dropout=0.0,0.2", "lr=0.1,0.2", "hydra.sweep.dir=sweep"],
 }
+SWEEPS["folds"] = ["-m", *SINGLE, "lr=0.01,0.1", "sweep.folds=3", "hydra.sweep.dir=sweep"]
+for sampler, trials in (("zoom", 6), ("tpe", 66)):  # each has two rounds
+    words = ["lr=loginterval(1e-3,1)", f"sweep.sampler={sampler}", f"sweep.trials={trials}", "sweep.keep=2"]
+    SWEEPS[sampler] = ["-m", *SINGLE, *words, "hydra.sweep.dir=sweep"]
 SWEEPS["snapshots"] = [
     *("-m", "data=linear", "data.rows=2000", "data.features=2", "batch_size=1", "epochs=3", "report=false"),
     *("optimizer=adam", "scheduler=cosine", "callbacks.early_stopping.patience=1", "lr=0.001,0.01,0.5,1e9"),
@@ -97,7 +102,7 @@ def runs(folder: Path) -> dict[str, RunFolder]:
     """Every job's folder, or the one run's, by name."""
     if (folder / "run").exists():
         return {"run": RunFolder(folder / "run")}
-    found = sorted(path for path in (folder / "sweep").glob("*") if path.name.isdecimal())
+    found = sorted(path for path in (folder / "sweep").glob("*") if path.name.isdecimal() or path.name == "refit")
     return {path.name: RunFolder(path) for path in found}
 
 
@@ -133,7 +138,7 @@ def end(folder: Path) -> dict[str, Any]:
             [number, result.best, result.last, result.status, result.error]
             for number, result in sweep.read_results().items()
         ]
-        told["leaderboard"] = [line.rpartition(",")[0] for line in sweep.leaderboard.read_text().splitlines()]
+        told["leaderboard"] = leaderboard_of(sweep.path)
     return told
 
 

@@ -30,7 +30,7 @@ from holdfast.single import recorder
 from holdfast.single.recorder import Recorder
 from holdfast.single.trainer import train_one
 from holdfast.store.folders import RunFolder
-from tests.conftest import command_line, job_spec
+from tests.conftest import command_line, job_spec, leaderboard_of
 from tests.stacked.test_loop import assert_folders_alike
 
 
@@ -231,7 +231,7 @@ def test_a_resumed_sweep_runs_the_missing_jobs(holdfast: Callable[..., Any]) -> 
         sweep = Path(launcher)
         assert holdfast(*overrides, f"hydra.sweep.dir={sweep}").code == 0
         files = [(sweep / name).read_text() for name in ("selection.json", "test.json")]
-        board = [line.rpartition(",")[0] for line in (sweep / "leaderboard.csv").read_text().splitlines()]
+        board = leaderboard_of(sweep)
         kept = {path: path.stat().st_mtime_ns for path in sweep.glob("[014]/*.*")}
         (sweep / "selection.json").unlink()
         shutil.rmtree(sweep / "2")
@@ -242,7 +242,7 @@ def test_a_resumed_sweep_runs_the_missing_jobs(holdfast: Callable[..., Any]) -> 
         again = holdfast("-m", f"resume={sweep}")
         assert (again.code, again.err) == (0, "")
         assert [(sweep / name).read_text() for name in ("selection.json", "test.json")] == files
-        assert [line.rpartition(",")[0] for line in (sweep / "leaderboard.csv").read_text().splitlines()] == board
+        assert leaderboard_of(sweep) == board
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert "nothing was done" in holdfast("-m", f"resume={sweep}").out
         assert "nothing was done" in holdfast(*overrides, f"hydra.sweep.dir={sweep}").out

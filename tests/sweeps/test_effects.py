@@ -103,7 +103,7 @@ def test_a_sweep_says_so(sweep: Callable[..., tuple[int, str]], tmp_path: Path) 
     code, said = sweep("defaults: [linear]\n_target_: users_effects.Brings\n", "optimizer=sgd,adam", "seed=0,1")
     assert code == 0
     assert "no effect: optimizer: jobs that differ only there are identical, such as jobs 0, 2" in said
-    assert "the same as that of job" in said
+    assert "the same as that of optimizer=adam" in said
     selection = json.loads((tmp_path / "swept" / "selection.json").read_text())
     assert selection["without_effect"] == ["optimizer"]
     assert selection["identical"] == [[0, 2], [1, 3]]

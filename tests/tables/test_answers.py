@@ -34,7 +34,7 @@ from torch import Tensor
 
 from holdfast.record.archive import StackArchive
 from holdfast.tables.splits import at_random, by_group
-from tests.conftest import Ran, command_line
+from tests.conftest import Ran, command_line, leaderboard_of
 from tests.stacked.test_loop import assert_folders_alike
 
 Columns = dict[str, list[Any]]
@@ -329,9 +329,7 @@ def test_a_stack_that_is_interrupted_and_resumed_has_the_same_weights(monkeypatc
         loaded = [torch.load(Path(sweep, str(number), "model.pth")) for sweep in ("whole", "resumed")]
         for name, value in loaded[0].items():
             assert value.numpy().tobytes() == loaded[1][name].numpy().tobytes(), (number, name)
-    leaderboards = [Path(sweep, "leaderboard.csv").read_text().splitlines() for sweep in ("whole", "resumed")]
-    rows = [[line.rpartition(",")[0] for line in lines] for lines in leaderboards]
-    assert rows[0] == rows[1]
+    assert leaderboard_of(Path("whole")) == leaderboard_of(Path("resumed"))
 
 
 def dates(rows: int) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from holdfast.store.folders import RunFolder, SweepFolder
-from tests.conftest import command_line
+from tests.conftest import command_line, leaderboard_of
 
 MODULES = """
 import os, pathlib, signal, sys, time
@@ -126,7 +126,7 @@ def contents(sweep: SweepFolder) -> dict[str, Any]:
     selection = json.loads(sweep.selection.read_text())
     del selection["sha256"]
     told["selection"] = selection
-    told["leaderboard"] = [line.rpartition(",")[0] for line in sweep.leaderboard.read_text().splitlines()]
+    told["leaderboard"] = leaderboard_of(sweep.path)
     told["results"] = [
         [number, result.best, result.last, result.status, result.error, result.epochs, result.iterations]
         for number, result in sweep.read_results().items()

@@ -41,7 +41,8 @@ def source_of(group: Mapping[str, Any]) -> TableSource | CachedTable:
     whole, of_fold = _sources[key], (*key, fold)
     if not isinstance(whole, TableSource):
         raise TableError(
-            f"{keys['path']} is read from disk, buffer by buffer, and folds are divided in memory: leave sweep.folds out."
+            f"{keys['path']} is read from disk, buffer by buffer, and folds are divided in memory: "
+            "leave sweep.folds out."
         )
     if of_fold not in _sources:
         _sources[of_fold] = whole.folded(fold)

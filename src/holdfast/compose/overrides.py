@@ -119,20 +119,18 @@ class Space(NamedTuple):
     combinations: list[list[str]]
     intervals: dict[int, Interval]
 
-    def jobs(self, points: Sequence[Sequence[float]]) -> list[list[str]]:
-        """The overrides of each job: every combination at the first point, then at the second, and so on.
+    def job(self, combination: int, point: Sequence[float]) -> list[str]:
+        """The overrides of a job.
 
         Args:
-            points: as from a sampler, with a number for each interval.
+            combination: the index of its listed values.
+            point: as from a sampler, with a number for each interval.
         """
-        jobs = []
-        for point in points:
-            drawn = {
-                place: f"{interval.key}={interval.value(share)}"
-                for (place, interval), share in zip(self.intervals.items(), point, strict=True)
-            }
-            jobs += [[drawn.get(place, item) for place, item in enumerate(each)] for each in self.combinations]
-        return jobs
+        drawn = {
+            place: f"{interval.key}={interval.value(share)}"
+            for (place, interval), share in zip(self.intervals.items(), point, strict=True)
+        }
+        return [drawn.get(place, item) for place, item in enumerate(self.combinations[combination])]
 
 
 def space(overrides: Sequence[str], loader: ConfigLoaderImpl | None, groups: Collection[str] = ()) -> Space:

@@ -80,9 +80,9 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     assert isinstance(loader, Loader)
     overrides, controls = user_overrides(multirun.overrides), sweep_controls(multirun.overrides)
     problems = launcher_problems(multirun.launcher)
-    jobs, can_grow = jobs_of(loader, config, overrides_of(multirun.params, overrides))
+    asked = jobs_of(loader, config, overrides_of(multirun.params, overrides))
     elsewhere = None if problems else devices_elsewhere(multirun.launcher)
-    composed = _compose(loader, config, jobs, problems)
+    composed = _compose(loader, config, asked.jobs, problems)
     return SweepSpec(
         jobs=tuple(loader.job_spec(config, number, each) for number, (each, _) in enumerate(composed)),
         overrides=overrides,
@@ -92,7 +92,8 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         alone_because=alone_because(config),
         threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) or elsewhere else None,
         device_counts=elsewhere,
-        can_grow=can_grow,
+        can_grow=asked.can_grow,
+        rounds=asked.rounds,
         compose=partial(loader.job_spec, config),
         batch_size=multirun.batch_size,
         path=Path(config.hydra.sweep.dir),

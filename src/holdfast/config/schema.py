@@ -95,7 +95,7 @@ class Sweep:
     """How a sweep is trained, and which folders it keeps."""
 
     folds: int | None = setting(
-        "train each job on every one of so many folds of the training and validation rows, and the winner on all of them",
+        "train each job on so many folds of the training and validation rows, and the winner on all of them",
         default=None,
         least=2,
     )
@@ -105,7 +105,10 @@ class Sweep:
     )
     max_stack: int | None = setting("most jobs trained as one program; null lets their cost decide", least=1)
     repeats: list[str] = setting("keys whose values are repeats of the same settings, which are ranked by their mean")
-    sampler: Literal["sobol", "random"] = setting("how a search draws values from intervals", default="sobol")
+    sampler: Literal["sobol", "random", "zoom", "tpe"] = setting(
+        "how a search draws values from intervals: evenly; at random; evenly, then among the best; by Optuna's TPE",
+        default="sobol",
+    )
     seed: int = setting("of the values that a search draws", default=0, least=0)
     snapshot: float = setting("seconds between two snapshots of a stack, from which it resumes", default=60.0, least=0)
     stack: Literal["auto", "always", "never"] = setting(

@@ -80,7 +80,9 @@ class _FoldedLoaders:
             RandomSampler,
             SequentialSampler,
         ):
-            raise DataError(f"{what} has a sampler of its own, which chooses the rows: folds need shuffle=True or False.")
+            raise DataError(
+                f"{what} has a sampler of its own, which chooses the rows: folds need shuffle=True or False."
+            )
         if type(loader.sampler) is RandomSampler and (loader.sampler.replacement or loader.sampler._num_samples):
             raise DataError(f"{what} draws some of its rows: folds need every row once an epoch.")
         return loader

@@ -70,8 +70,9 @@ def by_group(groups: NDArray[Any], fold: Fold) -> Parts:
 
 
 def by_time(times: NDArray[np.float64], fold: Fold) -> Parts:
-    """Folds by time: the rows in order are cut into one part more than there are folds; each fold trains on the parts
-    before the one that it is validated on. Rows of the same time stay together.
+    """Folds by time: each is validated on one part of the rows, and trained on all parts before it.
+
+    There is one part more than there are folds. Rows of the same time stay together.
 
     Args:
         times: of each row, shape `(rows,)`.

@@ -7,35 +7,23 @@ import math
 import os
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from holdfast.config.keys import key_of
 from holdfast.errors import in_a_line
+from holdfast.report.leaderboard_table import ALL_SHOWN, leaderboard_table, number
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
-from holdfast.sweeps.ended import Job, job_name, run_command, swept_keys
-from holdfast.sweeps.finish import Finished, row, with_error
-from holdfast.sweeps.rank import Ranking
+from holdfast.sweeps.ended import job_name, run_command
+from holdfast.sweeps.finish import Finished
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-ALL_SHOWN = 20
-"""Largest number of jobs of which all are shown."""
-
-BEST_SHOWN = 10
-"""Rows shown when there are more than `ALL_SHOWN` jobs."""
-
-
 GROUP_SHOWN = 5
 """Largest number of identical jobs that are named."""
-
-
-_NOT_SHOWN = ("status", "iterations", "seconds")  # columns of the leaderboard that the table has no room for
 
 
 class BriefFormatter(logging.Formatter):
@@ -85,15 +73,15 @@ def leaderboard(folder: SweepFolder, finished: Finished, flags: Sequence[str] = 
         flags: those of the command line that say where configurations lie.
     """
     jobs = sorted((job for ranking in finished.rankings for job in ranking.jobs), key=lambda job: job.number)
-    lines = ["", *_table(finished.rankings, jobs), ""]
+    lines = ["", *leaderboard_table(finished.rankings, jobs), ""]
     for entry in finished.selections:
-        number = entry["winner"]
-        lines.append(f"winner: {jobs[number].name}{_exported(entry)}: {entry['why']}")
+        winner = jobs[entry["winner"]]
+        lines.append(f"winner: {winner.name}{_exported(entry)}: {entry['why']}")
         if entry["test"] is not None:
             lines.append(f"test rows opened {entry['test_opened']}x, for the winner alone: {_metrics(entry['test'])}")
         if "test_error" in entry:
             lines.append(f"its test failed: {entry['test_error']}")
-        lines.append(f"alone:  {run_command(entry.get('refit_overrides', jobs[number].overrides), flags)}")
+        lines.append(f"alone:  {run_command(entry.get('refit_overrides', winner.overrides), flags)}")
         lines += _effects(entry)
     if not finished.selections:
         lines.append("no job completed with a finite metric: there is no winner, and the test rows stay sealed")
@@ -161,12 +149,22 @@ class SweepProgress:
         if self._bar is not None:
             self._bar.close()
 
+    def add(self, jobs: Sequence[Sequence[str]]) -> None:
+        """Another round was drawn.
+
+        Args:
+            jobs: the swept overrides of every job, those of earlier rounds included.
+        """
+        self._jobs = jobs
+        if self._bar is not None:
+            self._bar.total = len(jobs)
+
     def epoch(self, jobs: int, epochs: int, epoch: int, best: float) -> None:
         """Jobs that are trained together have finished an epoch; see `holdfast.execute.work.Progress`."""
         if self._bar is not None:
             values = [value for value in (best, self._best) if not math.isnan(value)]
             self._best = self._better(values, default=math.nan)
-            self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {_number(self._best)}", refresh=False)
+            self._bar.set_description(f"epoch {epoch + 1}/{epochs}, best {number(self._best)}", refresh=False)
             self._advance(self._done + jobs / epochs)
 
     def ended(self, number: int, result: Result | None) -> None:
@@ -197,76 +195,10 @@ def _outcome(result: Result) -> str:
 def _best(result: Result) -> str:
     if result.best is None:
         return f"no epoch had a finite {result.metric}: there is no best epoch"
-    text = f"best {result.metric} {_number(result.best[result.metric])} in epoch {result.best['epoch']}"
+    text = f"best {result.metric} {number(result.best[result.metric])} in epoch {result.best['epoch']}"
     training = result.best.get("train/loss")
-    return text if training is None else f"{text}, train/loss {_number(training)}"
-
-
-def _table(rankings: Sequence[Ranking], jobs: Sequence[Job]) -> list[str]:
-    """The jobs in aligned columns, best first, with the winners marked; of many jobs only the best."""
-    keys = swept_keys(jobs)
-    if any(ranking.has_repeats for ranking in rankings):
-        return _table_of_settings(rankings, keys)
-    shown = [(ranking, position, job) for ranking in rankings for position, job in enumerate(ranking.jobs, start=1)]
-    rest = 0
-    if len(shown) > ALL_SHOWN:
-        best = [entry for entry in shown if entry[1] <= BEST_SHOWN and entry[2].value is not None]
-        shown, rest = best, len(shown) - len(best)
-    lines: list[list[str]] = []
-    for ranking, position, job in shown:
-        cells = {name: value for name, value in row(job, keys).items() if name not in _NOT_SHOWN}
-        if not lines:
-            lines.append(["", "rank", *cells, "status"])
-        mark, rank = ("*" if job is ranking.winner else ""), (str(position) if job.value is not None else "-")
-        status = job.result.status if job.result.status != "diverged" else str(job.result.error).partition(":")[0]
-        lines.append([mark, rank, *map(_cell, cells.values()), status])
-    text = _aligned(lines)
-    if rest:
-        counts = Counter(job.result.status for job in jobs)
-        summed = ", ".join(f"{number} {status}" for status, number in counts.items())
-        text.append(f"... and {rest} more in leaderboard.csv ({summed})")
-    return text
-
-
-def _table_of_settings(rankings: Sequence[Ranking], keys: Sequence[str]) -> list[str]:
-    """The settings in aligned columns, with the means over their repeats, best first; of many only the best."""
-    shown = [(ranking, position, each) for ranking in rankings for position, each in enumerate(ranking.settings, 1)]
-    rest = [entry for entry in shown if len(shown) > ALL_SHOWN and entry[1] > BEST_SHOWN]
-    varied = {key_of(item) for _, _, each in shown for repeat in each.jobs for item in repeat}
-    own = [key for key in keys if key not in varied]
-    metric = next(iter(shown[0][2].jobs.values())).result.metric
-    lines = [["", "rank", *own, f"mean {metric}", "repeats", "behind the first"]]
-    for ranking, position, each in shown:
-        if (ranking, position, each) in rest:
-            continue
-        best, first = ranking.settings[0], next(iter(each.jobs.values()))
-        difference = each.difference(best) if each is not best else None
-        apart = "" if difference is None or each.is_told_apart(best) else ", not told apart"
-        lines.append(
-            [
-                "*" if each is best and ranking.winner is not None else "",
-                str(position) if each.estimate is not None else "-",
-                *(_cell(first.given.get(key)) for key in own),
-                with_error(each.estimate),
-                f"{each.completed} of {len(each.jobs)}",
-                with_error(difference) + apart,
-            ]
-        )
-    return [*_aligned(lines), *([f"... and {len(rest)} more settings in leaderboard.csv"] if rest else [])]
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else _number(value) if isinstance(value, float) else str(value)
+    return text if training is None else f"{text}, train/loss {number(training)}"
 
 
 def _metrics(metrics: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_number(value)}" for name, value in metrics.items())
-
-
-def _number(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.6g}"
+    return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())

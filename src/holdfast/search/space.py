@@ -82,6 +82,18 @@ class Interval:
             return str(min(max(math.floor(point + 0.5), int(self.low)), int(self.high)))
         return _text(min(max(float(f"{point:.6g}"), self.low), self.high))
 
+    def share(self, value: float) -> float:
+        """Where a value lies on the way from one end to the other, from 0 to 1.
+
+        >>> Interval("", "lr", 1e-4, 1.0, frozenset({"log"})).share(0.01)
+        0.5
+        """
+        margin = 0.5 if "int" in self.tags else 0.0
+        low, high = self.low - margin, self.high + margin
+        if "log" in self.tags:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+
 
 def _text(value: float) -> str:
     """A number as a user would type it."""

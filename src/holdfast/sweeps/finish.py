@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.config.schema import Config
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.store.files import digest, replacing, write_json
 from holdfast.store.folders import SweepFolder
+from holdfast.store.result import Result
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps.effects import identical, without_effect
-from holdfast.store.result import Result
 from holdfast.sweeps.ended import Job, swept_keys
-from holdfast.sweeps.rank import Ranking, rank
+from holdfast.sweeps.rank import Ranking
 from holdfast.sweeps.refit import Final
 from holdfast.sweeps.repeats import Estimate, Settings
 
@@ -50,23 +49,21 @@ class Finished:
 
 def finish(
     folder: SweepFolder,
-    jobs: Sequence[Job],
-    config_of: Callable[[int], Config],
+    rankings: list[Ranking],
     keep: Keep,
     final_of: FinalOf,
     verified: Mapping[str, Any],
     *,
     again: bool = False,
 ) -> Finished:
-    """Rank the jobs, keep the folders of some, test the winner, and write the leaderboard and the selection.
+    """Keep the folders of some jobs, test the winner, and write the leaderboard and the selection.
 
     The number of the winner and the digest of its weights are on disk before the test rows are read; `selection.json`
     is written last. Where the data differ between jobs, there is a winner, and an opening, for each data set.
 
     Args:
         folder: folder of the sweep.
-        jobs: every job of the sweep.
-        config_of: the configuration of a job, by its number.
+        rankings: the ranked jobs of each data set.
         keep: keeps the folders of some jobs, and removes the others.
         final_of: returns the run that is tested.
         verified: what `selection.json` says of the verification.
@@ -75,7 +72,6 @@ def finish(
     Raises:
         HoldfastError: a winner's files could not be written; no test rows were opened for it.
     """
-    rankings = rank(jobs, config_of(0).mode, config_of(0).sweep.repeats)
     _write_leaderboard(folder, rankings)
     keep(rankings)
     selections, finals = _test_winners(folder, rankings, final_of, again=again)
@@ -174,6 +170,8 @@ def _why(ranking: Ranking, metric: str) -> str:
         return text
     first = next(iter(best.jobs.values()))
     differing = " ".join(item for item in others[0].overrides if item not in first.overrides)
+    if not ranking.margin:
+        return f"{text}, the same as that of {differing}"
     apart = "" if others[0].is_told_apart(best) else ", which is not told apart"
     return f"{text}, {ranking.margin:.6g} ahead of {differing}{apart}"
 

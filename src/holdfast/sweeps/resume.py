@@ -4,19 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holdfast.config.job import JobSpec
+from holdfast.config.keys import key_of
 from holdfast.config.options import TABLE, UNKNOWN_ROWS
 from holdfast.config.schema import Config
 from holdfast.errors import FolderError
 from holdfast.single.startup import BufferRows
 from holdfast.store.folders import SweepFolder
 from holdfast.store.result import Result
+from holdfast.sweeps.spec import SweepSpec
 from holdfast.usercode.packages import code_of
 
 if TYPE_CHECKING:
     from holdfast.stacked.stored import StoredStacks
+
+
+def with_rounds(folder: SweepFolder, recorded: Mapping[str, Any], spec: SweepSpec) -> SweepSpec:
+    """A sweep with the jobs of all rounds that its folder records.
+
+    Args:
+        folder: the folder of the sweep.
+        recorded: the content of its `sweep.json`.
+        spec: the sweep as the command line asks for it, with the jobs of the first round.
+
+    Raises:
+        FolderError: the folder holds another sweep.
+    """
+    if spec.rounds is None:
+        return spec
+    before, now = (
+        [item for item in overrides if key_of(item) not in GROWING]
+        for overrides in (recorded["overrides"], spec.overrides)
+    )
+    if before != now:
+        was, typed = " ".join(before), " ".join(now)
+        raise FolderError(
+            f"{folder.path} holds another sweep: it was started with {was}, this one with {typed}. {_REMEDY}"
+        )
+    try:
+        return replace(spec, jobs=tuple(spec.rounds.recorded(recorded["jobs"])))
+    except FolderError as error:
+        raise FolderError(f"{folder.path} holds another sweep: {error}. {_REMEDY}") from None
 
 
 def check_jobs(
@@ -77,6 +108,10 @@ def check_tables(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Iterabl
                 f"{folder.path}: the table of job {job.number} has changed since the sweep was begun, so that its jobs "
                 "cannot be compared, and no folder can be written. Begin a new sweep in another folder."
             )
+
+
+GROWING = frozenset({"sweep.trials", "report"})
+"""Keys that may have other values where a sweep is resumed."""
 
 
 def code_of_jobs(configs: Collection[Config]) -> dict[str, str]:

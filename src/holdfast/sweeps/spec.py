@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from holdfast.config.job import JobSpec
 from holdfast.execute.work import Executor, Outcome, Progress
@@ -13,6 +13,19 @@ from holdfast.store.folders import RunFolder, SweepFolder
 
 HydraFiles = Callable[[JobSpec], Mapping[str, bytes]]
 """Returns the files that Hydra would leave in the folder of a job, by their paths in it."""
+
+
+class Rounds(Protocol):
+    """Draws the jobs of a sweep round after round."""
+
+    def is_complete(self, jobs: int) -> bool:
+        """Whether so many jobs are all of them."""
+
+    def more(self, jobs: Sequence[JobSpec], values: Sequence[float | None]) -> Sequence[JobSpec]:
+        """The jobs of the next round, from those so far and the best metric of each."""
+
+    def recorded(self, entries: Sequence[Mapping[str, Any]]) -> Sequence[JobSpec]:
+        """The jobs that `sweep.json` records, of all rounds."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,7 @@ class SweepSpec:
         device_counts: number of devices of each kind where the works are done; None for those of this computer.
         compose: composes one more job, of a number, from overrides.
         can_grow: whether more jobs than were recorded extend the sweep, since a search draws the same ones first.
+        rounds: draws further jobs from the results of the first ones; None where there are none.
         batch_size: jobs that are planned and trained at a time; None for all.
         path: the folder that is asked for.
         chosen: whether the user named the folder.
@@ -49,6 +63,7 @@ class SweepSpec:
     device_counts: Mapping[str, int] | None
     compose: Callable[[int, Sequence[str]], JobSpec]
     can_grow: bool
+    rounds: Rounds | None
     batch_size: int | None
     path: Path
     chosen: bool

@@ -104,7 +104,9 @@ class TableSource:
         """
         if self._divide is None:
             key = selection.divided_by(self._keys)
-            raise TableError(f"data.{key} names the validation rows, which folds would divide anew: leave one of both out.")
+            raise TableError(
+                f"data.{key} names the validation rows, which folds would divide anew: leave one of both out."
+            )
         other, pooled = copy(self), self.split != SPLITS.index("test")
         train, val = pooled, self._rows["val"]
         if fold.number is not None:
