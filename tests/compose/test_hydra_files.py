@@ -149,3 +149,14 @@ def test_odd_values_of_words_come_back(users: Path, monkeypatch: pytest.MonkeyPa
     texts = [text for text in ODD if "\n" not in text and "\r" not in text]
     assert len(texts) > 30
     hold(loader, master, [["data=named", as_word("data.name", text), "lr=1e-05"] for text in texts])
+
+
+def test_lists_and_folds_are_written_as_hydra_writes_them(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    style = ["hydra.job.config.override_dirname.item_sep=', '", "hydra.job.config.override_dirname.kv_sep=' = '"]
+    loader, master = records(monkeypatch, "/sweeps/lists", users, *style)
+    jobs = [
+        ["model=mlp", f"model.hidden={hidden}", f"lr={rate}", f"data.fold={fold}/3"]
+        for hidden in ("[4]", "[4,8]", "[]")
+        for rate, fold in ((0.1, 0), (0.2, 1), (0.3, 2))
+    ]
+    hold(loader, master, jobs)

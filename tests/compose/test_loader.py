@@ -113,6 +113,11 @@ def test_a_folder_of_groups_that_is_not_there_is_named() -> None:
         ["optimizer.momentum='${lr}'", "lr=0.5"],
         ["+callbacks.mine._target_=a.B", "lr=1"],
         ["logger=csv", "scheduler=cosine", "epochs=7"],
+        ["model=mlp", "model.hidden=[16,8]", "lr=0.5"],
+        ["optimizer=adam", "optimizer.betas=[0.5,0.75]", "sweep.repeats=[seed,data.seed]"],
+        ["data=linear", "data.fractions=[0.5,0.25,0.25]", "data.fold=1/5"],
+        ["lr=0.5", "data.fold=all/3"],
+        ["model=mlp", "model.hidden=[4]", "vars.name=[1,2]"],
     ],
     ids=" ".join,
 )

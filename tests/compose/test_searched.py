@@ -148,3 +148,77 @@ def test_another_seed_draws_other_trials_of_the_same_sweep() -> None:
         for seed in (0, 1)
     )
     assert all(one != other for one, other in zip(first, second, strict=True))
+
+
+ROUNDS = [("zoom", 12, [6, 6]), ("tpe", 70, [64, 6])]
+
+
+@pytest.mark.parametrize(("sampler", "trials", "rounds"), ROUNDS)
+def test_a_search_in_rounds_is_the_same_in_stacks_and_one_by_one(sampler: str, trials: int, rounds: list[int]) -> None:
+    words = ("lr=loginterval(1e-3,1)", f"sweep.sampler={sampler}", f"sweep.trials={trials}", "batch_size=20")
+    stacked = search("stacked", *words)
+    assert json.loads(stacked.sweep.read_text())["rounds"] == rounds
+    alone = search("alone", *words, "hydra/launcher=basic") if sampler == "zoom" else search("again", *words)
+    assert overrides_of(stacked) == overrides_of(alone)
+    best = [json.loads(each.selection.read_text())["winner"] for each in (stacked, alone)]
+    assert best[0] == best[1]
+    for number in (0, trials - 1):
+        assert_alike(weights(stacked, number), weights(alone, number), 1e-9, 1e-12)
+
+
+@pytest.mark.parametrize(("sampler", "trials", "rounds"), ROUNDS)
+def test_more_trials_append_rounds(sampler: str, trials: int, rounds: list[int]) -> None:
+    words = ("lr=loginterval(1e-3,1)", f"sweep.sampler={sampler}", "batch_size=20")
+    sweep = search("sweep", *words, f"sweep.trials={trials}")
+    before, archive = overrides_of(sweep), next(sweep.path.glob("stacks/0.pt")).read_bytes()
+    code, said = command_line("-m", "resume=sweep", f"sweep.trials={trials + 5}", "test_again=true")
+    assert code == 0, said
+    assert json.loads(sweep.sweep.read_text())["rounds"] == [*rounds, 5]
+    assert overrides_of(sweep)[:trials] == before
+    assert next(sweep.path.glob("stacks/0.pt")).read_bytes() == archive
+    code, said = command_line("-m", "resume=sweep")
+    assert (code, "nothing was done" in said) == (0, True)
+
+
+def test_later_rounds_look_at_the_mean_over_repeats_and_at_each_model_apart() -> None:
+    words = ("model=linear,mlp", "seed=0,1", "lr=loginterval(1e-4,1)", "sweep.sampler=zoom", "sweep.trials=32")
+    sweep = search("sweep", *words, "batch_size=20")
+    jobs = [{item.partition("=")[0]: item.partition("=")[2] for item in job} for job in overrides_of(sweep)]
+    results = sweep.read_results()
+    first = jobs[: 16 * 4]
+    for model in ("linear", "mlp"):
+        means: dict[str, list[float]] = {}
+        for number, job in enumerate(first):
+            best = results[number].best
+            if job["model"] == model and best is not None:
+                means.setdefault(job["lr"], []).append(best["val/loss"])
+        ranked = sorted((sum(values) / 2, float(rate)) for rate, values in means.items() if len(values) == 2)
+        low, high = sorted(rate for _, rate in ranked[:2])
+        later = [job for job in jobs[16 * 4 :] if job["model"] == model]
+        assert len(later) == 32
+        assert all(low * (1 - 1e-5) <= float(job["lr"]) <= high * (1 + 1e-5) for job in later)
+        rates = [[job["lr"] for job in later if job["seed"] == seed] for seed in "01"]
+        assert rates[0] == rates[1]
+
+
+def test_a_folder_of_another_search_is_refused() -> None:
+    words = ("lr=loginterval(1e-3,1)", "sweep.sampler=zoom", "sweep.trials=4", *QUICK, "hydra.sweep.dir=sweep")
+    assert command_line("-m", *words)[0] == 0
+    code, said = command_line("-m", *words, "sweep.seed=1")
+    assert code != 0
+    assert "holds another sweep" in said
+    recorded = json.loads(Path("sweep/sweep.json").read_text())
+    recorded["jobs"][3]["overrides"][0] = "model._target_=os.system"
+    Path("sweep/sweep.json").write_text(json.dumps(recorded))
+    Path("sweep/selection.json").unlink()
+    code, said = command_line("-m", "resume=sweep")
+    assert code != 0
+    assert "which this search did not draw" in said
+
+
+def test_tpe_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from holdfast.compose import searched
+
+    monkeypatch.setattr(searched, "find_spec", lambda name: None)
+    code, said = command_line("-m", "lr=loginterval(1e-3,1)", "sweep.sampler=tpe", "sweep.trials=4")
+    assert (code, 'needs Optuna: pip install "holdfast[search]"' in said) == (2, True)

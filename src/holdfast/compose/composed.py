@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import Container, DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from holdfast.config.fold import FOLD, FOLD_KEY
 from holdfast.config.job import FOLDER
 from holdfast.errors import ConfigError, Problem
 
@@ -55,7 +56,7 @@ class Base:
         self._containers: tuple[PlainDict, PlainDict] | None = None
         self._followers: dict[str, list[str]] = {}  # keys whose value is that of another key, by this key
         self._interpolations = ""  # the text of all others: a key that occurs in it cannot be edited
-        self._editable: dict[str, bool] = {}
+        self._editable: dict[tuple[str, bool], bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the plain containers, which the other process reads again."""
@@ -90,8 +91,8 @@ class Base:
         followed: PlainDict = {}
         for item in items:
             key, value = item.key_or_group, item.value()
-            simple = not isinstance(value, (dict, list)) and "${" not in str(value) and item.type == OverrideType.CHANGE
-            if not simple or item.package or not self._is_editable(key):
+            simple = _is_plain(value) and "${" not in str(value) and item.type == OverrideType.CHANGE
+            if not simple or item.package or not self._is_editable(key, is_list=isinstance(value, list)):
                 return None
             typed[key] = value
             followed |= dict.fromkeys((*self._followers.get(key, ()), key), value)
@@ -100,12 +101,17 @@ class Base:
         changed = frozenset(path.partition(".")[0] for path in (*followed, *typed))
         return Edited(_edit(values, followed | typed), _edit(origin, typed), changed)
 
-    def _is_editable(self, key: str) -> bool:
-        """Whether a key holds a single value, and no interpolation but `${key}` refers to it."""
-        if key not in self._editable:
+    def _is_editable(self, key: str, *, is_list: bool) -> bool:
+        """Whether a key holds a single value, or a list, and no interpolation but `${key}` refers to it.
+
+        The fold of a job is added to its data group, where no YAML file gives one.
+        """
+        if (key, is_list) not in self._editable:
             assert self._containers is not None
-            self._editable[key] = key not in self._interpolations and _is_value(self._containers[0], key)
-        return self._editable[key]
+            fits = (_is_list if is_list else _is_value)(self._containers[0], key)
+            is_added = key == FOLD_KEY and FOLD not in self._containers[0]["data"]
+            self._editable[key, is_list] = key not in self._interpolations and (fits or is_added)
+        return self._editable[key, is_list]
 
     def _read(self) -> None:
         """Read the containers, and sort the interpolations."""
@@ -191,6 +197,22 @@ def _is_value(node: Any, path: str) -> bool:
             return False
         node = node[key]
     return not isinstance(node, (dict, list))
+
+
+def _is_list(node: Any, path: str) -> bool:
+    """Whether a path leads to a list of plain values."""
+    *above, key = path.split(".")
+    for name in above:
+        if not (isinstance(node, dict) and name in node):
+            return False
+        node = node[name]
+    return isinstance(node, dict) and isinstance(node.get(key), list) and _is_plain(node[key])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a single one, or a list of single ones."""
+    inner = value if isinstance(value, list) else [value]
+    return not any(isinstance(each, (dict, list)) for each in inner)
 
 
 def _edit(values: PlainDict, edits: Mapping[str, Any]) -> PlainDict:

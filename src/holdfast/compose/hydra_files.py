@@ -52,7 +52,10 @@ class HydraFiles:
         if values is None:
             return {path: text.encode() for path, text in self._dumped(job, {}).items()}
         base = self._loader.job(self._sweep_config, list(job.overrides)).base
-        key = (base, *values)
+        # a list is dumped on several lines: jobs with the same lists share a template
+        lists = {name: value for name, value in values.items() if isinstance(value, list)}
+        values = {name: value for name, value in values.items() if name not in lists}
+        key = (base, *values, repr(lists))
         if key not in self._templates:
             self._templates[key] = self._template(job, values)
         texts = {name: _scalar(type(value).__name__, value) for name, value in values.items()}
