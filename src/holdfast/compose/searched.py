@@ -35,12 +35,12 @@ class Asked(NamedTuple):
 
     Attributes:
         jobs: the overrides of each job, in the order of their numbers.
-        can_grow: whether more trials extend the sweep.
+        searched: the keys whose values are drawn.
         rounds: draws further rounds, where the sampler looks at earlier ones.
     """
 
     jobs: list[list[str]]
-    can_grow: bool = False
+    searched: tuple[str, ...] = ()
     rounds: SearchRounds | None = None
 
 
@@ -79,7 +79,8 @@ def jobs_of(loader: Loader, config: DictConfig, overrides: Sequence[str]) -> Ask
     ]:
         raise ConfigError(problems)
     rounds = SearchRounds(loader, config, asked, first)
-    return Asked(rounds.first_jobs(), True, rounds if first.sweep.sampler in ROUNDS else None)
+    keys = tuple(key_of(interval.override) for interval in asked.intervals.values())
+    return Asked(rounds.first_jobs(), keys, rounds if first.sweep.sampler in ROUNDS else None)
 
 
 class SearchRounds:

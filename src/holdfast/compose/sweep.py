@@ -92,7 +92,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
         alone_because=alone_because(config),
         threads=THREADS_OF_WORKERS if uses_workers(multirun.launcher) or elsewhere else None,
         device_counts=elsewhere,
-        can_grow=asked.can_grow,
+        searched=asked.searched,
         rounds=asked.rounds,
         compose=partial(loader.job_spec, config),
         batch_size=multirun.batch_size,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
+from holdfast.config.keys import key_of
 from holdfast.report.read import JobRecords
 from holdfast.report.style import MAX_NAMED, Curve, shorten
 from holdfast.sweeps.ended import Job, swept_keys
 from holdfast.sweeps.rank import Ranking
+from holdfast.sweeps.repeats import Settings
 
 MAX_LINES = 60
 """Jobs drawn as lines. Of more jobs, a sample over all ranks is drawn."""
@@ -26,21 +29,29 @@ class Comparison:
     Args:
         ranking: the jobs, best first.
         records: curves and weights of the jobs.
+        drawn: keys whose values a search has drawn.
 
     Attributes:
+        drawn: as given.
         keys: the swept keys.
         present: the jobs that did not fail, best first.
     """
 
-    def __init__(self, ranking: Ranking, records: JobRecords) -> None:
-        self._ranking, self._records = ranking, records
+    def __init__(self, ranking: Ranking, records: JobRecords, drawn: Sequence[str] = ()) -> None:
+        self._ranking, self._records, self.drawn = ranking, records, drawn
         self._by_number = sorted(ranking.jobs, key=lambda job: job.number)
         self.keys = swept_keys(ranking.jobs)
         self.present = [job for job in ranking.jobs if job.result.status != "failed"]
 
     def axes(self) -> list[str]:
-        """Return the keys that can be the x-axis of a figure. Seeds cannot: jobs that differ in it are repeats."""
-        return [key for key in self.keys if key.rpartition(".")[2] != "seed" and self._is_axis(self.values(key))]
+        """Return the keys that can be the x-axis of a figure. Those of repeats, such as the seed, cannot."""
+        return [key for key in self.keys if key not in self._of_repeats and self._is_axis(self.values(key))]
+
+    @cached_property
+    def _of_repeats(self) -> set[str]:
+        """The keys in which the repeats of the same settings differ."""
+        varied = {key_of(item) for each in self._ranking.settings for repeat in each.jobs for item in repeat}
+        return varied | {key for key in self.keys if key.rpartition(".")[2] == "seed"}
 
     def group_key(self, axis: str) -> str | None:
         """Return the key whose values get one line each in a figure along another key: the batch size, if swept."""
@@ -106,6 +117,12 @@ class Comparison:
             return "this run"
         keys = [key for key in self.keys if key in job.given]
         return " ".join(f"{key.rpartition('.')[2]}={shorten(job.given[key])}" for key in keys)
+
+    def label_of_settings(self, settings: Settings) -> str:
+        """Return the swept values of some settings, without those in which their repeats differ."""
+        given = next(iter(settings.jobs.values())).given
+        keys = [key for key in self.keys if key in given and key not in self._of_repeats]
+        return " ".join(f"{key.rpartition('.')[2]}={shorten(given[key])}" for key in keys) or "all jobs"
 
     @staticmethod
     def _is_axis(values: list[str]) -> bool:

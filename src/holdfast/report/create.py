@@ -58,7 +58,7 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
     sweep = read_sweep(folder)
     rankings = rank(jobs, sweep["mode"], _repeats(sweep))
     stacks = StoredStacks(folder, [entry["config_hash"] for entry in sweep["jobs"]], sweep.get("stacks"))
-    sections = list(_sections(folder, rankings, config_of, stacks))
+    sections = list(_sections(folder, rankings, config_of, stacks, sweep.get("searched", [])))
     winner = next((section.winner for section in sections if section.winner), None)
     page = Page(
         name=folder.path.absolute().name,
@@ -82,12 +82,12 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
 
 
 def _sections(
-    folder: SweepFolder, rankings: Sequence[Ranking], config_of: ConfigOf, stacks: StoredStacks
+    folder: SweepFolder, rankings: Sequence[Ranking], config_of: ConfigOf, stacks: StoredStacks, drawn: Sequence[str]
 ) -> Iterator[Section]:
     """Draw the figures of each data set, and yield its section."""
     selections, records = resume.selections(folder) or [], JobRecords(folder.job, stacks)
     for index, ranking in enumerate(rankings):
-        figures = ReportFigures(ranking, records, config_of)
+        figures = ReportFigures(ranking, records, config_of, drawn)
         prefix = f"data{index + 1}_" if len(rankings) > 1 else ""
         images = _draw(figures, folder.figures, prefix) if index < MAX_DATA_SETS else []
         number = ranking.winner.number if ranking.winner else None

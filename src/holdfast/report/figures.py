@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from holdfast.errors import in_a_line
-from holdfast.report import plots
+from holdfast.report import plots, search_figures
 from holdfast.report.comparison import MAX_PANELS, Comparison, number
 from holdfast.report.fitted import ConfigOf, FittedFigures
 from holdfast.report.parallel import parallel
 from holdfast.report.read import JobRecords, Numbers
 from holdfast.report.regression import ExactSolution
-from holdfast.report.style import Curve, NamedFigure
+from holdfast.report.style import MAX_NAMED, Curve, NamedFigure
 from holdfast.report.units import Units, units_of
 from holdfast.single.build import is_table
 from holdfast.sweeps.ended import Job
@@ -42,17 +42,20 @@ class ReportFigures:
         ranking: the jobs, best first.
         records: curves, parameter paths and weights of the jobs.
         config_of: returns the configuration of a job, given its number.
+        drawn: keys whose values a search has drawn.
     """
 
-    def __init__(self, ranking: Ranking, records: JobRecords, config_of: ConfigOf) -> None:
+    def __init__(self, ranking: Ranking, records: JobRecords, config_of: ConfigOf, drawn: Sequence[str] = ()) -> None:
         self._ranking, self._records, self._config_of = ranking, records, config_of
-        self._comparison = Comparison(ranking, records)
+        self._comparison = Comparison(ranking, records, drawn)
         self._fitted = FittedFigures(self._comparison, records, config_of)
         self._left_out: dict[str, list[str]] = {}  # the names of figures by the reason
 
     def draw(self) -> Iterator[NamedFigure]:
         """Draw all figures that the files allow; an error in one is noted in `missing`, and the others are drawn."""
         for draw in (
+            self._best_so_far,
+            self._searched,
             self._losses,
             self._heatmap,
             self._parallel,
@@ -61,6 +64,7 @@ class ReportFigures:
             self._fitted.confusion,
             self._fitted.coefficients,
             self._fitted.surface,
+            self._bands,
             self._curves,
         ):
             try:
@@ -94,12 +98,61 @@ class ReportFigures:
         encoding = self._records.encoding(best.number) if best else None  # of a table that may be gone, or changed
         return Units.of_table(encoding) if encoding else units_of(config)
 
+    # ------------------------------------------------------------------------------------- searches and repeats
+
+    def _best_so_far(self) -> Iterator[NamedFigure]:
+        """Plot the best metric so far against the number of trials, of a search."""
+        if not self._comparison.drawn or (metric := self._metric) is None:
+            return
+        trials = sorted(self._ranking.settings, key=lambda each: min(job.number for job in each.jobs.values()))
+        means = [math.nan if each.estimate is None else each.estimate.mean for each in trials]
+        config = self._config_of(self._ranking.jobs[0].number)
+        figure = search_figures.best_so_far(means, metric, config.mode if config else "min")
+        caption = "What each trial led to, and the best so far: more trials help as long as the line goes on to fall."
+        yield NamedFigure("best_so_far", caption, figure)
+
+    def _searched(self) -> Iterator[NamedFigure]:
+        """Plot the metric over each key whose values were drawn."""
+        ranked = [each for each in self._ranking.settings if each.estimate is not None]
+        if not self._comparison.drawn or len(ranked) < 2 or (metric := self._metric) is None:
+            return
+        firsts = [next(iter(each.jobs.values())) for each in ranked]
+        keys = [(key, [number(job.given[key]) or 0.0 for job in firsts]) for key in self._comparison.drawn[:MAX_KEYS]]
+        means = [each.estimate.mean for each in ranked if each.estimate is not None]
+        caption = f"{metric} over each searched key; the star marks the winner."
+        yield NamedFigure("searched", caption, search_figures.scatter(keys, means, metric, 0))
+
+    def _bands(self) -> Iterator[NamedFigure]:
+        """Plot the learning curves of the best settings, each with a band over its repeats."""
+        best = [each for each in self._ranking.settings if each.estimate is not None and len(each.jobs) > 1][:MAX_NAMED]
+        if not best or (metric := self._metric) is None:
+            return
+        numbers = [job.number for each in best for job in each.jobs.values()]
+        curves_of, drawn = self._records.curves(numbers, (metric,)), []
+        for each in best:
+            found = [curves_of.get(job.number, {}).get(metric) for job in each.jobs.values()]
+            if all(curve is not None for curve in found):
+                values = [curve[1] for curve in found if curve is not None]
+                epochs = min(map(len, values))  # a repeat may have ended earlier
+                table = np.stack([value[:epochs] for value in values])
+                error = table.std(0, ddof=1) / math.sqrt(len(table))
+                label = self._comparison.label_of_settings(each)
+                drawn.append(search_figures.Band(label, np.arange(epochs), table.mean(0), error))
+        if drawn:
+            caption = "Learning curves of the best settings: means over their repeats, with one standard error."
+            yield NamedFigure("curves_of_settings", caption, search_figures.bands(drawn, metric))
+
+    @property
+    def _metric(self) -> str | None:
+        """The name of the metric; None where every job failed."""
+        return None if not self._comparison.present else self._ranking.jobs[0].result.metric
+
     # ------------------------------------------------------------------------------------- losses over swept keys
 
     def _losses(self) -> Iterator[NamedFigure]:
         if all(job.result.status == "failed" for job in self._ranking.jobs):
             return
-        for key in self._comparison.axes()[:MAX_AXES]:
+        for key in [key for key in self._comparison.axes() if key not in self._comparison.drawn][:MAX_AXES]:
             yield self._losses_over(key)
 
     def _losses_over(self, key: str) -> NamedFigure:
@@ -130,7 +183,7 @@ class ReportFigures:
     def _heatmap(self) -> Iterator[NamedFigure]:
         """Plot the metric over two swept keys; the key with more values is horizontal."""
         keys, winner = self._comparison.axes(), self._ranking.winner
-        if len(keys) != 2 or winner is None:
+        if len(keys) != 2 or winner is None or self._comparison.drawn:
             return
         x_key, y_key = sorted(keys, key=lambda key: -len(self._comparison.values(key)))
         columns, rows = self._comparison.values(x_key), self._comparison.values(y_key)
@@ -145,7 +198,7 @@ class ReportFigures:
         table = np.full((len(rows), len(columns)), np.nan)
         for index, values in metrics.items():
             table[index] = np.median(values)
-        seeds = " (the median over seeds)" if "seed" in self._comparison.keys else ""
+        seeds = " (the median over repeats)" if self._ranking.has_repeats else ""
         caption = f"{winner.result.metric} over {x_key} and {y_key}{seeds}; the star marks the winner."
         figure = plots.heatmap((x_key, columns), (y_key, rows), table, cell(winner))
         yield NamedFigure("heatmap", caption, figure)

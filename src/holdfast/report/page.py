@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
-from holdfast.sweeps.ended import Job, swept_keys
+from holdfast.sweeps.ended import Job, run_command, swept_keys
 from holdfast.sweeps.finish import row, with_error
 from holdfast.sweeps.rank import Ranking
 
@@ -58,6 +58,27 @@ class Section:
         return self.ranking.winner
 
     @property
+    def headline(self) -> str:
+        """What the winner has reached, in words."""
+        best, job = self.ranking.settings[0], self.winner
+        assert job is not None
+        if len(best.jobs) == 1:
+            jobs = f"{len(self.ranking.jobs)} job{'s' if len(self.ranking.jobs) > 1 else ''}"
+            epoch = (job.result.best or {}).get("epoch")
+            return f"{job.result.metric} {job.value:.6g} in epoch {epoch}, the best of {jobs}."
+        mean = (
+            f"Mean {job.result.metric} {with_error(best.estimate)} (± standard error) over {len(best.jobs)} {best.kind}"
+        )
+        exported = "the job with the best of them" if not best.folds else "one on the rows of all folds"
+        return f"{mean}, the best of {len(self.ranking.settings)} settings. The model is that of {exported}."
+
+    @property
+    def command(self) -> str:
+        """The command that trains the winner's model."""
+        overrides = (self.selection or {}).get("refit_overrides")
+        return run_command(overrides) if overrides else self.winner.command() if self.winner else ""
+
+    @property
     def leaderboard(self) -> list[dict[str, Any]]:
         """The rows of the leaderboard, at most `MAX_ROWS`; the rank is None for jobs without a finite metric."""
         jobs = self.ranking.jobs
@@ -82,6 +103,8 @@ class Section:
         if margin is not None and not self.ranking.has_repeats:
             better = f"{margin:.6g} better than" if margin else "No better than"
             remarks.append(f"{better} the runner-up, {self.ranking.jobs[1].name}.")
+        if (ranked := sum(each.estimate is not None for each in self.ranking.settings)) > 1:
+            remarks.append(_flatters(self.winner.result.metric, ranked, (self.selection or {}).get("test") or {}))
         if keys := without_effect(self.ranking.jobs):
             remarks.append(f"{', '.join(keys)} had no effect: jobs that differ only there are identical.")
         remarks += repeat_remarks(self.ranking)
@@ -119,6 +142,13 @@ class Page:
         return _template().render(page=self, max_listed=MAX_LISTED)
 
 
+def _flatters(metric: str, settings: int, test: Mapping[str, float]) -> str:
+    """Say that the metric by which the best of several settings was chosen is too good."""
+    name = f"test/{metric.partition('/')[2]}"
+    beside = f"; its {name} is {test[name]:.6g}" if name in test else ""
+    return f"It was chosen by {metric} out of {settings} settings, so its {metric} flatters{beside}."
+
+
 def repeat_remarks(ranking: Ranking) -> list[str]:
     """Return sentences that compare the winner's settings with the next best ones over their repeats.
 
@@ -129,14 +159,16 @@ def repeat_remarks(ranking: Ranking) -> list[str]:
     best, *others = ranking.settings
     if len(best.jobs) < 2:
         return ["Its settings have one repeat only: how far a seed moves the result is not known."]
-    remarks = [f"Over {len(best.jobs)} repeats its settings give {with_error(best.estimate)} (mean ± standard error)."]
+    remarks = []
+    if best.folds:
+        remarks.append("Training rows of folds overlap, so that the standard error is too small.")
     if others and others[0].estimate is not None:
         second, difference = others[0], others[0].difference(best)
         names = " ".join(item for item in second.overrides if item not in best.overrides)
         remarks.append(f"The next best settings, {names}, give {with_error(second.estimate)}.")
         if not second.is_told_apart(best):
             apart = f"Repeat by repeat they differ by {with_error(difference)}"
-            remarks.append(f"{apart}, not more than one standard error: other seeds may choose otherwise.")
+            remarks.append(f"{apart}, not more than one standard error: other {best.kind} may choose otherwise.")
     return remarks
 
 

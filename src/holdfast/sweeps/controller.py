@@ -102,7 +102,7 @@ class _Controller:
     def _resume(self, recorded: Mapping[str, Any]) -> None:
         """Find the finished jobs, and remove what is left of the others."""
         sweep, spec = self._sweep, self._sweep.spec
-        resume.check_jobs(sweep.folder, recorded, spec.jobs, sweep.data, can_grow=spec.can_grow)
+        resume.check_jobs(sweep.folder, recorded, spec.jobs, sweep.data, can_grow=bool(spec.searched))
         if not spec.retry_failed:
             resume.check_code(sweep.folder, recorded, sweep.configs.values(), _CHANGED_CODE)
         from holdfast.stacked.stored import StoredStacks

@@ -177,10 +177,15 @@ def _why(ranking: Ranking, metric: str) -> str:
 
 
 def with_error(found: Estimate | None) -> str:
-    """A mean and its standard error, such as `2.3 ± 0.1`."""
+    """A mean and its standard error, such as `2.3 ± 0.1`.
+
+    >>> with_error(Estimate(2756.123, 118.2))
+    '2756.12 ± 120'
+    """
     if found is None:
         return "-"
-    return f"{found.mean:.6g}" + ("" if found.standard_error is None else f" ± {found.standard_error:.2g}")
+    error = "" if found.standard_error is None else f" ± {float(f'{found.standard_error:.2g}'):g}"
+    return f"{found.mean:.6g}{error}"
 
 
 def repeats_of(settings: Settings) -> dict[str, Any]:

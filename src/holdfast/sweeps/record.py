@@ -40,6 +40,7 @@ def record(
         "metric": first.metric,
         "mode": first.mode,
         "rounds": list(rounds),
+        "searched": list(spec.searched),
         "jobs": [
             {"overrides": list(job.overrides), "config_hash": job.config_hash, "data": rows, **settled(job.config)}
             for job, rows in zip(spec.jobs, data, strict=True)

@@ -42,7 +42,7 @@ class SweepSpec:
         threads: threads of each work; None leaves those of the process that does it.
         device_counts: number of devices of each kind where the works are done; None for those of this computer.
         compose: composes one more job, of a number, from overrides.
-        can_grow: whether more jobs than were recorded extend the sweep, since a search draws the same ones first.
+        searched: the keys whose values a search draws; more trials than were recorded extend it.
         rounds: draws further jobs from the results of the first ones; None where there are none.
         batch_size: jobs that are planned and trained at a time; None for all.
         path: the folder that is asked for.
@@ -62,7 +62,7 @@ class SweepSpec:
     threads: int | None
     device_counts: Mapping[str, int] | None
     compose: Callable[[int, Sequence[str]], JobSpec]
-    can_grow: bool
+    searched: tuple[str, ...]
     rounds: Rounds | None
     batch_size: int | None
     path: Path
