@@ -104,7 +104,9 @@ def make_table(folder: Path, times: float = 1) -> None:
 
 def commands() -> list[str]:
     """The commands of the lesson: one writes the table, one trains on it."""
-    return COURSE.read_text(encoding="utf-8").split("```bash\n")[-1].partition("\n```")[0].splitlines()
+    blocks = COURSE.read_text(encoding="utf-8").split("```bash\n")[1:]
+    (lesson,) = (block for block in blocks if block.startswith("python make_table.py"))
+    return lesson.partition("\n```")[0].splitlines()
 
 
 def train(folder: Path, order: Order) -> list[float]:

@@ -1,6 +1,6 @@
 """python docs/make.py: draw every picture of docs/course.md with the command above it.
 
-Those of the last lesson, whose table is no experiment, are measured and drawn by docs/larger_than_memory.py.
+Those of the lesson whose table is no experiment are measured and drawn by docs/larger_than_memory.py.
 """
 
 from __future__ import annotations

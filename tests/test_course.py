@@ -48,7 +48,7 @@ def experiment(command: str) -> str:
 def test_every_experiment_is_a_lesson() -> None:
     names = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
     assert {experiment(command) for command, _ in LESSONS} == names - NOT_LESSONS
-    assert TEXT.count("```bash") == len(LESSONS) + 1 == 11
+    assert TEXT.count("```bash") == len(LESSONS) + 1 == 13
     assert all(pictures for _, pictures in LESSONS)
 
 

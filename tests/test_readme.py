@@ -260,7 +260,7 @@ def test_the_table_names_every_option_of_every_group() -> None:
 def test_the_tables_name_every_file_that_is_left(holdfast: Callable[..., Ran], tmp_path: Path) -> None:
     folder = holdfast("report=true", "epochs=2").folder.path
     assert_lists("The folder of a run", folder)
-    holdfast("-m", "lr=0.01,0.1", "epochs=2", "sweep.keep=1", "hydra.sweep.dir=sweep")
+    holdfast("-m", "lr=0.01,0.1", "epochs=2", "sweep.folds=2", "sweep.keep=1", "hydra.sweep.dir=sweep")
     assert_lists("The folder of a sweep", tmp_path / "sweep")
     holdfast(
         "data=table",

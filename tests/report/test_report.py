@@ -113,8 +113,11 @@ def test_the_page_shows_the_winner_the_margin_and_the_remarks(holdfast: Run, tmp
     assert f"<code>python train.py {' '.join(selection['overrides'])}</code>" in page
     assert f"test/loss {selection['test']['test/loss']:.6g}" in page
     repeats = selection["repeats"]
-    stated = f"{repeats['mean']:.6g} ± {repeats['standard_error']:.2g} (mean ± standard error)"
-    assert f"Over 3 repeats its settings give {stated}" in page
+    error = float(f"{repeats['standard_error']:.2g}")
+    stated = f"Mean val/loss {repeats['mean']:.6g} ± {error:g} (standard error)"
+    assert f"{stated} over 3 repeats, the best of 3 settings." in page
+    flatters = f"so its val/loss flatters; its test/loss is {selection['test']['test/loss']:.6g}"
+    assert f"It was chosen by val/loss out of 2 settings, {flatters}" in page
     assert "Least squares, solved exactly" in page
     assert "Test rows were opened 1x" in page
     assert "Diverged or failed: 3" in page
@@ -381,8 +384,9 @@ def test_a_margin_smaller_than_the_spread_over_seeds_is_remarked() -> None:
         for seed, loss in enumerate(of_seeds)
     ]
     remarks = " ".join(repeat_remarks(rank(jobs, "min")[0]))
-    assert "Over 3 repeats its settings give 1.2 ± 0.12 (mean ± standard error)" in remarks
-    assert "other seeds may choose otherwise" in remarks
+    assert "The next best settings, lr=2, give 1.26667 ± 0.033." in remarks
+    assert "Repeat by repeat they differ by 0.0666667 ± 0.12" in remarks
+    assert "other repeats may choose otherwise" in remarks
     clear = [job(number, [f"lr={number // 2}", f"seed={number % 2}"], 1 + 10 * (number // 2)) for number in range(4)]
     assert "otherwise" not in " ".join(repeat_remarks(rank(clear, "min")[0]))
     assert repeat_remarks(rank([job(0, ["lr=1"], 1.0), job(1, ["lr=2"], 2.0)], "min")[0]) == []

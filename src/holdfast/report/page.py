@@ -67,7 +67,7 @@ class Section:
             epoch = (job.result.best or {}).get("epoch")
             return f"{job.result.metric} {job.value:.6g} in epoch {epoch}, the best of {jobs}."
         mean = (
-            f"Mean {job.result.metric} {with_error(best.estimate)} (± standard error) over {len(best.jobs)} {best.kind}"
+            f"Mean {job.result.metric} {with_error(best.estimate)} (standard error) over {len(best.jobs)} {best.kind}"
         )
         exported = "the job with the best of them" if not best.folds else "one on the rows of all folds"
         return f"{mean}, the best of {len(self.ranking.settings)} settings. The model is that of {exported}."
