@@ -43,7 +43,7 @@ def rows(kind: str) -> tuple[Tensor, Tensor]:
         x = torch.randn(1250, 64, generator=generator)
         return x, (x @ torch.randn(64, 10, generator=generator)).argmax(1)
     if kind == "C":
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
 
         digits = load_digits()
         return torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16, torch.tensor(digits.target)
