@@ -69,6 +69,10 @@ def weights(sweep: SweepFolder, number: int) -> dict[str, torch.Tensor]:
         ("lr=interval(0.1,1) lr=0.5 sweep.trials=2", "is given twice"),
         ("lr=loginterval(0.1) sweep.trials=2", "needs two numbers: interval(0,1)"),
         ("lr=1e-5..1 sweep.trials=2", "an interval is interval(1e-5,1)"),
+        ("lr=1e-5:1 sweep.trials=2", "an interval is interval(1e-5,1)"),
+        ("lr=loguniform(1e-5,1) sweep.trials=2", "there is no function loguniform; an interval is interval(0,1)"),
+        ("lr=log(1e-5,1) sweep.trials=2", "there is no function log; an interval is interval(0,1)"),
+        ("lr=interval(0.1,1) sweep.trials=2,3", "says which jobs there are: give it one value"),
     ],
 )
 def test_bad_searches_are_refused(words: str, lesson: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -202,7 +203,12 @@ def lesson_of(error: OverrideParseException) -> str:
         return "is not of the form key=value"
     if "interval(" in error.override:
         return "needs two numbers: interval(0,1)"
+    if (found := _FUNCTION.search(error.override)) is not None and found["name"] not in _parser().functions.functions:
+        return f"there is no function {found['name']}; an interval is interval(0,1), or loginterval(1e-5,1)"
     return str(error).splitlines()[0]
+
+
+_FUNCTION = re.compile(r"=(?P<name>[A-Za-z_]\w*)\(")
 
 
 @cache

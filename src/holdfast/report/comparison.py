@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
-from holdfast.config.keys import key_of
 from holdfast.report.read import JobRecords
 from holdfast.report.style import MAX_NAMED, Curve, shorten
 from holdfast.sweeps.ended import Job, swept_keys
-from holdfast.sweeps.rank import Ranking
+from holdfast.sweeps.rank import Ranking, varied_keys
 from holdfast.sweeps.repeats import Settings
 
 MAX_LINES = 60
@@ -50,8 +49,7 @@ class Comparison:
     @cached_property
     def _of_repeats(self) -> set[str]:
         """The keys in which the repeats of the same settings differ."""
-        varied = {key_of(item) for each in self._ranking.settings for repeat in each.jobs for item in repeat}
-        return varied | {key for key in self.keys if key.rpartition(".")[2] == "seed"}
+        return varied_keys(self._ranking) | {key for key in self.keys if key.rpartition(".")[2] == "seed"}
 
     def group_key(self, axis: str) -> str | None:
         """Return the key whose values get one line each in a figure along another key: the batch size, if swept."""

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.config.keys import key_of
 from holdfast.sweeps.ended import Job, swept_keys
 from holdfast.sweeps.finish import row, with_error
-from holdfast.sweeps.rank import Ranking
+from holdfast.sweeps.rank import Ranking, varied_keys
 
 ALL_SHOWN = 20
 """Largest number of jobs of which all are shown."""
@@ -50,7 +49,7 @@ def _table_of_settings(rankings: Sequence[Ranking], keys: Sequence[str]) -> list
     """The settings in aligned columns, with the means over their repeats, best first; of many only the best."""
     shown = [(ranking, position, each) for ranking in rankings for position, each in enumerate(ranking.settings, 1)]
     rest = [entry for entry in shown if len(shown) > ALL_SHOWN and entry[1] > BEST_SHOWN]
-    varied = {key_of(item) for _, _, each in shown for repeat in each.jobs for item in repeat}
+    varied = set().union(*map(varied_keys, rankings))
     own = [key for key in keys if key not in varied]
     metric = next(iter(shown[0][2].jobs.values())).result.metric
     lines = [["", "rank", *own, f"mean {metric}", "repeats", "behind the first"]]

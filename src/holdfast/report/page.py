@@ -16,8 +16,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from holdfast.report.regression import ExactSolution
 from holdfast.sweeps.effects import without_effect
 from holdfast.sweeps.ended import Job, run_command, swept_keys
-from holdfast.sweeps.finish import row, with_error
-from holdfast.sweeps.rank import Ranking
+from holdfast.sweeps.finish import row, settings_columns, with_error
+from holdfast.sweeps.rank import Ranking, varied_keys
 
 MAX_ROWS = 10_000
 """Rows of a leaderboard; of more jobs, so many are shown, spread over all ranks."""
@@ -87,6 +87,21 @@ class Section:
             {"rank": int(index) + 1 if jobs[index].value is not None else None, **row(jobs[index], keys)}
             for index in shown
         ]
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """The settings with the means over their repeats, at most `MAX_ROWS`; none where nothing was repeated."""
+        if not self.ranking.has_repeats:
+            return []
+        best = self.ranking.settings[0]
+        keys = [key for key in swept_keys(self.ranking.jobs) if key not in varied_keys(self.ranking)]
+        lines = []
+        for rank, each in enumerate(self.ranking.settings[:MAX_ROWS], 1):
+            given, statistics = next(iter(each.jobs.values())).given, settings_columns(each, best)
+            apart = None if each is best else "yes" if each.is_told_apart(best) else "no"
+            rank_of_settings = {"rank": rank if each.estimate else None}
+            lines.append(rank_of_settings | {key: given.get(key) for key in keys} | statistics | {"told apart": apart})
+        return lines
 
     @property
     def not_completed(self) -> list[Job]:

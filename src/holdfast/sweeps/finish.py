@@ -218,8 +218,13 @@ def row(job: Job, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _columns(settings: Settings, best: Settings) -> dict[str, Any]:
-    """The columns of the leaderboard that compare settings by their repeats."""
+def settings_columns(settings: Settings, best: Settings) -> dict[str, Any]:
+    """The columns of the leaderboard that compare settings by their repeats.
+
+    Args:
+        settings: of the row.
+        best: the first of the ranking.
+    """
     difference = settings.difference(best) if settings is not best else None
     return {
         **repeats_of(settings),
@@ -237,7 +242,7 @@ def _write_leaderboard(folder: SweepFolder, rankings: Sequence[Ranking]) -> None
         for position, job in enumerate(ranking.jobs, start=1):
             own = settings[job.number]
             rank_of_job = position if own.estimate is not None else None
-            statistics = _columns(own, ranking.settings[0]) if has_repeats else {}
+            statistics = settings_columns(own, ranking.settings[0]) if has_repeats else {}
             lines.append({"rank": rank_of_job, **row(job, keys), **statistics})
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from holdfast.config.fold import FOLD_KEY
+from holdfast.config.keys import key_of
 from holdfast.config.options import UNKNOWN_ROWS
 from holdfast.sweeps.ended import Job
 from holdfast.sweeps.repeats import Settings, settings_of
@@ -62,6 +63,11 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"], repeats: Collection[s
         without_rows = [each for data in failed for each in by_data.pop(data)]
         next(iter(by_data.values())).extend(without_rows)
     return [_ranking(data, group, sign, mode) for data, group in by_data.items()]
+
+
+def varied_keys(ranking: Ranking) -> set[str]:
+    """The keys in which the repeats of the same settings differ."""
+    return {key_of(item) for each in ranking.settings for repeat in each.jobs for item in repeat}
 
 
 def _ranking(data: str, group: Sequence[Settings], sign: int, mode: Literal["min", "max"]) -> Ranking:
