@@ -122,7 +122,7 @@ def test_the_page_shows_the_winner_the_margin_and_the_remarks(holdfast: Run, tmp
     assert "Test rows were opened 1x" in page
     assert "Diverged or failed: 3" in page
     assert page.count("<tr") == 1 + 9 + 1 + 3  # of the jobs, and of their settings
-    assert len(re.findall(r'<img alt="\w+" src="data:image/png;base64,', page)) == 6
+    assert len(re.findall(r'<img alt="\w+" src="data:image/png;base64,', page)) == 5
     assert "http" not in page.replace("http-equiv", "")  # no external resources
     assert len(page) < 1_000_000
 

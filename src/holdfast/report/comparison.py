@@ -44,7 +44,12 @@ class Comparison:
 
     def axes(self) -> list[str]:
         """Return the keys that can be the x-axis of a figure. Those of repeats, such as the seed, cannot."""
-        return [key for key in self.keys if key not in self._of_repeats and self._is_axis(self.values(key))]
+        return [key for key in self.keys_of_settings if self._is_axis(self.values(key))]
+
+    @property
+    def keys_of_settings(self) -> list[str]:
+        """The swept keys without those in which repeats of the same settings differ."""
+        return [key for key in self.keys if key not in self._of_repeats]
 
     @cached_property
     def _of_repeats(self) -> set[str]:
@@ -119,7 +124,7 @@ class Comparison:
     def label_of_settings(self, settings: Settings) -> str:
         """Return the swept values of some settings, without those in which their repeats differ."""
         given = next(iter(settings.jobs.values())).given
-        keys = [key for key in self.keys if key in given and key not in self._of_repeats]
+        keys = [key for key in self.keys_of_settings if key in given]
         return " ".join(f"{key.rpartition('.')[2]}={shorten(given[key])}" for key in keys) or "all jobs"
 
     @staticmethod

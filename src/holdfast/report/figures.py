@@ -204,11 +204,12 @@ class ReportFigures:
         yield NamedFigure("heatmap", caption, figure)
 
     def _parallel(self) -> Iterator[NamedFigure]:
-        """Plot all jobs as lines over the swept keys, if there are several."""
-        jobs = [job for job in self._ranking.jobs if job.value is not None][:MAX_PARALLEL]
-        keys = [key for key in self._comparison.keys if len(self._comparison.values(key)) > 1][:MAX_KEYS]
-        if len(keys) < 2 or len(jobs) < 2:
+        """Plot all settings as lines over the swept keys, if there are several."""
+        ranked = [(each, each.estimate.mean) for each in self._ranking.settings if each.estimate][:MAX_PARALLEL]
+        keys = [key for key in self._comparison.keys_of_settings if len(self._comparison.values(key)) > 1][:MAX_KEYS]
+        if len(keys) < 2 or len(ranked) < 2:
             return
+        jobs = [next(iter(each.jobs.values())) for each, _ in ranked]
         axes = []
         for key in keys:
             values = self._comparison.values(key)
@@ -216,9 +217,9 @@ class ReportFigures:
             shown = [values[round(place)] for place in np.linspace(0, len(values) - 1, min(len(values), 7))]
             axes.append((key, [heights[job.given.get(key, "")] for job in jobs], shown))
         metric = jobs[0].result.metric
-        figure = parallel(axes, (metric, [job.value or 0.0 for job in jobs]))
-        left_out = f" of the {len(jobs)} best" if len(jobs) == MAX_PARALLEL else ""
-        caption = f"The settings{left_out} of the jobs and what came of them; the values of a key are evenly spread."
+        figure = parallel(axes, (metric, [mean for _, mean in ranked]))
+        left_out = f"The {len(jobs)} best" if len(jobs) == MAX_PARALLEL else "All"
+        caption = f"{left_out} settings and what came of them; the values of a key are evenly spread."
         yield NamedFigure("parallel", caption, figure)
 
     # ------------------------------------------------------------------------------------- learning curves

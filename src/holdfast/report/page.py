@@ -69,8 +69,8 @@ class Section:
         mean = (
             f"Mean {job.result.metric} {with_error(best.estimate)} (standard error) over {len(best.jobs)} {best.kind}"
         )
-        exported = "the job with the best of them" if not best.folds else "one on the rows of all folds"
-        return f"{mean}, the best of {len(self.ranking.settings)} settings. The model is that of {exported}."
+        exported = "is that of its best repeat" if not best.folds else "was trained once more, on the rows of all folds"
+        return f"{mean}, the best of {len(self.ranking.settings)} settings. The model {exported}."
 
     @property
     def command(self) -> str:
