@@ -68,7 +68,7 @@ def _run(words: Sequence[str] | None) -> int:
     with deferred():
         from holdfast.compose import app
 
-    return app.run(typed, CONF)
+    return app.run(typed, CONF).exit_code
 
 
 def report(words: Sequence[str]) -> int:

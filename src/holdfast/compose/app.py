@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from holdfast.compose.done import Done
 from holdfast.compose.flags import config_flags, search_path
 from holdfast.compose.loader import CONFIG_NAME, Loader
 from holdfast.compose.recompose import Recomposer
@@ -26,7 +27,7 @@ from holdfast.runtime import processes
 from holdfast.search.grid import spell_out
 
 
-def run(words: Sequence[str], conf: Path) -> int:
+def run(words: Sequence[str], conf: Path) -> Done:
     """Do what a command line asks for.
 
     Args:
@@ -34,7 +35,7 @@ def run(words: Sequence[str], conf: Path) -> int:
         conf: the folder of the primary configuration.
 
     Returns:
-        The exit code: 0 when a run completed or diverged, or a sweep has a winner and no failed job.
+        Its folder, and the exit code: 0 when a run completed or diverged, or a sweep has a winner and no failed job.
 
     Raises:
         ConfigError: the overrides cannot work; nothing was written.
@@ -66,11 +67,11 @@ def run(words: Sequence[str], conf: Path) -> int:
                 return run_single(loader, name, overrides, resumed=resuming.path if resuming else None)
             with processes.single_process():
                 return _sweep(loader, name, overrides)
-        return 0
+        return Done(0)
 
 
-def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
-    """A multirun, as `Hydra.multirun` does it, with the exit code of the sweep."""
+def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> Done:
+    """A multirun, as `Hydra.multirun` does it."""
     words = [*map(spell_out, overrides), "hydra.mode=MULTIRUN"]
     config = loader.load_configuration(name, words, RunMode.MULTIRUN)
     from holdfast.compose.launchers import task  # not needed where the overrides are refused
@@ -87,9 +88,9 @@ def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> int:
     from hydra_plugins.holdfast.sweeper import HoldfastSweeper
 
     if isinstance(sweeper, HoldfastSweeper):
-        return sweeper.exit_code
+        return Done(sweeper.exit_code, sweeper.path)
     print(f"{config.hydra.sweep.dir}: trained by another sweeper; only hydra/sweeper=holdfast chooses a winner")
-    return 0
+    return Done(0, Path(config.hydra.sweep.dir))
 
 
 def _refuse_sweeper(config: DictConfig) -> None:

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
+from holdfast.compose.done import Done
 from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.commands import resume_command
@@ -66,7 +67,7 @@ class _SingleRun(NamedTuple):
         return "hydra.run.dir" in map(key_of, self.config.hydra.overrides.hydra)
 
 
-def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: Path | None) -> int:
+def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: Path | None) -> Done:
     """Train one run in a folder that is its own.
 
     Args:
@@ -76,7 +77,7 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: 
         resumed: the folder of a run that is resumed; None for a new run.
 
     Returns:
-        The exit code: 0 when the run completed or diverged, otherwise that of its error.
+        The folder, and the exit code: 0 when the run completed or diverged, otherwise that of its error.
 
     Raises:
         ConfigError: the overrides cannot work; nothing was written.
@@ -99,7 +100,7 @@ def run_single(loader: Loader, name: str, overrides: Sequence[str], *, resumed: 
         return _run_leader(run, launch) if launch.rank == 0 else _run_follower(run, launch)
 
 
-def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
+def _run_leader(run: _SingleRun, launch: processes.Launch) -> Done:
     """Train a run as its first, or only, process: the one that holds the folder."""
     if run.resumed is None:
         prepare(run.job.config)
@@ -113,7 +114,7 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
             if (finished := _finished(folder, run.job)) is not None:
                 code, text = finished
                 print(text)
-                return code
+                return Done(code, folder.path)
             prepare(run.job.config, _recorded_buffer(run))
             train = _trainer(run.job.config)
         else:
@@ -125,7 +126,7 @@ def _run_leader(run: _SingleRun, launch: processes.Launch) -> int:
             raise Stopped.of(stop, resume_command(folder.path, run.loader.flags, sweep=False)) from None
 
 
-def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
+def _run_follower(run: _SingleRun, launch: processes.Launch) -> Done:
     """Train a run as one of its further processes, in the folder that the first one holds.
 
     It writes no file: no `.hydra/`, and no log. What it warns of goes to standard error.
@@ -133,9 +134,9 @@ def _run_follower(run: _SingleRun, launch: processes.Launch) -> int:
     if run.resumed is not None:
         result = run.folder.finished(run.job.config_hash)
         if result is not None and result.status == "completed":
-            return 0  # test rows that are opened again are opened by the first process alone
+            return Done(0, run.folder.path)  # test rows that are opened again are opened by the first process alone
         if (finished := _finished(run.folder, run.job)) is not None:
-            return finished[0]
+            return Done(finished[0], run.folder.path)
     prepare(run.job.config)
     await_leader(run.folder.path, launch.name)
     prepare(run.job.config, _recorded_buffer(run))
@@ -181,8 +182,8 @@ def _finished(folder: RunFolder, job: JobSpec) -> tuple[int, str] | None:
     return 1, f"{folder.path} failed: {result.error}\nNothing was done; retry_failed=true runs it again."
 
 
-def _train(run: _SingleRun, train: Callable[[JobSpec, RunFolder], Result]) -> int:
-    """Train a run, with Hydra's callbacks around it; returns the exit code."""
+def _train(run: _SingleRun, train: Callable[[JobSpec, RunFolder], Result]) -> Done:
+    """Train a run, with Hydra's callbacks around it."""
     from holdfast.compose.environment import RunEnvironment  # not needed where the overrides are refused
     from holdfast.execute.here import Here
     from holdfast.execute.work import Work
@@ -199,7 +200,7 @@ def _train(run: _SingleRun, train: Callable[[JobSpec, RunFolder], Result]) -> in
     if isinstance(outcome, Result) and processes.is_leader():
         _conclude(run.folder, outcome, run.job.config)
     callbacks.on_run_end(config=run.config, config_name=run.name, job_return=environment.returned)
-    return _log_error(outcome)
+    return Done(_log_error(outcome), run.folder.path, None if isinstance(outcome, Result) else outcome)
 
 
 def _conclude(folder: RunFolder, result: Result, config: Config) -> None:

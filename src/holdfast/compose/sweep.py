@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from holdfast.compose.done import Done
 from holdfast.compose.executors import (
     THREADS_OF_WORKERS,
     Executors,
@@ -52,8 +53,8 @@ class Multirun(NamedTuple):
     batch_size: int | None = None
 
 
-def run_multirun(multirun: Multirun) -> int:
-    """Run every job of a multirun and choose the winner; returns the exit code.
+def run_multirun(multirun: Multirun) -> Done:
+    """Run every job of a multirun and choose the winner.
 
     Raises:
         ConfigError: an override cannot work, in any job; nothing was written.
@@ -62,7 +63,8 @@ def run_multirun(multirun: Multirun) -> int:
     spec = sweep_spec(multirun)
     executors = Executors(multirun.context, multirun.config, multirun.launcher, spec)
     try:
-        return run_sweep(spec, executors.make_tools)
+        code = run_sweep(spec, executors.make_tools)
+        return Done(code, Path(multirun.config.hydra.sweep.dir))  # which is the one that was claimed
     finally:
         executors.close()
 

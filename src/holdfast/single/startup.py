@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,10 +18,11 @@ BufferRows = int | None | Literal["auto"]
 
 def import_training() -> None:
     """Import all that trains. Garbage collection, which rests while modules load, starts here."""
-    with deferred(), _matplotlib_hidden():
-        from holdfast.single import trainer  # noqa: F401  (later imports of it cost nothing)
+    if "holdfast.single.trainer" not in sys.modules:
+        with deferred(), _matplotlib_hidden():
+            from holdfast.single import trainer  # noqa: F401
 
-    gc.freeze()
+        gc.freeze()  # what a later call would freeze is never freed
     gc.enable()
 
 

@@ -30,10 +30,11 @@ class HoldfastSweeper(BasicSweeper):
     A program that is not Holdfast's own is swept as Hydra's basic sweeper sweeps it.
 
     Attributes:
-        exit_code: of the sweep, once it has run.
+        exit_code, path: of the sweep, once it has run, and its folder.
     """
 
     exit_code = 0
+    path: Any = None
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run every combination of the values listed in the arguments."""
@@ -48,5 +49,5 @@ class HoldfastSweeper(BasicSweeper):
         from holdfast.compose.sweep import Multirun, run_multirun
 
         multirun = Multirun(self.hydra_context, self.config, self.launcher, self.params, arguments, self.max_batch_size)
-        self.exit_code = run_multirun(multirun)
+        self.exit_code, self.path, _ = run_multirun(multirun)
         return []

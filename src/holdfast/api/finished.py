@@ -1,0 +1,223 @@
+"""A finished run, and a finished sweep, as Python sees them: everything is read from their folders."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from holdfast.cli.main import CONF
+from holdfast.compose.recompose import Recomposer
+from holdfast.config.job import in_folder
+from holdfast.config.schema import Config
+from holdfast.errors import FolderError
+from holdfast.predict.predictor import Predictor
+from holdfast.record.events import read_scalars
+from holdfast.report.read import JobRecords, jobs_of
+from holdfast.store.folders import RunFolder, SweepFolder
+from holdfast.store.result import Result
+from holdfast.sweeps.ended import job_name
+from holdfast.tables.models import OfTable
+
+
+class _Everything:
+    """Every tag."""
+
+    def __contains__(self, tag: object) -> bool:
+        return True
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        folder: its folder.
+        flags: those that say where configurations lie.
+
+    Attributes:
+        path: its folder.
+        result: the content of `result.json`.
+    """
+
+    def __init__(self, folder: RunFolder, flags: Sequence[str] = ()) -> None:
+        self._folder, self._flags, self.path = folder, flags, folder.path
+        self._result = _result_of(folder)
+        self.result: dict[str, Any] = dict(vars(self._result))
+
+    @property
+    def metrics(self) -> dict[str, NDArray[np.float64]]:
+        """The metrics of every epoch by name, each of shape `(epochs,)`, and `train/loss_step`, shape `(iterations,)`.
+
+        They are read from the event file, in single precision; empty where there is none (`logger=none`).
+        """
+        points = dict[str, list[tuple[int, float]]]()
+        for file in self._folder.curves():
+            for tag, found in read_scalars(file, _Everything()).items():
+                points.setdefault(tag, []).extend(found)
+        return {tag: np.array([value for _, value in found]) for tag, found in points.items() if "/" in tag}
+
+    def model(self) -> nn.Module:
+        """The module with the best weights, in evaluation mode.
+
+        Raises:
+            FolderError: the configuration can no longer be composed, or the run has no best epoch.
+        """
+        if self._result.best is None:
+            raise FolderError(f"{self.path} has no model: its run has the status {self._result.status}.")
+        return JobRecords(lambda number: self._folder).model(0, self._config)
+
+    def predict(self, x: Any) -> NDArray[Any]:
+        """What the best weights make of some rows.
+
+        Args:
+            x: inputs, an array or a tensor of shape `(rows, features)`. For a table they are its columns as numbers, in
+                the order of `columns`, NaN where missing.
+
+        Returns:
+            The output of the module's `forward`; for a table predictions in its units, or probabilities.
+        """
+        model = self.model()
+        predictor = Predictor(model).eval() if isinstance(model, OfTable) else model
+        dtype = torch.float64 if isinstance(model, OfTable) else next(predictor.parameters()).dtype
+        with torch.no_grad():
+            output: torch.Tensor = predictor(torch.as_tensor(np.asarray(x)).to(dtype))
+        return output.cpu().numpy()
+
+    @cached_property
+    def _config(self) -> Config:
+        recomposer = Recomposer(CONF, self._flags)
+        composed = recomposer(self._result.overrides, self._result.config_hash)
+        if composed is None:
+            raise FolderError(f"{self.path}: {next(iter(recomposer.problems))}")
+        return in_folder(composed.config, self.path)
+
+    def __repr__(self) -> str:
+        best = self._result.best
+        reached = f"{self._result.metric} {best[self._result.metric]:.6g}" if best else "no best epoch"
+        return f"<Run {self.path}: {self._result.status}, {reached}>"
+
+    def _repr_html_(self) -> str:
+        rows = {**(self._result.best or {}), **(self._result.test or {})}
+        return _shown(repr(self), rows, self._folder.figures)
+
+
+class Sweep:
+    """A finished sweep.
+
+    Args:
+        folder: its folder.
+        flags: those that say where configurations lie.
+
+    Attributes:
+        path: its folder.
+        selection: the content of `selection.json`.
+    """
+
+    def __init__(self, folder: SweepFolder, flags: Sequence[str] = ()) -> None:
+        self._folder, self._flags, self.path = folder, flags, folder.path
+        if not folder.selection.is_file():
+            raise FolderError(f"{self.path} is not finished. To resume: python train.py -m resume={self.path}")
+        self.selection: dict[str, Any] = json.loads(folder.selection.read_text())
+
+    @property
+    def winner(self) -> Run:
+        """The run whose model is exported: the job that won, or of folds the one on all of their rows.
+
+        Raises:
+            FolderError: there is no single winner.
+        """
+        number = self.selection["winner"]
+        if number is None:
+            raise FolderError(f"{self.path} has no single winner: {self.selection['why']}.")
+        folder = self._folder.refit() if self.selection.get("refit") else self._folder.job(number)
+        return Run(folder, self._flags)
+
+    @property
+    def test(self) -> dict[str, float] | None:
+        """The test metrics of the winner, for which the test rows were opened."""
+        test: dict[str, float] | None = self.selection.get("test")
+        return test
+
+    @property
+    def jobs(self) -> list[dict[str, Any]]:
+        """The result of every job, in the order of their numbers."""
+        return [{"job": job.number, **vars(job.result)} for job in jobs_of(self._folder)]
+
+    def leaderboard(self) -> Any:
+        """The rows of `leaderboard.csv`: a DataFrame where pandas is installed, otherwise a list of dictionaries."""
+        try:
+            import pandas as pd
+        except ImportError:
+            import csv
+
+            with self._folder.leaderboard.open(newline="") as lines:
+                return [{key: _number(value) for key, value in line.items()} for line in csv.DictReader(lines)]
+        return pd.read_csv(self._folder.leaderboard)
+
+    def model(self) -> nn.Module:
+        """The winner's module with its best weights, in evaluation mode."""
+        return self.winner.model()
+
+    def report(self) -> Path:
+        """The page of the sweep; it is drawn where it was not."""
+        if not self._folder.page.exists():
+            from holdfast.report.create import report_sweep
+
+            recomposer, jobs = Recomposer(CONF, self._flags), jobs_of(self._folder)
+
+            def config_of(number: int) -> Config | None:
+                composed = recomposer(jobs[number].result.overrides, jobs[number].result.config_hash)
+                return composed.config if composed else None
+
+            report_sweep(self._folder, jobs, config_of)
+        return self._folder.page
+
+    def __repr__(self) -> str:
+        number, why = self.selection["winner"], self.selection["why"]
+        job = "" if number is None else f"winner {job_name(number, self.selection['overrides'])}, "
+        return f"<Sweep {self.path}: {job}{why}>"
+
+    def _repr_html_(self) -> str:
+        return _shown(repr(self), self.test or {}, self._folder.figures)
+
+
+def _result_of(folder: RunFolder) -> Result:
+    result = folder.read()
+    if result is None:
+        raise FolderError(
+            f"{folder.path} holds no finished run; a sweep keeps few folders: holdfast export-job writes it."
+        )
+    return result
+
+
+def _shown(title: str, values: Mapping[str, Any], figures: Path) -> str:
+    """A summary and the first figure, for a notebook."""
+    import base64
+
+    cells = "".join(
+        f"<tr><td>{html.escape(str(key))}</td><td>{_text(value)}</td></tr>" for key, value in values.items()
+    )
+    drawn = sorted(figures.glob("*.png"))[:1]
+    pictures = {html.escape(file.stem): base64.b64encode(file.read_bytes()).decode() for file in drawn}
+    images = "".join(f'<img alt="{name}" src="data:image/png;base64,{data}">' for name, data in pictures.items())
+    return f"<p><code>{html.escape(title)}</code></p><table>{cells}</table>{images}"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else html.escape(str(value))
+
+
+def _number(text: str) -> Any:
+    """A cell of a table as a number, where it is one."""
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        return text or None
