@@ -226,3 +226,13 @@ def test_tpe_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(searched, "find_spec", lambda name: None)
     code, said = command_line("-m", "lr=loginterval(1e-3,1)", "sweep.sampler=tpe", "sweep.trials=4")
     assert (code, 'needs Optuna: pip install "holdfast[search]"' in said) == (2, True)
+
+
+def test_trials_are_no_part_of_a_grid_and_do_not_become_fewer() -> None:
+    assert command_line("-m", "lr=0.01,0.1", *QUICK, "hydra.sweep.dir=grid")[0] == 0
+    code, said = command_line("-m", "resume=grid", "sweep.trials=4")
+    assert (code, "was not started with it, and is no search" in said) == (2, True)
+    search("zoomed", "lr=loginterval(1e-3,1)", "sweep.sampler=zoom", "sweep.trials=6")
+    code, said = command_line("-m", "resume=zoomed", "sweep.trials=4")
+    assert code != 0
+    assert "it has 6 jobs, and this search has 4 trials of 1" in said

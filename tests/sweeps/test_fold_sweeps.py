@@ -20,21 +20,32 @@ from tests.stacked.test_loop import assert_alike
 
 MINE = """
 import lightning.pytorch as pl, torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler, random_split
+from torch.utils.data import (
+    BatchSampler, DataLoader, IterableDataset, RandomSampler, Subset, TensorDataset, WeightedRandomSampler, random_split
+)
 from holdfast.data import Line
 
 class Rows(pl.LightningDataModule):
-    def __init__(self, batch_size=8, kind="plain", fold=None):
+    def __init__(self, batch_size=8, kind="plain"):
         super().__init__()
         self.batch_size, self.kind = batch_size, kind
 
     def setup(self, stage):
         x = torch.linspace(-1, 1, 83).unsqueeze(1)
         self.parts = random_split(TensorDataset(x, 3 * x + torch.randn(83, 1)), [50, 13, 20])
+        if self.kind == "augmented":
+            self.parts[0] = Augmented(self.parts[0])
+        if self.kind == "transformed":
+            self.parts[0].dataset, self.parts[1].dataset = Transformed(x, 3 * x), Transformed(x, 3 * x)
+            self.parts[0].dataset.transform = "crop"
 
     def train_dataloader(self):
         if self.kind == "sampler":
             return DataLoader(self.parts[0], 8, sampler=WeightedRandomSampler([1.0] * 50, 50))
+        if self.kind == "batches":
+            return DataLoader(self.parts[0], batch_sampler=BatchSampler(RandomSampler(self.parts[0]), 8, False))
+        if self.kind == "drawn":
+            return DataLoader(Subset(self.parts[0], torch.randperm(50)[:40].tolist()), 8, shuffle=True)
         return DataLoader(self.parts[0], self.batch_size, shuffle=True)
 
     def val_dataloader(self):
@@ -48,6 +59,34 @@ class Rows(pl.LightningDataModule):
 
     def test_dataloader(self):
         return DataLoader(self.parts[2], self.batch_size)
+
+class Augmented(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        x, y = self.rows[index]
+        return x, y + 100
+
+class Transformed(TensorDataset):
+    transform = None
+
+class Own(Rows):
+    def __init__(self, batch_size=8, kind="plain", fold="none"):
+        super().__init__(batch_size, kind)
+        self.fold_of_mine = fold
+
+class Loads(Line):
+    def val_dataloader(self):
+        return super().val_dataloader()
+
+class Scaled(Line):
+    def draw(self, split):
+        rows = super().draw(split)
+        return type(rows)(2 * rows.x, 10 * rows.y)
 
 class SetsUp(Line):
     def setup(self, stage):
@@ -74,6 +113,12 @@ class Net(pl.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), self.lr)
+
+class PlateauNet(Net):
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 """
 OF_USERS = ("--config-dir", "my_conf", "model=net", "data=rows", "batch_size=8")
 
@@ -85,7 +130,11 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("fold_rows.py").write_text(MINE)
     for name, text in {
         "data/rows": "_target_: fold_rows.Rows\nbatch_size: ${batch_size}\nkind: plain\n",
-        "data/own": "_target_: fold_rows.Rows\nfold: 3\n",
+        "data/own": "_target_: fold_rows.Own\nfold: 3\n",
+        "data/own_without": "_target_: fold_rows.Own\n",
+        "data/loads": "defaults: [line]\n_target_: fold_rows.Loads\n",
+        "data/scaled": "defaults: [line]\n_target_: fold_rows.Scaled\n",
+        "model/plateau": "_target_: fold_rows.PlateauNet\nlr: ${lr}\n",
         "data/sets_up": "defaults: [line]\n_target_: fold_rows.SetsUp\n",
         "model/net": "_target_: fold_rows.Net\nlr: ${lr}\n",
     }.items():
@@ -121,22 +170,110 @@ def test_a_job_of_a_fold_is_what_its_overrides_make_alone(words: tuple[str, ...]
         assert result["best"]["val/loss"] == pytest.approx(found.best["val/loss"], rel=1e-4)
 
 
+def of_epochs(folder: SweepFolder, settings: int, folds: int) -> np.ndarray[Any, Any]:
+    """The mean over the folds of each settings at every epoch, shape `(settings, epochs)`."""
+    curves = [result.by_epoch for _, result in sorted(folder.read_results().items())]
+    return np.array(curves, dtype=float).reshape(settings, folds, -1).mean(1)
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_settings_are_compared_at_one_epoch_for_all_folds(launcher: str) -> None:
+    # on rows with outliers a large rate is lucky in one epoch of each fold, and in another one each
+    words = ("lr=0.01,0.1", "epochs=3", "sweep.folds=4", f"hydra/launcher={launcher}")
+    folder, selection, _ = sweep(*words)
+    means = of_epochs(folder, 2, 4)
+    assert selection["winner"] == 4 * int(means.min(1).argmin())
+    assert selection["value"] == pytest.approx(means.min(), rel=1e-9)
+    refit = folder.refit().read()
+    assert refit is not None
+    assert refit.best is not None
+    assert refit.epochs == int(means[means.min(1).argmin()].argmin()) + 1
+    assert refit.best["epoch"] == refit.epochs - 1
+    of_each = [result.best["val/loss"] for _, result in sorted(folder.read_results().items()) if result.best]
+    assert np.reshape(of_each, (2, 4)).mean(1).min() < selection["value"]
+
+
+def test_rows_that_are_drawn_anew_for_each_loader_are_drawn_once() -> None:
+    from holdfast.single.build import build_data, set_up
+
+    group = {"_target_": "fold_rows.Rows", "kind": "drawn", "batch_size": 8}
+    validated = list[float]()
+    for number in range(3):
+        data = build_data({**group, "fold": f"{number}/3"})
+        set_up(data)
+        train, val = (
+            [float(row[0]) for row in loader.dataset] for loader in (data.train_dataloader(), data.val_dataloader())
+        )
+        assert not set(train) & set(val)
+        assert len(train) + len(val) == 40 + 13
+        validated += val
+    assert len(validated) == len(set(validated)) == 53 // 3 * 3
+
+
+def test_a_subclass_with_rows_of_its_own_is_validated_on_those() -> None:
+    from holdfast.cli.main import CONF
+    from holdfast.compose.recompose import compose
+    from holdfast.data import DataModule
+    from holdfast.single.build import build_data, set_up
+
+    group = {**compose(["data=line", "data.outliers=null"], CONF).data, "_target_": "fold_rows.Scaled", "fold": "0/2"}
+    data = build_data(group)
+    set_up(data)
+    assert isinstance(data, DataModule)
+    assert float(data.val[:][0].abs().max()) > 4
+    slope = np.polyfit(data.val[:][0][:, 0], data.val[:][1][:, 0], 1)[0]
+    assert slope == pytest.approx(-15.0, abs=0.5)
+
+
+def test_an_argument_fold_of_a_class_of_the_users_is_left_to_it() -> None:
+    from holdfast.single.build import build_data
+
+    for value in ("0/5", "all/5", "third"):
+        assert build_data({"_target_": "fold_rows.Own", "fold": value}).fold_of_mine == value
+    assert build_data({"_target_": "fold_rows.Rows", "fold": None}).kind == "plain"
+
+
+@pytest.mark.parametrize("words", [("model=plateau",), ("model=net", "trainer.max_steps=6")])
+def test_a_winner_is_trained_once_more_with_a_plateau_and_with_a_limit(words: tuple[str, ...]) -> None:
+    common = ("--config-dir", "my_conf", "data=rows", "batch_size=8", "lr=0.01,0.1", "epochs=4", "sweep.folds=3")
+    folder, selection, _ = sweep(*common, *words)
+    assert selection["refit"]
+    assert selection["test_opened"] == 1
+    refit = folder.refit().read()
+    assert refit is not None
+    assert refit.best is not None
+    assert refit.best["epoch"] == refit.epochs - 1
+
+
+def test_a_refit_that_was_removed_is_trained_again() -> None:
+    folder, _, _ = sweep("lr=0.01,0.1", "epochs=2", "sweep.folds=3")
+    before = (folder.path / "model.pth").read_bytes()
+    (folder.refit().path / "model.pth").unlink()
+    code, said = command_line("-m", "resume=sweep")
+    assert code == 0, said
+    assert "trained once more" in said
+    assert (folder.refit().path / "model.pth").read_bytes() == before
+
+
 def test_settings_are_ranked_by_the_mean_over_folds_and_the_winner_is_trained_on_all_rows() -> None:
     folder, selection, said = sweep("data=linear", "data.rows=100", "batch_size=full", "lr=0.01,0.3", "sweep.folds=4")
-    values = [result.best["val/loss"] for _, result in sorted(folder.read_results().items()) if result.best]
-    means = np.mean(np.reshape(values, (2, 4)), axis=1)
-    assert selection["winner"] == int(means.argmin()) * 4
+    means = of_epochs(folder, 2, 4)
+    assert selection["winner"] == 4 == int(means.min(1).argmin()) * 4
     assert selection["value"] == selection["repeats"]["mean"] == pytest.approx(means.min())
-    spread = np.std(np.reshape(values, (2, 4))[means.argmin()], ddof=1) / 2
-    assert selection["repeats"] == {"mean": means.min(), "standard_error": pytest.approx(spread), "completed": 4}
+    curves = [result.by_epoch for number, result in sorted(folder.read_results().items()) if number >= 4]
+    spread = np.array(curves, dtype=float)[:, means[1].argmin()].std(ddof=1) / 2
+    assert selection["repeats"] == {
+        "mean": pytest.approx(means.min()),
+        "standard_error": pytest.approx(spread),
+        "completed": 4,
+    }
     assert (selection["refit"], selection["test_opened"], "over 4 folds" in selection["why"]) == (True, 1, True)
     for name in ("best.ckpt", "model.pth"):
         assert (folder.refit().path / name).read_bytes() == (folder.path / name).read_bytes()
-    # gradient descent on training and validation rows, for the mean best epoch, without a line of ours
-    best = [result.best["epoch"] + 1 for number, result in folder.read_results().items() if number >= 4 and result.best]
+    # gradient descent on training and validation rows, until the best epoch of all folds, without a line of ours
     refit = folder.refit().read()
     assert refit is not None
-    assert refit.epochs == math.floor(np.mean(best) + 0.5)
+    assert refit.epochs == means[1].argmin() + 1
     from holdfast.data.synthetic import linear
 
     parts = [linear("train", rows=100), linear("val", rows=100)]
@@ -218,6 +355,19 @@ def test_a_search_has_folds_too() -> None:
         (("data.fold=first",), "must be such as 0/5"),
         (("--config-dir", "my_conf", "model=net", "data=own", "sweep.folds=3"), "is a key of your own: sweep it"),
         (("--config-dir", "my_conf", "data=sets_up", "sweep.folds=3"), "SetsUp has a setup of its own"),
+        (("--config-dir", "my_conf", "data=loads", "sweep.folds=3"), "Loads has a val_dataloader of its own"),
+        (("--config-dir", "my_conf", "model=net", "data=own_without", "sweep.folds=3"), "is an argument of your own"),
+        ((*OF_USERS, "data.kind=batches", "sweep.folds=3"), "makes its batches itself (batch_sampler)"),
+        ((*OF_USERS, "data.kind=augmented", "sweep.folds=3"), "differ in their class: Augmented for training"),
+        ((*OF_USERS, "data.kind=transformed", "sweep.folds=3"), "differ in their transform: 'crop' for training"),
+        ((*OF_USERS, "data.fold=7/5"), "must be 0/5 to 4/5, or all/5"),
+        ((*OF_USERS, "data.fold=0/0"), "must be such as 0/5"),
+        (("data.fold=0/3,1/3",), "is one fold: leave -m out"),
+        (("data.fold=all/3", "lr=0.1,0.2"), "is one fold: leave -m out"),
+        (
+            ("experiment=diabetes", "sweep.repeats=[seed,data.seed]", "data.seed=0,1"),
+            "test rows of one seed would be validated on under another",
+        ),
         ((*OF_USERS, "data.kind=two", "sweep.folds=3"), "Rows.val_dataloader returns several loaders"),
         ((*OF_USERS, "data.kind=stream", "sweep.folds=3"), "Rows.val_dataloader reads a stream"),
         ((*OF_USERS, "data.kind=sampler", "sweep.folds=3"), "Rows.train_dataloader has a sampler of its own"),
@@ -267,6 +417,8 @@ def test_tables_are_divided_by_group_and_by_time(by: str) -> None:
     _, selection, said = sweep(*words, "sweep.folds=3")
     assert selection["refit"]
     assert "3 folds of the" in said
+    assert "could not be trained together" not in said
+    assert "stacks of 2; 0 alone" in said or "1 stack; 0 alone" in said or "2 stacks" in said
 
 
 def test_a_single_run_is_told_that_folds_are_of_sweeps() -> None:

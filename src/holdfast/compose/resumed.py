@@ -127,6 +127,11 @@ def _check_typed(typed: Sequence[str], recorded: Sequence[str], kind: Kind) -> N
     """Refuse overrides that were recorded with other values."""
     by_key = {key_of(item): item for item in recorded}
     problems = [
+        Problem(item, f"this {kind.name} was not started with it, and is no search; {ANEW}")
+        for item in typed
+        if key_of(item) == GROWS and GROWS not in by_key
+    ]
+    problems += [
         Problem(item, f"this {kind.name} was started with {by_key[key]}; {ANEW}")
         for item in typed
         if by_key.get(key := key_of(item), item) != item and key != GROWS

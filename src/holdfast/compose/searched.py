@@ -123,6 +123,9 @@ class SearchRounds:
         Raises:
             FolderError: one of them is no job of this search.
         """
+        per_trial = self._jobs_of_a_trial
+        if len(entries) % per_trial or len(entries) > self._trials * per_trial:
+            raise FolderError(f"it has {len(entries)} jobs, and this search has {self._trials} trials of {per_trial}")
         jobs = []
         for number, entry in enumerate(entries):
             overrides = self._jobs_at(number, [self._point(number, entry["overrides"])])
@@ -133,7 +136,7 @@ class SearchRounds:
 
     def is_complete(self, jobs: int) -> bool:
         """Whether so many jobs are all trials."""
-        return jobs >= self._trials * len(self._asked.combinations) * self._folds_of_a_job
+        return jobs >= self._trials * self._jobs_of_a_trial
 
     def more(self, jobs: Sequence[JobSpec], values: Sequence[float | None]) -> list[JobSpec]:
         """The jobs of the next round, where not all trials are drawn.
@@ -142,8 +145,7 @@ class SearchRounds:
             jobs: those so far.
             values: the best metric of each; None where it has none.
         """
-        per_trial = len(self._asked.combinations) * self._folds_of_a_job
-        count = ROUNDS[self._search.sampler].size(self._trials, len(jobs) // per_trial)
+        count = ROUNDS[self._search.sampler].size(self._trials, len(jobs) // self._jobs_of_a_trial)
         drawn = [
             ROUNDS[self._search.sampler].ask(self._ended(search, jobs, values), self._search.seed, count)
             for search in range(max(self._search_of) + 1)
@@ -155,9 +157,13 @@ class SearchRounds:
     def _folds_of_a_job(self) -> int:
         return self._fold_count or 1
 
+    @property
+    def _jobs_of_a_trial(self) -> int:
+        return len(self._asked.combinations) * self._folds_of_a_job
+
     def _ended(self, search: int, jobs: Sequence[JobSpec], values: Sequence[float | None]) -> list[Trial]:
         """The trials of a search, each with the mean over repeats and folds."""
-        sign, per_trial = (1 if self._mode == "min" else -1), len(self._search_of) * self._folds_of_a_job
+        sign, per_trial = (1 if self._mode == "min" else -1), self._jobs_of_a_trial
         trials = []
         for first in range(0, len(jobs), per_trial):
             own = [
@@ -220,6 +226,9 @@ def _folds(first: Config) -> int | None:
         ConfigError: the data group has a `fold` already.
     """
     folds, given = first.sweep.folds, first.data.get(FOLD)
+    if folds is None and fold_of(first.data) is not None:
+        lesson = "is one fold: leave -m out to train on it alone, or train on all of them by sweep.folds=K"
+        raise ConfigError([Problem(as_override(FOLD_KEY, given), lesson)])
     if folds is not None and given is not None:
         lesson = f"is given by sweep.folds={folds}: leave one of both out"
         if fold_of(first.data) is None:

@@ -24,6 +24,8 @@ from holdfast.compose.loader import Composed, Loader
 from holdfast.compose.resumed import sweep_controls, user_overrides
 from holdfast.compose.searched import jobs_of
 from holdfast.config.keys import key_of
+from holdfast.config.options import TABLE
+from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 from holdfast.search.grid import overrides_of
 from holdfast.sweeps.controller import run_sweep
@@ -142,12 +144,26 @@ def _compose(
             lesson = "is for a single run: a sweep trains in stacks by itself where that is right; leave it out"
             problems[Problem("engine=lean", lesson)] = None
         composed.append((overrides, job))
+    if any(_mixes_test_rows(job.config, composed[0][1].config) for _, job in composed):
+        lesson = (
+            "divides a table anew with each seed, so that test rows of one seed would be validated on under another: "
+            "keep them apart, by data.test_path=FILE or data.split=COLUMN, or repeat over seeds and folds"
+        )
+        problems[Problem("sweep.repeats=[data.seed]", lesson)] = None
     for key in ("metric", "mode", "report", "sweep") if composed else ():
         if any(getattr(job.config, key) != getattr(composed[0][1].config, key) for _, job in composed):
             problems[Problem(key, "must have the same value in every job, since jobs are ranked and kept by it")] = None
     if problems:
         raise ConfigError(list(problems))
     return composed
+
+
+def _mixes_test_rows(config: Config, first: Config) -> bool:
+    """Whether test rows of one job are validation rows of a repeat of it."""
+    data = config.data
+    if data["_target_"] != TABLE or "data.seed" not in config.sweep.repeats:
+        return False
+    return data["seed"] != first.data.get("seed") and not any(data[key] for key in ("test_path", "split", "time"))
 
 
 def _subdir(config: DictConfig) -> Any:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, get_origin
 
 from holdfast.config.conversion import convert
+from holdfast.config.fold import FOLD, FOLD_KEY, check_fold, fold_of
 from holdfast.config.keys import EXTRAS, FREE, as_override, hints_of, no_such_key, value_at
 from holdfast.config.options import OPTIONS
 from holdfast.config.rules import conflicts
@@ -150,6 +151,8 @@ def _check_option(group: str, value: Any, lessons: Lessons) -> Any:
         lessons[f"{group}._target_"] = "must name a class, as module.Class"
         return value
     cls = OPTIONS.get(target)
+    if cls is None and group == "data" and fold_of(value) and (lesson := check_fold(value[FOLD])) is not None:
+        lessons[FOLD_KEY] = lesson
     return _check_fields(cls, value, f"{group}.", lessons) if cls else value
 
 

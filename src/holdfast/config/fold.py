@@ -42,7 +42,7 @@ def fold_of(group: Mapping[str, Any]) -> Fold | None:
 
 def without_fold(group: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a data group that its class is given."""
-    return {key: value for key, value in group.items() if key != FOLD or fold_of(group) is None}
+    return {key: value for key, value in group.items() if key != FOLD or not (value is None or fold_of(group))}
 
 
 def check_fold(value: str) -> str | None:

@@ -107,10 +107,15 @@ class DataModule(pl.LightningDataModule):
             if self.fold is not None:
                 self.train, self.val = self._folded(self.fold)
 
+    def _draws_clean(self) -> bool:
+        """Whether `draw_clean` is of the class that defines `draw`, or of one below it, and so makes the same rows."""
+        draw, clean = (next(cls for cls in type(self).__mro__ if name in vars(cls)) for name in ("draw", "draw_clean"))
+        return issubclass(clean, draw)
+
     def _folded(self, fold: Fold) -> tuple[Rows, Rows]:
         """The training and validation rows of a fold."""
         with seeded(derive(0, "rows", "train")):
-            clean = self.draw_clean()
+            clean = self.draw_clean() if self._draws_clean() else self.draw("train")
         if not (isinstance(self.train, Rows) and isinstance(self.val, Rows) and isinstance(clean, Rows)):
             raise DataError("Rows that are read from disk cannot be divided into folds.")
         pooled, to_validate = joined(self.train, self.val), joined(clean, self.val)

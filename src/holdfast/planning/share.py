@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from holdfast.config.fold import fold_of
+from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
 from holdfast.errors import in_a_line
 from holdfast.planning.allowed import check_settings, has_rules
@@ -45,12 +47,28 @@ def share(configs: Sequence[Config]) -> list[Share]:
             check_settings(configs[0])
             if is_shipped(configs[0]) and has_rules(configs[0]):
                 with suppress(UnstackableError):  # such as dropout, which draws random numbers
-                    return [Share(everyone, None, *widest(probe(configs)))]
+                    return [
+                        Share(jobs, None, *widest(probe([configs[job] for job in jobs]))) for jobs in _alike(configs)
+                    ]
             return in_a_child(_share_users_code, configs)  # the user's code may change the process it runs in
         except UnstackableError as error:
             return [Share(everyone, str(error))]
         except Exception as error:  # trained alone, each job reports the error in its own result
             return [Share(everyone, f"it could not be tried: {in_a_line(error)}")]
+
+
+def _alike(configs: Sequence[Config]) -> list[tuple[int, ...]]:
+    """The jobs whose rows have the same shapes: folds of a table may differ in size."""
+    if configs[0].data["_target_"] != TABLE or fold_of(configs[0].data) is None:
+        return [tuple(range(len(configs)))]
+    from holdfast.caching.sources import source_of
+    from holdfast.tables.source import TableSource
+
+    forms: dict[Hashable, list[int]] = {}
+    for job, config in enumerate(configs):
+        source = source_of(config.data)
+        forms.setdefault(source.form if isinstance(source, TableSource) else None, []).append(job)
+    return [tuple(jobs) for jobs in forms.values()]
 
 
 def _share_users_code(configs: Sequence[Config]) -> list[Share]:

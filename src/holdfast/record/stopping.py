@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from holdfast.config.fold import fold_of
 from holdfast.config.options import OPTIONS, TABLE
 from holdfast.config.schema import Config
 
@@ -28,6 +29,9 @@ class StoppingRules:
             are compared with the threshold.
         patience: epochs without improvement after which a run ends; None: never.
         min_delta: smallest change of the metric that counts as improvement for `patience`.
+        has_units: whether the metric is in units of the target, where a large loss is no divergence.
+        on_fold: whether the metric of every epoch is recorded, since settings are compared at one epoch of all folds.
+        last_is_best: whether the best epoch is the last, since the validation rows are trained on.
     """
 
     metric: str = "val/loss"
@@ -36,6 +40,8 @@ class StoppingRules:
     patience: int | None = None
     min_delta: float = 0.0
     has_units: bool = False
+    on_fold: bool = False
+    last_is_best: bool = False
 
     @classmethod
     def from_config(cls, config: Config) -> StoppingRules:
@@ -43,7 +49,19 @@ class StoppingRules:
         stopping = config.callbacks.early_stopping
         threshold = config.callbacks.divergence.threshold
         has_units = config.data["_target_"] == TABLE and config.model["_target_"] in OPTIONS
-        return cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta, has_units)
+        rules = cls(config.metric, config.mode, threshold, stopping.patience, stopping.min_delta, has_units)
+        fold = fold_of(config.data)
+        if fold is not None and fold.number is None:  # its validation rows are trained on: they cannot choose an epoch
+            return replace(rules, patience=None, last_is_best=True)
+        return replace(rules, on_fold=fold is not None)
+
+    def by_epoch(self, values: Iterable[float]) -> list[float | None] | None:
+        """The metric of every epoch, as a result records it: of jobs on a fold alone, which are compared by it.
+
+        >>> StoppingRules(on_fold=True).by_epoch([1.5, math.nan])
+        [1.5, None]
+        """
+        return [float(value) if math.isfinite(value) else None for value in values] if self.on_fold else None
 
     def within(self, loss: Any) -> Any:
         """Whether losses are finite and not above the threshold, elementwise.
@@ -75,6 +93,8 @@ class StoppingRules:
         sign = 1 if self.mode == "min" else -1
         # "not worse" instead of "better": a comparison with the initial NaN is False, and the first value has to win
         wins = ~(np.asarray(sign * value) >= sign * np.asarray(best))
+        if self.last_is_best:
+            return np.isfinite(value)
         return np.isfinite(value) & (wins | ((value == best) & np.less(loss, best_loss)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -187,6 +188,7 @@ class Writer:
             test=dict(test) if test else None,
             test_opened=test_opened,
             versions=versions(),
+            by_epoch=self._rules.by_epoch(epoch.metrics.get(self._rules.metric, math.nan) for epoch in epochs),
         )
         return self._folder.commit(result) if self.leader else result
 

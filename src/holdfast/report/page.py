@@ -66,9 +66,8 @@ class Section:
             jobs = f"{len(self.ranking.jobs)} job{'s' if len(self.ranking.jobs) > 1 else ''}"
             epoch = (job.result.best or {}).get("epoch")
             return f"{job.result.metric} {job.value:.6g} in epoch {epoch}, the best of {jobs}."
-        mean = (
-            f"Mean {job.result.metric} {with_error(best.estimate)} (standard error) over {len(best.jobs)} {best.kind}"
-        )
+        repeats = f"over {len(best.jobs)} {best.kind}" + ("" if best.epoch is None else f" in epoch {best.epoch}")
+        mean = f"Mean {job.result.metric} {with_error(best.estimate)} (standard error) {repeats}"
         exported = "is that of its best repeat" if not best.folds else "was trained once more, on the rows of all folds"
         return f"{mean}, the best of {len(self.ranking.settings)} settings. The model {exported}."
 

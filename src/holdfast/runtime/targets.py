@@ -69,6 +69,14 @@ def check_target(target: Target) -> list[Problem]:
     return []
 
 
+def takes(group: Mapping[str, Any], key: str) -> bool:
+    """Whether the class that a group names has an argument of this name; False where its signature is not known."""
+    try:
+        return key in inspect.signature(import_target(group["_target_"])).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 _set_by_import: dict[str, list[tuple[GlobalSetting, Any]]] = {}  # by module: the settings its import changed, and how
 
 

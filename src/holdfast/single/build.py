@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from holdfast.config.fold import fold_of, without_fold
+from holdfast.config.fold import FOLD, fold_of, without_fold
 from holdfast.config.keys import key_of
 from holdfast.config.options import OPTIONS, TABLE
 from holdfast.config.schema import Config
@@ -24,7 +24,7 @@ from holdfast.errors import HoldfastError
 from holdfast.model import Module
 from holdfast.runtime import processes
 from holdfast.runtime.isolation import isolated
-from holdfast.runtime.targets import import_target, instantiate, trainer_objects
+from holdfast.runtime.targets import import_target, instantiate, takes, trainer_objects
 from holdfast.single.init_weights import initialize
 
 TRAINER_ARGUMENTS: dict[str, Any] = {
@@ -109,9 +109,11 @@ def without_effect(config: Config, origin: Mapping[str, Any] | None, overrides: 
 
 def build_data(group: Mapping[str, Any]) -> pl.LightningDataModule:
     """Build the data module of a data group, with the generators seeded as in `seed_rows`."""
-    fold = fold_of(group) if group["_target_"] != TABLE else None  # a table divides its rows itself
+    # a table divides its rows itself, and an argument of the user's own is his
+    is_its_own = group["_target_"] == TABLE or (FOLD in group and takes(group, FOLD))
+    fold = None if is_its_own else fold_of(group)
     with seeded(ROWS_SEED):
-        data: pl.LightningDataModule = instantiate(group if fold is None else without_fold(group))
+        data: pl.LightningDataModule = instantiate(group if is_its_own else without_fold(group))
     if fold is not None:
         set_fold(data, fold)
     return data

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from holdfast.config.job import JobSpec
 from holdfast.record import events
@@ -29,6 +30,15 @@ _BYTES_AT_ONCE = 1 << 26  # of event files that are held in memory
 _RECORD_BYTES = 60  # of a scalar, roughly
 
 
+def _curves(history: StackHistory, indexes: Sequence[int], metric: str) -> NDArray[np.float64]:
+    """A metric of some jobs at the end of every epoch, NaN where it was not measured, shape `(epochs, jobs)`."""
+    metrics, names = history.curves.of_jobs(indexes).metrics, list(history.curves.names)
+    if metric not in names:
+        return np.full((len(metrics), len(indexes)), np.nan)
+    found: NDArray[np.float64] = metrics[:, names.index(metric)].astype(np.float64)
+    return found
+
+
 def results_of(jobs: Sequence[JobSpec], history: StackHistory, indexes: Sequence[int]) -> list[Result]:
     """The results of some jobs of a stack.
 
@@ -40,7 +50,8 @@ def results_of(jobs: Sequence[JobSpec], history: StackHistory, indexes: Sequence
     rules, package_versions = StoppingRules.from_config(jobs[0].config), versions()
     best, last = (_entries(saved, rules.metric) for saved in (history.best, history.last))
     results = []
-    for job, index in zip(jobs, indexes, strict=True):
+    curves = _curves(history, indexes, rules.metric) if rules.on_fold else None
+    for position, (job, index) in enumerate(zip(jobs, indexes, strict=True)):
         epochs, diverged = int(history.epochs[index]), history.standing.end[index] == "diverged"
         results.append(
             Result(
@@ -55,6 +66,7 @@ def results_of(jobs: Sequence[JobSpec], history: StackHistory, indexes: Sequence
                 seconds=history.seconds,
                 error=divergence_message(epochs - 1, rules) if diverged else None,
                 versions=package_versions,
+                by_epoch=None if curves is None else rules.by_epoch(curves[:epochs, position]),
             )
         )
     return results

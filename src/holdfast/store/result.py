@@ -29,6 +29,7 @@ class Result:
         test: metrics of the best weights on the test rows, where these were opened.
         test_opened: how often the test rows were opened.
         versions: versions of Python and of the packages that affect the numbers.
+        by_epoch: of a job on a fold, the metric at the end of each epoch; None of any other.
     """
 
     status: Status
@@ -45,3 +46,4 @@ class Result:
     test: dict[str, Any] | None = None
     test_opened: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    by_epoch: list[float | None] | None = None

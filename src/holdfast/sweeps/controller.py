@@ -143,7 +143,9 @@ class _Controller:
         sweep, spec = self._sweep, self._sweep.spec
         if spec.rounds is None or not sweep.has_more_rounds():
             return False
-        more = spec.rounds.more(spec.jobs, [job.value for job in sweep.ended_jobs()])
+        settings = [each for ranking in sweep.ranked() for each in ranking.settings]
+        values = {job.number: each.value(job) for each in settings for job in each.jobs.values()}
+        more = spec.rounds.more(spec.jobs, [values[job.number] for job in spec.jobs])
         read_tables((job.config.data, "auto") for job in more if job.config.data.get("buffer_rows") == "auto")
         data = [*sweep.data, *data_digests([job.config.data for job in more])]
         sweep.set_jobs(replace(spec, jobs=(*spec.jobs, *more)), data)

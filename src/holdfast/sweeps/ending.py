@@ -64,7 +64,9 @@ def _has_all_folders(sweep: Underway, rankings: Sequence[Ranking]) -> bool:
     """Whether the folders that are kept are complete: those of stacks are written again from the archives."""
     numbers = kept(rankings, sweep.first.sweep.keep)
     completed = (number for number in numbers if sweep.results[number].status != "failed")
-    return all(sweep.folder.job(number).finished(sweep.hashes[number]) for number in completed)
+    refits = [sweep.folder.refit()] if len(rankings) == 1 and rankings[0].settings[0].folds else []
+    has_refits = all((result := run.read()) and run.finished(result.config_hash) for run in refits)
+    return has_refits and all(sweep.folder.job(number).finished(sweep.hashes[number]) for number in completed)
 
 
 def _final(sweep: Underway, tools: Tools, ranking: Ranking, number: int | None) -> Final:

@@ -143,6 +143,7 @@ def _selected(ranking: Ranking, winner: Job) -> dict[str, Any]:
         "margin": ranking.margin,
         "why": _why(ranking, metric),
         **({"repeats": repeats_of(best)} if len(best.jobs) > 1 else {}),
+        **({"epoch": best.epoch} if best.folds else {}),
         "data": ranking.data,
         "without_effect": without_effect(ranking.jobs),
         "identical": identical(ranking.jobs),
@@ -165,7 +166,8 @@ def _why(ranking: Ranking, metric: str) -> str:
         completed = sum(job.value is not None for job in ranking.jobs)
         return f"best {metric} of {completed} completed job{'s' if completed > 1 else ''}{runner_up}"
     ranked = sum(each.estimate is not None for each in ranking.settings)
-    text = f"best mean {metric} of {ranked} settings, {with_error(best.estimate)} over {len(best.jobs)} {best.kind}"
+    over = f"over {len(best.jobs)} {best.kind}" + ("" if best.epoch is None else f" in epoch {best.epoch}")
+    text = f"best mean {metric} of {ranked} settings, {with_error(best.estimate)} {over}"
     if ranking.margin is None:
         return text
     first = next(iter(best.jobs.values()))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.config.fold import fold_of, without_fold
+from holdfast.config.fold import FOLD, FOLD_KEY, fold_of, without_fold
 from holdfast.config.job import JobSpec
 from holdfast.config.options import source
 from holdfast.errors import ConfigError, DataError, Problem
 from holdfast.runtime.isolation import isolated
+from holdfast.runtime.targets import takes
 from holdfast.single.build import build_data, set_up
 
 
@@ -29,6 +30,9 @@ def check_folds(jobs: Iterable[JobSpec]) -> None:
         seen.add(key)
         with isolated():
             try:
+                if takes(job.config.data, FOLD):
+                    lesson = f"{FOLD_KEY} is an argument of your own: sweep it, with sweep.repeats=[seed,{FOLD_KEY}]"
+                    raise DataError(lesson)
                 data = build_data(job.config.data)
                 set_up(data)
                 for loader in (data.train_dataloader, data.val_dataloader):

@@ -56,13 +56,13 @@ def rank(jobs: Sequence[Job], mode: Literal["min", "max"], repeats: Collection[s
     """
     sign = 1 if mode == "min" else -1
     by_data: dict[str, list[Settings]] = {}
-    for each in settings_of(sorted(jobs, key=lambda job: job.number), {*repeats, FOLD_KEY}):
+    for each in settings_of(sorted(jobs, key=lambda job: job.number), {*repeats, FOLD_KEY}, mode):
         by_data.setdefault(_data(each), []).append(each)
     failed = [data for data, group in by_data.items() if data.startswith(UNKNOWN_ROWS) and all(map(_has_failed, group))]
     if len(failed) < len(by_data):  # jobs without rows are no data set of their own
         without_rows = [each for data in failed for each in by_data.pop(data)]
         next(iter(by_data.values())).extend(without_rows)
-    return [_ranking(data, group, sign, mode) for data, group in by_data.items()]
+    return [_ranking(data, group, sign) for data, group in by_data.items()]
 
 
 def varied_keys(ranking: Ranking) -> set[str]:
@@ -70,7 +70,7 @@ def varied_keys(ranking: Ranking) -> set[str]:
     return {key_of(item) for each in ranking.settings for repeat in each.jobs for item in repeat}
 
 
-def _ranking(data: str, group: Sequence[Settings], sign: int, mode: Literal["min", "max"]) -> Ranking:
+def _ranking(data: str, group: Sequence[Settings], sign: int) -> Ranking:
     def by_value(job: Job) -> tuple[bool, float, float, bool, int]:
         value = job.value
         best = (math.inf, math.inf) if value is None else (sign * value, job.loss)
@@ -85,7 +85,7 @@ def _ranking(data: str, group: Sequence[Settings], sign: int, mode: Literal["min
     jobs = tuple(job for settings in ordered for job in sorted(settings.jobs.values(), key=by_value))
     means = [found.mean for settings in ordered[:2] if (found := settings.estimate) is not None]
     margin = abs(means[1] - means[0]) if len(means) == 2 else None
-    return Ranking(data, jobs, ordered[0].best(mode) if means else None, margin, ordered)
+    return Ranking(data, jobs, ordered[0].best() if means else None, margin, ordered)
 
 
 def _data(settings: Settings) -> str:

@@ -1,12 +1,10 @@
 """The winner of a sweep with folds is trained once more, on the training and validation rows together.
 
-No rows are left to choose its best epoch by: it is trained for as many epochs as its folds needed in the mean, and the
-last one counts.
+No rows are left to choose its best epoch by: it is trained until the epoch at which the mean over its folds was best.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
@@ -20,8 +18,6 @@ from holdfast.execute.work import Outcome
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
 from holdfast.sweeps.repeats import Settings
-
-EPOCHS, VALIDATES_EVERY = "epochs", "trainer.check_val_every_n_epoch"
 
 
 class Final(NamedTuple):
@@ -38,12 +34,6 @@ class Final(NamedTuple):
     refitted: Result | None = None
 
 
-def mean_best_epochs(settings: Settings) -> int:
-    """How many epochs the repeats of some settings were trained for until their best one, in the mean."""
-    best: list[int] = [job.result.best["epoch"] + 1 for job in settings.jobs.values() if job.result.best is not None]
-    return max(1, math.floor(sum(best) / len(best) + 0.5))
-
-
 def refit_job(winner: JobSpec, settings: Settings, compose: Callable[[int, Sequence[str]], JobSpec]) -> JobSpec:
     """The job that trains a winner on all rows but the test rows.
 
@@ -52,13 +42,11 @@ def refit_job(winner: JobSpec, settings: Settings, compose: Callable[[int, Seque
         settings: these.
         compose: composes a job from overrides.
     """
-    epochs, fold = mean_best_epochs(settings), fold_of(winner.config.data)
+    fold = fold_of(winner.config.data)
     assert fold is not None
-    changed = {
-        EPOCHS: f"{EPOCHS}={epochs}",
-        VALIDATES_EVERY: f"{VALIDATES_EVERY}={epochs}",
-        FOLD_KEY: f"{FOLD_KEY}={fold._replace(number=None)}",
-    }
+    assert settings.epoch is not None
+    epochs = settings.epoch + 1
+    changed = {"epochs": f"epochs={epochs}", FOLD_KEY: f"{FOLD_KEY}={fold._replace(number=None)}"}
     kept = [item for item in winner.overrides if key_of(item) not in changed]
     job = compose(winner.number, [*kept, *changed.values()])
     # what follows from the number of epochs, such as the length of a schedule, is what the winner was chosen with

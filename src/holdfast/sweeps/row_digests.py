@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from holdfast.config.fold import fold_of
 from holdfast.config.job import FOLDER
 from holdfast.config.options import OPTIONS, UNKNOWN_ROWS, source
 from holdfast.data import DataModule
@@ -70,7 +71,8 @@ def _digest(group: Mapping[str, Any], *, read_rows: bool) -> str:
                 return rows_digest(data.val)
             if hasattr(data, "digest"):
                 with seeded(ROWS_SEED):
-                    return str(data.digest())
+                    fold = fold_of(group)
+                    return f"{data.digest()}{'' if fold is None else f' fold {fold}'}"
         except Exception:
             return UNKNOWN_ROWS + digest_of_keys
         return (_digest_of_batches(data) if read_rows else None) or digest_of_keys

@@ -118,7 +118,10 @@ class TableSource:
             train, val = np.zeros_like(pooled), np.zeros_like(pooled)
             train[pooled], val[pooled] = parts
         other._rows, other.fold, other.said = {**self._rows, "train": train, "val": val}, fold, []
-        other._fit()
+        try:
+            other._fit()
+        except TableError as error:
+            raise TableError(f"{self._keys['path']}, data.fold={fold}: {error} Fewer folds may do too.") from None
         other.said = [*self.said, f"{fold.folds} folds of the {int(pooled.sum()):,} training and validation rows"]
         return other
 
@@ -206,6 +209,12 @@ class TableSource:
         left = selection.file_fractions(fractions, [number for number in (1, 2) if (given == number).any()])
         split[drawn] = splits.at_random(self._strata()[drawn], left, self._keys["seed"])
         return split
+
+    @property
+    def form(self) -> tuple[int, ...]:
+        """What jobs of a stack have in common: numbers of training and validation rows, of inputs and of classes."""
+        counts = (int(self._rows[split].sum()) for split in ("train", "val"))
+        return *counts, len(self.encoding.inputs), len(self.encoding.classes)
 
     def digest(self) -> str:
         """The sha256 of the files, the targets and the split of each row."""
