@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -206,3 +207,30 @@ def test_the_memory_of_a_run_is_sampled(tmp_path: Path) -> None:
     assert 100 < max(run.megabytes) < 10_000
     runs = [("read whole", "reading", run)] * 2
     assert larger_than_memory.draw_memory(runs, 1.0).axes
+
+
+def test_more_trials_find_what_the_page_says(holdfast: Callable[..., Ran]) -> None:
+    folder = train(holdfast, "python train.py -m experiment=search")
+    assert isinstance(folder, SweepFolder)
+    best = [
+        (number, result.best["val/loss"]) for number, result in sorted(folder.read_results().items()) if result.best
+    ]
+    for trials, stated in ((8, 3.3), (16, 0.14), (64, 0.027)):
+        assert min(value for number, value in best if number < trials) == pytest.approx(stated, rel=0.02)
+    assert min(best, key=lambda each: each[1])[0] == 21
+    selection = json.loads(folder.selection.read_text())
+    assert f"The test loss\nbeside it, {selection['test']['test/loss']:.3f}, does not" in TEXT
+
+
+def test_folds_tell_apart_what_the_page_says(holdfast: Callable[..., Ran]) -> None:
+    folder = train(holdfast, "python train.py -m experiment=folds")
+    assert isinstance(folder, SweepFolder)
+    repeats = json.loads(folder.selection.read_text())["repeats"]
+    assert f"the best mean is {repeats['mean']:.0f}, with a standard error of 120" in TEXT
+    assert repeats["standard_error"] == pytest.approx(120, abs=5)
+    with folder.leaderboard.open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["difference"]]
+    second = rows[0]
+    assert float(second["difference"]) == pytest.approx(9.9, abs=0.1)
+    assert float(second["difference_standard_error"]) == pytest.approx(18, abs=0.5)
+    assert float(second["optimizer.weight_decay"]) < 0.01
