@@ -5,21 +5,24 @@
 'run'
 """
 
-from typing import TYPE_CHECKING, Any
-
-from holdfast.errors import ConfigError, HoldfastError
-
+# nothing is imported here: `python -m holdfast` comes by before it takes the working folder off the path
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from holdfast.api.calls import load, run, sweep
+    from holdfast.errors import ConfigError, HoldfastError
 
 __version__ = "0.1.0"
 __all__ = ["ConfigError", "HoldfastError", "load", "run", "sweep"]
 
 
-def __getattr__(name: str) -> Any:
-    """`run`, `sweep` and `load`, whose imports wait until one of them is asked for."""
+def __getattr__(name: str) -> object:
+    """What `__all__` names, whose imports wait until it is asked for."""
     if name in ("run", "sweep", "load"):
         from holdfast.api import calls
 
         return getattr(calls, name)
+    if name in ("ConfigError", "HoldfastError"):
+        from holdfast import errors
+
+        return getattr(errors, name)
     raise AttributeError(f"module 'holdfast' has no attribute {name!r}")

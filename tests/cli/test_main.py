@@ -43,7 +43,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
     assert list(result) == [
         "status", "overrides", "config_hash", "metric", "best", "last", "epochs", "iterations", "seconds", "error",
-        "sha256", "test", "test_opened", "versions",
+        "sha256", "test", "test_opened", "versions", "by_epoch",
     ]  # fmt: skip
     assert result["overrides"] == ["lr=0.01"]
     assert set(result["sha256"]) == {"best.ckpt", "last.ckpt", "model.pth", "descent.npy"}

@@ -111,6 +111,8 @@ class _Controller:
         sweep.results = resume.finished(sweep.folder, spec.jobs, stacks, retry_failed=spec.retry_failed)
         if "stacks" in recorded and len(sweep.results) < len(spec.jobs):  # an archive may be written anew
             write_json(sweep.folder.sweep, {key: value for key, value in recorded.items() if key != "stacks"})
+        for run in sweep.folder.refits():
+            remove_partial(run.path)
         for number in sweep.configs:
             folder = sweep.folder.job(number)
             remove_partial(folder.path)
