@@ -43,7 +43,9 @@ _INSTEAD = {
 _CHOOSES_CODE = frozenset({"maximize", "foreach", "fused", "capturable", "differentiable"})
 """Keys of the group `optimizer` that choose another implementation of torch's."""
 
-_OVERRIDABLE = frozenset({"bare", "lr", "loss", "statistics", "metrics", "forward", "draw", "digest", "_abc_impl"})
+_OVERRIDABLE = frozenset(
+    {"bare", "lr", "loss", "statistics", "metrics", "forward", "draw", "draw_clean", "digest", "_abc_impl"}
+)
 """Attributes that a subclass of `Module` or `DataModule` may override; the others are called by a Trainer only."""
 
 STEP_METHODS = frozenset(

@@ -190,10 +190,6 @@ class SweepFolder:
         """The folder of a winner that is trained once more; with the number of the winner where there are several."""
         return RunFolder(self.path / ("refit" if number is None else f"refit_{number}"))
 
-    def refits(self) -> list[RunFolder]:
-        """The folders that `refit` has named."""
-        return [RunFolder(path) for path in sorted(self.path.glob("refit*")) if path.is_dir()]
-
     def stack(self, first: int) -> StackFiles:
         """The files of the stack whose first job has this number."""
         return StackFiles(self.stacks / f"{first}.pt", self.stacks / f"{first}.history")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from holdfast.config.fold import fold_of
 from holdfast.config.job import JobSpec
 from holdfast.execute.work import Work
 from holdfast.planning.plan import Plan, describe
@@ -111,8 +112,8 @@ class _Controller:
         sweep.results = resume.finished(sweep.folder, spec.jobs, stacks, retry_failed=spec.retry_failed)
         if "stacks" in recorded and len(sweep.results) < len(spec.jobs):  # an archive may be written anew
             write_json(sweep.folder.sweep, {key: value for key, value in recorded.items() if key != "stacks"})
-        for run in sweep.folder.refits():
-            remove_partial(run.path)
+        for number in (None, *sweep.configs) if fold_of(sweep.first.data) is not None else ():
+            remove_partial(sweep.folder.refit(number).path)
         for number in sweep.configs:
             folder = sweep.folder.job(number)
             remove_partial(folder.path)
