@@ -190,3 +190,10 @@ def test_an_interrupt_leaves_a_folder_that_resumes() -> None:
     assert "interrupted" in done.stdout, done.stderr
     assert Path("here/last.ckpt").exists()
     assert not Path("here/result.json").exists()
+
+
+def test_a_sweep_without_a_single_winner_is_returned_all_the_same() -> None:
+    sweep = holdfast.sweep("lr=1e9,1e10", "epochs=1", "report=false")
+    assert [job["status"] for job in sweep.jobs] == ["diverged", "diverged"]
+    with pytest.raises(holdfast.HoldfastError, match="has no single winner: no job completed"):
+        _ = sweep.winner

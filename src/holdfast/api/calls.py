@@ -34,9 +34,10 @@ def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Ru
     done = _called([], overrides, config_dir)
     if done.error is not None:
         raise done.error
-    found = load(done.path, config_dir=config_dir)
-    assert not hasattr(found, "winner")
-    return found
+    from holdfast.api.finished import Run
+    from holdfast.store.folders import RunFolder
+
+    return Run(RunFolder(done.path), _flags(config_dir))
 
 
 def sweep(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Sweep:
@@ -53,9 +54,10 @@ def sweep(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> 
         HoldfastError: another failure that the user can mend.
     """
     done = _called(["-m"], overrides, config_dir)
-    found = load(done.path, config_dir=config_dir)
-    assert hasattr(found, "winner")
-    return found  # type: ignore[return-value]
+    from holdfast.api.finished import Sweep
+    from holdfast.store.folders import SweepFolder
+
+    return Sweep(SweepFolder(done.path), _flags(config_dir))
 
 
 def load(folder: Any, *, config_dir: str | os.PathLike[str] | None = None) -> Run | Sweep:
