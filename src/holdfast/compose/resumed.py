@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from holdfast.compose import overrides as parsing
 from holdfast.compose.recompose import Recomposer, refuse
 from holdfast.config.commands import quoted
-from holdfast.config.job import CONTROLS, differences
+from holdfast.config.job import CONTROLS, GROWS, differences
 from holdfast.config.keys import as_override, key_of
 from holdfast.errors import ConfigError, FolderError, Problem
 from holdfast.store.folders import RunFolder, SweepFolder
@@ -21,9 +21,6 @@ from holdfast.store.versions import changed
 
 ABOUT_RESUMING = CONTROLS - {"report"}
 """Keys that control how a run or sweep is resumed; they are not recorded."""
-
-GROWS = "sweep.trials"
-"""A key that may have a larger value than was recorded: it extends a search."""
 
 ANEW = "leave it out, or start anew, without resume, for other values"
 

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from holdfast.config.schema import Config
 
+GROWS = "sweep.trials"
+"""The key that may be given a larger value where a finished sweep is resumed: it extends a search."""
+
 CONTROLS = frozenset({"report", "resume", "retry_failed", "test_again"})
 """Keys that control what is done with a run and do not change what is trained."""
 

@@ -45,7 +45,9 @@ def at_random(strata: NDArray[np.int64], fold: Fold) -> Parts:
         rows = generator.permutation(np.flatnonzero(strata == stratum))
         of_fold.append(_nth(rows, fold))
         left.append(rows[len(rows) // fold.folds * fold.folds :])
-    of_fold.append(_nth(generator.permutation(np.concatenate(left)), fold))
+    # dealt out in turn, so that the few rows of a rare stratum get into different folds
+    rest = np.concatenate([left[stratum] for stratum in generator.permutation(len(left))])
+    of_fold.append(rest[: len(rest) // fold.folds * fold.folds][fold.number :: fold.folds])
     return _parts(len(strata), np.concatenate(of_fold))
 
 

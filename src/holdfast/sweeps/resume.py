@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from holdfast.config.job import JobSpec
+from holdfast.config.job import GROWS, JobSpec
 from holdfast.config.keys import key_of
 from holdfast.config.options import TABLE, UNKNOWN_ROWS
 from holdfast.config.schema import Config
@@ -36,7 +36,7 @@ def with_rounds(folder: SweepFolder, recorded: Mapping[str, Any], spec: SweepSpe
     if spec.rounds is None:
         return spec
     before, now = (
-        [item for item in overrides if key_of(item) not in GROWING]
+        [item for item in overrides if key_of(item) not in (GROWS, "report")]
         for overrides in (recorded["overrides"], spec.overrides)
     )
     if before != now:
@@ -108,10 +108,6 @@ def check_tables(folder: SweepFolder, recorded: Mapping[str, Any], jobs: Iterabl
                 f"{folder.path}: the table of job {job.number} has changed since the sweep was begun, so that its jobs "
                 "cannot be compared, and no folder can be written. Begin a new sweep in another folder."
             )
-
-
-GROWING = frozenset({"sweep.trials", "report"})
-"""Keys that may have other values where a sweep is resumed."""
 
 
 def code_of_jobs(configs: Collection[Config]) -> dict[str, str]:
