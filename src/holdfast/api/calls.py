@@ -15,32 +15,41 @@ from holdfast.errors import FolderError, HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.api.finished import Run, Sweep
+    from holdfast.api.passed import Passed
+    from holdfast.compose.done import Done
 
 _ONE_AT_A_TIME = threading.RLock()
 
 
-def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Run:
+def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None, model: Any = None, data: Any = None) -> Run:
     """Train one run, as `python train.py OVERRIDES` does.
 
     Args:
         overrides: such as `"lr=0.01"`, `"epochs=3"`.
         config_dir: a folder with config groups of your own, as `--config-dir`.
+        model: a LightningModule class, whose arguments become the keys `model.*`; `lr`, `batch_size` and `epochs`
+            follow the keys of the same name. Or a LightningModule, of which a copy is trained.
+        data: a LightningDataModule class, or a LightningDataModule; or rows `(X, y)`: arrays, or a DataFrame and a
+            Series, which are trained as a table.
 
     Raises:
         ConfigError: overrides that cannot work, with all problems; nothing was written.
         HoldfastError: another failure that the user can mend.
         Exception: whatever the training raised; the folder holds its log.
     """
-    done = _called([], overrides, config_dir)
+    passed, done = _called([], overrides, config_dir, model, data)
     if done.error is not None:
         raise done.error
     from holdfast.api.finished import Run
     from holdfast.store.folders import RunFolder
 
-    return Run(RunFolder(done.path), _flags(config_dir))
+    assert done.path is not None, "a run has a folder"
+    return Run(RunFolder(done.path), passed)
 
 
-def sweep(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Sweep:
+def sweep(
+    *overrides: str, config_dir: str | os.PathLike[str] | None = None, model: Any = None, data: Any = None
+) -> Sweep:
     """Train a sweep and choose its winner, as `python train.py -m OVERRIDES` does.
 
     A job that fails does not end the sweep: its result says so.
@@ -48,53 +57,62 @@ def sweep(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -> 
     Args:
         overrides: such as `"lr=0.01,0.1"`, `"seed=range(3)"`.
         config_dir: a folder with config groups of your own, as `--config-dir`.
+        model: as of `run`.
+        data: as of `run`.
 
     Raises:
         ConfigError: overrides that cannot work, with all problems; nothing was written.
         HoldfastError: another failure that the user can mend.
     """
-    done = _called(["-m"], overrides, config_dir)
+    passed, done = _called(["-m"], overrides, config_dir, model, data)
     from holdfast.api.finished import Sweep
     from holdfast.store.folders import SweepFolder
 
-    return Sweep(SweepFolder(done.path), _flags(config_dir))
+    assert done.path is not None, "a sweep has a folder"
+    return Sweep(SweepFolder(done.path), passed)
 
 
-def load(folder: Any, *, config_dir: str | os.PathLike[str] | None = None) -> Run | Sweep:
+def load(
+    folder: Any, *, config_dir: str | os.PathLike[str] | None = None, model: Any = None, data: Any = None
+) -> Run | Sweep:
     """A run or a sweep, from its folder.
 
     Args:
         folder: such as `outputs/runs/NAME`.
         config_dir: the folder with config groups of your own, if it was trained with one.
+        model: what it was trained with, if that was passed.
+        data: what it was trained with, if that was passed; rows need not be.
 
     Raises:
         FolderError: the folder holds neither.
     """
     from holdfast.api.finished import Run, Sweep
+    from holdfast.api.passed import Passed
     from holdfast.store.folders import RunFolder, SweepFolder
 
     path = Path(folder)
-    flags = _flags(config_dir)
+    passed = Passed(config_dir, model, data)
     if SweepFolder(path).sweep.is_file():
-        return Sweep(SweepFolder(path), flags)
+        return Sweep(SweepFolder(path), passed)
     if RunFolder(path).read() is not None:
-        return Run(RunFolder(path), flags)
+        return Run(RunFolder(path), passed)
     raise FolderError(f"{path} holds neither a sweep (sweep.json) nor a finished run (result.json).")
 
 
-def _flags(config_dir: str | os.PathLike[str] | None) -> list[str]:
-    return [] if config_dir is None else ["--config-dir", os.fspath(config_dir)]
-
-
-def _called(mode: list[str], overrides: tuple[str, ...], config_dir: str | os.PathLike[str] | None) -> Any:
+def _called(
+    mode: list[str], typed: tuple[str, ...], config_dir: str | os.PathLike[str] | None, model: Any, data: Any
+) -> tuple[Passed, Done]:
     """What came of a command line, with the process as it was before."""
-    if wrong := [each for each in overrides if not isinstance(each, str) or each.startswith("-")]:
+    if wrong := [each for each in typed if not isinstance(each, str) or each.startswith("-")]:
         raise HoldfastError(f"{wrong[0]!r} is no override: give texts such as 'lr=0.01'; flags are arguments here.")
+    from holdfast.api.passed import Passed
     from holdfast.cli.main import CONF
     from holdfast.compose import app
 
     with _ONE_AT_A_TIME, _process_restored():
-        return app.run([*mode, *_flags(config_dir), *overrides], CONF)
+        passed = Passed(config_dir, model, data)
+        with passed.written() as options:
+            return passed, app.run([*mode, *passed.flags, *passed.overrides(typed)], CONF, options)
 
 
 @contextmanager

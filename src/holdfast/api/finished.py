@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from numpy.typing import NDArray
 from torch import nn
 
+from holdfast.api.passed import Passed
+from holdfast.api.rows_file import raw_columns
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import Recomposer
 from holdfast.config.job import in_folder
 from holdfast.config.schema import Config
-from holdfast.errors import FolderError
+from holdfast.errors import FolderError, HoldfastError
 from holdfast.predict.predictor import Predictor
 from holdfast.record.events import read_scalars
 from holdfast.report.read import JobRecords, jobs_of
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
-from holdfast.sweeps.ended import job_name
 from holdfast.tables.models import OfTable
 
 
@@ -40,15 +42,15 @@ class Run:
 
     Args:
         folder: its folder.
-        flags: those that say where configurations lie.
+        passed: what its call was given beside overrides, so that its configuration can be composed again.
 
     Attributes:
         path: its folder.
         result: the content of `result.json`.
     """
 
-    def __init__(self, folder: RunFolder, flags: Sequence[str] = ()) -> None:
-        self._folder, self._flags, self.path = folder, flags, folder.path
+    def __init__(self, folder: RunFolder, passed: Passed) -> None:
+        self._folder, self._passed, self.path = folder, passed, folder.path
         self._result = _result_of(folder)
         self.result: dict[str, Any] = dict(vars(self._result))
 
@@ -78,23 +80,28 @@ class Run:
         """What the best weights make of some rows.
 
         Args:
-            x: inputs, an array or a tensor of shape `(rows, features)`. For a table they are its columns as numbers, in
-                the order of `columns`, NaN where missing.
+            x: inputs, an array or a tensor of shape `(rows, features)`. For a table a DataFrame, whose columns are
+                matched by name; or an array with all columns of `X`, or with those that the model uses.
 
         Returns:
             The output of the module's `forward`; for a table predictions in its units, or probabilities.
         """
         model = self.model()
-        predictor = Predictor(model).eval() if isinstance(model, OfTable) else model
-        dtype = torch.float64 if isinstance(model, OfTable) else next(predictor.parameters()).dtype
         with torch.no_grad():
-            output: torch.Tensor = predictor(torch.as_tensor(np.asarray(x)).to(dtype))
+            if isinstance(model, OfTable):
+                output: torch.Tensor = Predictor(model).eval()(raw_columns(x, model.encoding))
+            elif not is_overridden("forward", model):
+                name = type(model).__name__
+                raise HoldfastError(f"{name} has no forward(x), which predicts: define it, or use run.model().")
+            else:
+                output = model(torch.as_tensor(np.asarray(x)).to(next(model.parameters()).dtype))
         return output.cpu().numpy()
 
     @cached_property
     def _config(self) -> Config:
-        recomposer = Recomposer(CONF, self._flags)
-        composed = recomposer(self._result.overrides, self._result.config_hash)
+        with self._passed.written() as options:
+            recomposer = Recomposer(CONF, self._passed.flags, options)
+            composed = recomposer(self._result.overrides, self._result.config_hash)
         if composed is None:
             raise FolderError(f"{self.path}: {next(iter(recomposer.problems))}")
         return in_folder(composed.config, self.path)
@@ -114,15 +121,15 @@ class Sweep:
 
     Args:
         folder: its folder.
-        flags: those that say where configurations lie.
+        passed: what its call was given beside overrides, so that its configuration can be composed again.
 
     Attributes:
         path: its folder.
         selection: the content of `selection.json`.
     """
 
-    def __init__(self, folder: SweepFolder, flags: Sequence[str] = ()) -> None:
-        self._folder, self._flags, self.path = folder, flags, folder.path
+    def __init__(self, folder: SweepFolder, passed: Passed) -> None:
+        self._folder, self._passed, self.path = folder, passed, folder.path
         if not folder.selection.is_file():
             raise FolderError(f"{self.path} is not finished. To resume: python train.py -m resume={self.path}")
         self.selection: dict[str, Any] = json.loads(folder.selection.read_text())
@@ -138,7 +145,7 @@ class Sweep:
         if number is None:
             raise FolderError(f"{self.path} has no single winner: {self.selection['why']}.")
         folder = self._folder.refit() if self.selection.get("refit") else self._folder.job(number)
-        return Run(folder, self._flags)
+        return Run(folder, self._passed)
 
     @property
     def test(self) -> dict[str, float] | None:
@@ -171,18 +178,20 @@ class Sweep:
         if not self._folder.page.exists():
             from holdfast.report.create import report_sweep
 
-            recomposer, jobs = Recomposer(CONF, self._flags), jobs_of(self._folder)
+            jobs = jobs_of(self._folder)
+            with self._passed.written() as options:
+                recomposer = Recomposer(CONF, self._passed.flags, options)
 
-            def config_of(number: int) -> Config | None:
-                composed = recomposer(jobs[number].result.overrides, jobs[number].result.config_hash)
-                return composed.config if composed else None
+                def config_of(number: int) -> Config | None:
+                    composed = recomposer(jobs[number].result.overrides, jobs[number].result.config_hash)
+                    return composed.config if composed else None
 
-            report_sweep(self._folder, jobs, config_of)
+                report_sweep(self._folder, jobs, config_of)
         return self._folder.page
 
     def __repr__(self) -> str:
         number, why = self.selection["winner"], self.selection["why"]
-        job = "" if number is None else f"winner {job_name(number, self.selection['overrides'])}, "
+        job = "" if number is None else f"winner job {number}, "
         return f"<Sweep {self.path}: {job}{why}>"
 
     def _repr_html_(self) -> str:

@@ -27,12 +27,13 @@ from holdfast.runtime import processes
 from holdfast.search.grid import spell_out
 
 
-def run(words: Sequence[str], conf: Path) -> Done:
+def run(words: Sequence[str], conf: Path, passed: Path | None = None) -> Done:
     """Do what a command line asks for.
 
     Args:
         words: the command line after the program's name; flags may stand anywhere among the overrides.
         conf: the folder of the primary configuration.
+        passed: a folder with the options that were passed from Python.
 
     Returns:
         Its folder, and the exit code: 0 when a run completed or diverged, or a sweep has a winner and no failed job.
@@ -45,7 +46,7 @@ def run(words: Sequence[str], conf: Path) -> Done:
     arguments = parser.parse_intermixed_args(list(words))
     _refuse_flags(arguments, words)
     with ExitStack() as stack:
-        loader = Loader(search_path(arguments, conf), config_flags(arguments))
+        loader = Loader(search_path(arguments, conf, passed), config_flags(arguments))
         hydra = Hydra(task_name="train", config_loader=loader)
         GlobalHydra.instance().initialize(hydra)
         stack.callback(GlobalHydra.instance().clear)
@@ -61,7 +62,7 @@ def run(words: Sequence[str], conf: Path) -> Done:
             hydra.show_cfg(name, arguments.overrides, arguments.cfg, arguments.package, arguments.resolve)
         else:
             kind = SWEEP if arguments.multirun else RUN
-            resuming = resumed(arguments.overrides, lambda: Recomposer(conf, loader.flags), kind)
+            resuming = resumed(arguments.overrides, lambda: Recomposer(conf, loader.flags, passed), kind)
             overrides = resuming.overrides if resuming else arguments.overrides
             if kind is RUN:
                 return run_single(loader, name, overrides, resumed=resuming.path if resuming else None)

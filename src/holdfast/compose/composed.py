@@ -54,6 +54,7 @@ class Base:
         self.checked: dict[str, Any] = {}
         self.hashed: dict[str, str] = {}
         self._containers: tuple[PlainDict, PlainDict] | None = None
+        self._missing: frozenset[str] = frozenset()  # paths of values that overrides have to give: `???` in YAML
         self._followers: dict[str, list[str]] = {}  # keys whose value is that of another key, by this key
         self._interpolations = ""  # the text of all others: a key that occurs in it cannot be edited
         self._editable: dict[tuple[str, bool], bool] = {}
@@ -65,6 +66,7 @@ class Base:
             "checked": {},
             "hashed": {},
             "_containers": None,
+            "_missing": frozenset(),
             "_followers": {},
             "_interpolations": "",
             "_editable": {},
@@ -82,7 +84,8 @@ class Base:
             items: the overrides that set values.
 
         Returns:
-            None where only OmegaConf can set a value, such as one in another interpolation than `${key}`.
+            None where only OmegaConf can set a value, such as one in another interpolation than `${key}`, and where a
+            value that has to be given is not.
         """
         if self._containers is None:
             self._read()
@@ -96,6 +99,8 @@ class Base:
                 return None
             typed[key] = value
             followed |= dict.fromkeys((*self._followers.get(key, ()), key), value)
+        if not self._missing <= typed.keys():
+            return None
         values, origin = self._containers
         # an override of the key itself replaces its interpolation, whichever of the two was typed first
         changed = frozenset(path.partition(".")[0] for path in (*followed, *typed))
@@ -117,8 +122,9 @@ class Base:
         """Read the containers, and sort the interpolations."""
         config = self.copy()
         with as_hydra_config_without_folder(config):
-            self._containers = containers(config)
+            self._containers = containers(config, complete=False)
         origin = self._containers[1]
+        self._missing = frozenset(_missing(origin))
         for path, raw in _leaves(origin):
             if isinstance(raw, str) and "${" in raw:
                 key = raw[2:-1]
@@ -153,24 +159,31 @@ def as_hydra_config_without_folder(config: DictConfig) -> Iterator[None]:
         OmegaConf.set_readonly(config.hydra, False)  # launchers still number their jobs in it
 
 
-def containers(config: DictConfig) -> tuple[PlainDict, PlainDict]:
+def containers(config: DictConfig, *, complete: bool = True) -> tuple[PlainDict, PlainDict]:
     """A configuration without Hydra's part, as plain containers: interpolations resolved, and as written.
 
+    Args:
+        config: as Hydra has composed it.
+        complete: whether values that have to be given, `???` in YAML, must have been given.
+
     Raises:
-        ConfigError: an interpolation cannot be resolved.
+        ConfigError: an interpolation cannot be resolved, or a value is missing.
     """
     keys = [str(key) for key in config if key != "hydra"]
+    origin = {key: _container(config, key, resolve=False, complete=False) for key in keys}
+    if complete and (missing := _missing(origin)):
+        raise ConfigError([Problem(path, f"has no value: give it one, as {path}=VALUE") for path in missing])
     try:
-        values, origin = ({key: _container(config, key, resolve=resolve) for key in keys} for resolve in (True, False))
+        values = {key: _container(config, key, resolve=True, complete=complete) for key in keys}
     except OmegaConfBaseException as error:
         raise ConfigError([Problem(str(error.full_key), str(error).splitlines()[0])]) from error
     return values, origin
 
 
-def _container(config: DictConfig, key: str, *, resolve: bool) -> Any:
+def _container(config: DictConfig, key: str, *, resolve: bool, complete: bool) -> Any:
     node = config._get_node(key)
     if isinstance(node, Container):
-        return OmegaConf.to_container(node, resolve=resolve, throw_on_missing=resolve)
+        return OmegaConf.to_container(node, resolve=resolve, throw_on_missing=complete)
     return config[key] if resolve else node._value()  # type: ignore[union-attr]
 
 
@@ -184,6 +197,11 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, path)
     else:
         yield path, node
+
+
+def _missing(origin: PlainDict) -> list[str]:
+    """The paths of the values that have to be given, `???` in YAML, and are not."""
+    return [path for path, raw in _leaves(origin) if raw == "???"]
 
 
 def _at(node: PlainDict, path: str) -> Any:

@@ -11,12 +11,13 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from holdfast.errors import ConfigError, Problem
 
 
-def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:
+def search_path(arguments: Namespace, conf: Path, passed: Path | None = None) -> ConfigSearchPath:
     """Where config groups are looked for: in `--config-dir`, then in the folder of the primary configuration.
 
     Args:
         arguments: the flags of the command line.
         conf: the folder of the primary configuration, unless `--config-path` names another.
+        passed: a folder with the options that were passed from Python.
 
     Raises:
         ConfigError: `--config-dir` is not a folder.
@@ -28,6 +29,8 @@ def search_path(arguments: Namespace, conf: Path) -> ConfigSearchPath:
         if not folder.is_dir():
             raise ConfigError([Problem(f"--config-dir {arguments.config_dir}", "is not a folder")])
         path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    if passed is not None:
+        path.prepend("python", f"file://{passed}", SearchPathQuery(provider="schema"))
     return path
 
 

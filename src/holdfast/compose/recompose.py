@@ -29,15 +29,16 @@ class Recomposer:
     Args:
         conf: the folder of the primary configuration.
         flags: `--config-dir` and the like, as typed today.
+        passed: a folder with the options that were passed from Python.
 
     Attributes:
         problems: why overrides could not be composed, or no longer give the recorded configuration.
     """
 
-    def __init__(self, conf: Path, flags: Sequence[str] = ()) -> None:
+    def __init__(self, conf: Path, flags: Sequence[str] = (), passed: Path | None = None) -> None:
         version.setbase("1.3")
         arguments = get_args_parser().parse_args(list(flags))
-        self._loader = Loader(search_path(arguments, conf))
+        self._loader = Loader(search_path(arguments, conf, passed))
         Hydra("train", self._loader)  # registers Hydra's resolvers
         name = arguments.config_name or CONFIG_NAME
         self._config = self._loader.load_configuration(name, ["hydra.mode=RUN"], RunMode.RUN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem, Stopped
 from holdfast.runtime import processes
+from holdfast.runtime.screen import is_watched
 from holdfast.search.grid import unlisted
 from holdfast.single.startup import BufferRows, prepare, settled
 from holdfast.store.files import write_json
@@ -152,7 +152,7 @@ def _trainer(config: Config) -> Callable[[JobSpec, RunFolder], Result]:
     Raises:
         ConfigError: `engine=lean` cannot train it.
     """
-    progress = sys.stderr.isatty()
+    progress = is_watched()
     if config.engine == "lean":
         from holdfast.execute.lean import check_lean, train_lean
 

@@ -21,12 +21,20 @@ def resume_command(path: Path, flags: Sequence[str] = (), keys: Sequence[str] = 
     'python train.py resume=outputs/runs/a'
     """
     multirun = ["-m"] if sweep else []
-    value = str(path) if re.fullmatch(r"[\w./+@-]+", str(path)) else quoted(path)
-    return shlex.join(["python", "train.py", *flags, *multirun, f"resume={value}", *keys])
+    return shlex.join(["python", "train.py", *flags, *multirun, f"resume={as_value(path)}", *keys])
 
 
-def quoted(path: Path) -> str:
-    r"""A path, quoted for the grammar of Hydra's overrides.
+def as_value(text: Path | str) -> str:
+    """A path, or another text, as the value of an override: quoted where it has to be.
+
+    >>> as_value("outputs/a"), as_value("a b")
+    ('outputs/a', "'a b'")
+    """
+    return str(text) if re.fullmatch(r"[\w./+@-]+", str(text)) else quoted(text)
+
+
+def quoted(path: Path | str) -> str:
+    r"""A path, or another text, quoted for the grammar of Hydra's overrides.
 
     >>> quoted(Path("it's"))
     "'it\\'s'"

@@ -18,6 +18,9 @@ EXTRAS = "extras"
 FREE = "vars"
 """The group whose keys the user chooses."""
 
+FROM_PYTHON = "python."
+"""Begins the names of options that were passed from Python, as classes or objects, and lie in no YAML file."""
+
 MOST_LISTED = 25
 """Valid names that are listed where none is near to a misspelt one."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from holdfast.errors import in_a_line
 from holdfast.report.leaderboard_table import ALL_SHOWN, leaderboard_table, number
+from holdfast.runtime.screen import is_watched
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
 from holdfast.sweeps.ended import job_name, run_command
@@ -137,7 +138,7 @@ class SweepProgress:
         self._best = math.nan
 
     def __enter__(self) -> SweepProgress:
-        if sys.stderr.isatty():
+        if is_watched():
             from tqdm import tqdm
 
             self._bar = tqdm(total=len(self._jobs), mininterval=0.1, unit="job", leave=False, dynamic_ncols=True)

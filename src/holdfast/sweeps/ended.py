@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from holdfast.config.keys import key_of
+from holdfast.config.keys import FROM_PYTHON, key_of
 from holdfast.store.result import Result
 
 
@@ -59,11 +59,19 @@ class Job:
 
 
 def run_command(overrides: Sequence[str], flags: Sequence[str] = ()) -> str:
-    """The command of a run.
+    """The command of a run; the call from Python, where a class or an object was passed.
 
     >>> run_command(["lr=0.1"])
     'python train.py lr=0.1'
+    >>> run_command(["model=python.mine.Sine", "lr=0.1"])
+    "holdfast.run('lr=0.1', model=Sine)"
     """
+    passed = {key_of(item): item.partition("=")[2] for item in overrides if f"={FROM_PYTHON}" in item}
+    if passed:
+        texts = [repr(item) for item in overrides if key_of(item) not in passed]
+        texts += [f"config_dir={folder!r}" for folder in flags[1:2]]
+        texts += [f"{key}={name.rpartition('.')[2].partition('-')[0]}" for key, name in passed.items()]
+        return f"holdfast.run({', '.join(texts)})"
     return shlex.join(["python", "train.py", *flags, *overrides])
 
 

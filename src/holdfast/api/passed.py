@@ -1,0 +1,185 @@
+"""Classes, objects and rows that are passed to `holdfast.run` and `holdfast.sweep`: as options of config groups."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from holdfast.api import objects, rows_file
+from holdfast.config.keys import FROM_PYTHON, key_of
+from holdfast.errors import ConfigError, HoldfastError, Problem
+
+_TOP = ("lr", "batch_size", "epochs")
+"""Arguments of a class that follow the key of the same name at the top of the configuration."""
+
+_IN_THIS_PROCESS = ("stacked", "basic")
+"""The launchers that train in the process in which an object exists."""
+
+
+class Option(NamedTuple):
+    """An option of a config group, as a YAML file would give it.
+
+    Attributes:
+        group: `model` or `data`.
+        name: the prefix of all options that come from Python, the qualified name of the class, and a digest of what no
+            file of a module holds: an object, or a class of a notebook.
+        values: its keys.
+        defaults: values of keys at the top of the configuration, from the signature of the class.
+        only_here: whether it exists in this process alone.
+    """
+
+    group: str
+    name: str
+    values: dict[str, Any]
+    defaults: Mapping[str, Any]
+    only_here: bool
+
+
+class Passed:
+    """What was passed to a call beside its overrides.
+
+    Args:
+        config_dir: a folder with config groups of the user's own, or None.
+        model: a LightningModule, or its class, or None.
+        data: a LightningDataModule, or its class; rows as a pair `(X, y)`; or None.
+
+    Raises:
+        HoldfastError: it is none of these, or cannot be named.
+    """
+
+    def __init__(self, config_dir: str | os.PathLike[str] | None, model: Any = None, data: Any = None) -> None:
+        self.flags = [] if config_dir is None else ["--config-dir", os.fspath(config_dir)]
+        self._rows = data if isinstance(data, (tuple, list)) else None
+        if data is not None and self._rows is None and not _is_module(data, "LightningDataModule"):
+            lesson = "pass a LightningDataModule or its class, or rows as a pair (X, y)"
+            raise HoldfastError(f"data={type(data).__name__} cannot be trained on: {lesson}.")
+        if model is not None and not _is_module(model, "LightningModule"):
+            lesson = "pass a LightningModule or its class"
+            raise HoldfastError(f"model={type(model).__name__} cannot be trained: {lesson}.")
+        given = {"model": model, "data": None if self._rows else data}
+        self._options = [_option(group, value) for group, value in given.items() if value is not None]
+
+    def overrides(self, typed: Sequence[str]) -> list[str]:
+        """The overrides of the call, with those that choose what was passed.
+
+        Rows are written to a file, which is a table like any other.
+
+        Raises:
+            ConfigError: a group is given twice, or a launcher starts processes in which an object does not exist.
+        """
+        added = [f"{option.group}={option.name}" for option in self._options]
+        added += rows_file.overrides(*_pair(self._rows)) if self._rows is not None else []
+        keys = set(map(key_of, typed))
+        problems = [
+            Problem(item, f"{key_of(item)} is passed as an object too: give one of the two")
+            for item in typed
+            if key_of(item) in {key_of(each) for each in added} - {"data.path", "data.target"}
+        ]
+        launchers = [item for item in typed if key_of(item) == "hydra/launcher"]
+        problems += [
+            Problem(
+                item, f"{option.name} exists in this process alone: put it into a module, or leave the launcher out"
+            )
+            for item in launchers
+            for option in self._options
+            if option.only_here and item.partition("=")[2] not in _IN_THIS_PROCESS
+        ]
+        if problems:
+            raise ConfigError(problems)
+        defaults = {key: value for option in self._options for key, value in option.defaults.items()}
+        if not keys & {"experiment", "resume"}:  # which give them
+            added += [f"{key}={value}" for key, value in defaults.items() if key not in keys]
+        return [*added, *typed]
+
+    @contextmanager
+    def written(self) -> Iterator[Path | None]:
+        """A folder with a YAML file for each option, which exists within the block; None where none was passed."""
+        if not self._options:
+            yield None
+            return
+        with tempfile.TemporaryDirectory() as name:
+            for option in self._options:
+                file = Path(name, option.group, f"{option.name}.yaml")
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(yaml.safe_dump(option.values, sort_keys=False))
+            yield Path(name)
+
+
+def _is_module(value: Any, name: str) -> bool:
+    """Whether a value is Lightning's class of this name, derived from it, or an object of it."""
+    cls = value if isinstance(value, type) else type(value)
+    return any(base.__name__ == name and base.__module__.startswith(_LIGHTNINGS) for base in cls.__mro__)
+
+
+_LIGHTNINGS = ("lightning.", "pytorch_lightning.")
+
+
+def _pair(rows: Sequence[Any]) -> tuple[Any, Any]:
+    if len(rows) != 2:
+        raise HoldfastError(f"data has {len(rows)} parts: rows are a pair (X, y), the inputs and the targets.")
+    return rows[0], rows[1]
+
+
+def _option(group: str, value: Any) -> Option:
+    cls = value if isinstance(value, type) else type(value)
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    of_main = cls.__module__ == "__main__"
+    if not isinstance(value, type):
+        digest = objects.keep(value)
+        values = {"_target_": f"{objects.__name__}.again", "name": path, "digest": digest}
+        return Option(group, f"{FROM_PYTHON}{path}-{digest[:12]}", values, {}, only_here=True)
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is not cls:
+        lesson = "define it at the top of a module or of a notebook, where it can be found by its name"
+        raise HoldfastError(f"{group}={path} is defined within a function, or was defined anew: {lesson}.")
+    keys, defaults = _arguments(cls)
+    name = f"{FROM_PYTHON}{path}" + (f"-{_source_digest(cls)[:12]}" if of_main else "")
+    return Option(group, name, {"_target_": path, **keys}, defaults, only_here=of_main)
+
+
+def _arguments(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of a class as keys of its group, and its defaults of keys at the top."""
+    keys, defaults = dict[str, Any](), dict[str, Any]()
+    for name, argument in inspect.signature(cls).parameters.items():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
+            continue
+        has_default = argument.default is not argument.empty
+        if name in _TOP:
+            keys[name] = f"${{{name}}}"
+            if has_default and isinstance(argument.default, (int, float)):
+                defaults[name] = argument.default
+        elif not has_default:
+            keys[name] = "???"  # OmegaConf's mark of a value that has to be given
+        elif _is_plain(argument.default):
+            keys[name] = argument.default
+    return keys, defaults
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in a YAML file, so that it is the same when it is read."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float) or (type(value) is str and "${" not in value)
+
+
+def _source_digest(cls: type) -> str:
+    """The SHA-256 of the lines that define a class of a notebook or a script, and its bases there."""
+    try:
+        sources = [inspect.getsource(each) for each in cls.__mro__ if each.__module__ == "__main__"]
+    except (OSError, TypeError):  # typed at a prompt: the names of its functions have to do
+        sources = [repr(sorted(re.sub(r" at 0x\w+", "", repr(item)) for item in vars(cls).items()))]
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()

@@ -1,0 +1,280 @@
+"""Classes, objects and rows that are passed to `holdfast.run` and `holdfast.sweep`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import holdfast
+from holdfast.api import objects
+from tests.conftest import command_line, leaderboard_of
+
+QUICK = ("epochs=3", "report=false")
+
+MINE = """
+import lightning.pytorch as pl, torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Waves(pl.LightningDataModule):
+    def __init__(self, rows: int, batch_size: int = 8):
+        super().__init__()
+        self.rows, self.batch_size = rows, batch_size
+
+    def setup(self, stage):
+        x = torch.linspace(-3, 3, 3 * self.rows).unsqueeze(1)
+        self.train, self.val, self.test = (TensorDataset(x[i::3], torch.sin(x[i::3])) for i in range(3))
+
+    def train_dataloader(self): return DataLoader(self.train, self.batch_size, shuffle=True)
+    def val_dataloader(self): return DataLoader(self.val, self.rows)
+    def test_dataloader(self): return DataLoader(self.test, self.rows)
+
+class Sine(pl.LightningModule):
+    def __init__(self, hidden: int, lr: float = 0.05, momentum: float = 0.5):
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = torch.nn.Sequential(torch.nn.Linear(1, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 1))
+
+    def loss(self, batch): return torch.nn.functional.mse_loss(self.network(batch[0]), batch[1])
+    def training_step(self, batch): return self.loss(batch)
+    def validation_step(self, batch): self.log("val/loss", self.loss(batch))
+    def test_step(self, batch): self.log("test/loss", self.loss(batch))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), self.hparams.lr, momentum=self.hparams.momentum)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    """A module of the user's with a LightningModule `Sine` and a LightningDataModule `Waves`."""
+    name = f"passed_{abs(hash(request.node.nodeid))}"
+    Path(f"{name}.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return __import__(name)
+
+
+def test_a_class_is_trained_as_a_yaml_file_with_its_arguments_would_be(mine: Any) -> None:
+    rates = "lr=0.01,0.03,0.1"
+    sweep = holdfast.sweep(rates, "model.hidden=8", "data.rows=40", *QUICK, model=mine.Sine, data=mine.Waves)
+    for group, text in {
+        "data": f"_target_: {mine.__name__}.Waves\nrows: 40\nbatch_size: ${{batch_size}}\n",
+        "model": f"_target_: {mine.__name__}.Sine\nhidden: 8\nlr: ${{lr}}\nmomentum: 0.5\n",
+    }.items():
+        Path("own", group).mkdir(parents=True)
+        Path("own", group, "mine.yaml").write_text(text)
+    words = ["-m", "--config-dir", "own", "model=mine", "data=mine", rates, "batch_size=8", *QUICK]
+    code, said = command_line(*words, "hydra.sweep.dir=yaml")
+    assert code == 0, said
+    by_yaml = leaderboard_of(Path("yaml"))
+    assert [(row["lr"], row["val/loss"]) for row in leaderboard_of(sweep.path)] == [
+        (row["lr"], row["val/loss"]) for row in by_yaml
+    ]
+    assert sweep.winner.model().hparams["momentum"] == 0.5  # type: ignore[index]
+
+
+def test_defaults_of_a_class_hold_unless_a_value_is_given(mine: Any) -> None:
+    given: Any = {"model": mine.Sine, "data": mine.Waves}
+    run = holdfast.run("model.hidden=4", "data.rows=20", *QUICK, **given)
+    assert run.model().hparams["lr"] == 0.05  # type: ignore[index]
+    assert run.result["iterations"] == 3 * 3  # 20 rows in batches of 8
+    run = holdfast.run("model.hidden=4", "data.rows=20", "lr=0.2", "batch_size=20", *QUICK, **given)
+    assert run.model().hparams["lr"] == 0.2  # type: ignore[index]
+    assert run.result["iterations"] == 3
+
+
+def test_arguments_without_a_default_have_to_be_given_all_at_once(mine: Any) -> None:
+    for train in (holdfast.run, holdfast.sweep):
+        with pytest.raises(holdfast.ConfigError) as raised:
+            train("lr=0.1", model=mine.Sine, data=mine.Waves)
+        assert {problem.override for problem in raised.value.problems} == {"model.hidden", "data.rows"}
+    assert not Path("outputs").exists()
+
+
+def test_an_object_is_trained_as_its_class_and_is_left_as_it_was(mine: Any) -> None:
+    data = mine.Waves(30, 10)
+    by_object = holdfast.run("model.hidden=4", *QUICK, model=mine.Sine, data=data)
+    by_class = holdfast.run("model.hidden=4", "data.rows=30", "batch_size=10", *QUICK, model=mine.Sine, data=mine.Waves)
+    assert by_object.result["best"] == by_class.result["best"]
+    assert not hasattr(data, "train")
+    model = mine.Sine(4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = holdfast.run(*QUICK, model=model, data=data)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not torch.equal(run.model().state_dict()["network.0.weight"], before["network.0.weight"])
+
+
+def test_seeds_over_an_object_are_stacked_and_agree_with_jobs_alone(mine: Any) -> None:
+    words = ("seed=range(4)", "model.hidden=4", *QUICK)
+    given: Any = {"model": mine.Sine, "data": mine.Waves(30, 10)}
+    stacked, alone = (holdfast.sweep(*words, f"sweep.stack={stack}", **given) for stack in ("auto", "never"))
+    for one, other in zip(stacked.jobs, alone.jobs, strict=True):
+        assert one["best"]["val/loss"] == pytest.approx(other["best"]["val/loss"], rel=1e-4)
+    assert len({job["best"]["val/loss"] for job in stacked.jobs}) == 4
+
+
+def test_what_was_passed_is_passed_again_to_load_and_to_resume(mine: Any) -> None:
+    given: Any = {"model": mine.Sine, "data": mine.Waves(30, 10)}
+    sweep = holdfast.sweep("lr=0.01,0.1", "model.hidden=4", *QUICK, **given)
+    loaded: Any = holdfast.load(sweep.path, **given)
+    assert torch.equal(loaded.model().network[0].weight, sweep.model().network[0].weight)  # type: ignore[index, union-attr, operator]
+    with pytest.raises(holdfast.HoldfastError, match="was passed from Python: pass it again"):
+        holdfast.load(sweep.path).model()
+    resume = f"resume={sweep.path}"
+    assert holdfast.sweep(resume, **given).selection == sweep.selection
+    code, said = command_line("-m", resume)
+    assert code == 2
+    assert "Sine was passed from Python: pass it again" in said
+    with pytest.raises(holdfast.ConfigError, match="was started with data=python"):
+        holdfast.sweep(resume, model=mine.Sine, data=mine.Waves(31, 10))
+    (line,) = [line for line in command_line("report", str(sweep.path))[1].splitlines() if "left out" in line]
+    assert "was passed from Python" in line
+
+
+def test_digests_are_those_of_content(mine: Any) -> None:
+    code = f"import {mine.__name__} as mine; from holdfast.api import objects; print(objects.keep(mine.Waves(30, 10)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == objects.keep(mine.Waves(30, 10))
+    torch.manual_seed(0)
+    first = mine.Sine(4)
+    torch.manual_seed(0)
+    second = mine.Sine(4)
+    assert objects.keep(first) == objects.keep(second)
+    with torch.no_grad():
+        second.network[0].bias[0] += 1e-3
+    assert objects.keep(first) != objects.keep(second)
+
+
+def test_classes_of_a_script_are_trained_and_recorded_by_their_lines() -> None:
+    Path("script.py").write_text(
+        MINE + "\nimport holdfast, sys\nif __name__ == '__main__':\n"
+        "    sweep = holdfast.sweep(*sys.argv[1:], 'model.hidden=4', 'data.rows=30', 'report=false', "
+        "model=Sine, data=Waves)\n    print(sweep.winner.model().network[0].weight.shape)\n"
+    )
+
+    def script(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "script.py", *words], capture_output=True, text=True)
+
+    words = ("lr=0.01,0.1", "epochs=2", "hydra.sweep.dir=here")
+    done = script(*words)
+    assert "1 stack; 0 alone" in done.stdout, done.stderr
+    assert "torch.Size([4, 1])" in done.stdout
+    assert script("resume=here", *words[:2]).returncode == 0
+    Path("script.py").write_text(
+        Path("script.py").read_text().replace("momentum: float = 0.5", "momentum: float = 0.6")
+    )
+    done = script("resume=here", *words[:2])
+    assert "was started with model=python.__main__.Sine-" in done.stderr
+    done = script("lr=0.01,0.1", "epochs=2", "hydra/launcher=processes")
+    assert "exists in this process alone" in done.stderr
+
+
+def test_arrays_are_a_table_whose_line_is_that_of_least_squares() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(300, 4)) * [1, 100, 1, 1]
+    x[:, 2] = 7  # a constant column is left out
+    y = x @ [1.0, 0.02, 0.0, -3.0] + 5 + 0.1 * generator.normal(size=300)
+    run = holdfast.run(
+        "lr=0.3", "epochs=200", "batch_size=full", "data.fractions=[0.8,0.1,0.1]", "report=false", data=(x, y)
+    )
+    inputs = np.c_[x[:, [0, 1, 3]], np.ones(300)]
+    expected = inputs @ np.linalg.lstsq(inputs, y, rcond=None)[0]
+    for found in (run.predict(x), run.predict(x[:, [0, 1, 3]]), run.predict(torch.tensor(x))):
+        assert np.abs(found[:, 0] - expected).max() < 0.1  # a tenth of the rows validates
+    with pytest.raises(holdfast.HoldfastError, match="has 2 columns, and the model uses 3: x0, x1, x3"):
+        run.predict(x[:, :2])
+    (file,) = Path("outputs/rows").iterdir()
+    assert f"data.path={file}" in run.result["overrides"]
+    assert command_line(*run.result["overrides"])[0] == 0  # the command line needs nothing passed
+    assert holdfast.load(run.path).predict(x).shape == (300, 1)  # type: ignore[union-attr]
+
+
+def test_a_dataframe_keeps_names_texts_and_missing_values() -> None:
+    generator = np.random.default_rng(0)
+    size = generator.normal(size=200)
+    kind = generator.choice(["red", "green", "blue"], 200)
+    frame = pd.DataFrame({"size": size, "kind": pd.Categorical(kind), "flag": size > 0.5})
+    frame.loc[3, "size"] = np.nan
+    label = pd.Series(np.where(kind == "red", "yes", "no"), name="answer")
+    sweep = holdfast.sweep("lr=0.1,1", "epochs=60", "report=false", data=(frame, label))
+    run = sweep.winner
+    found = run.predict(frame)
+    assert found.shape == (200, 2)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (np.array(["no", "yes"])[found.argmax(1)] == label).mean() == 1
+    np.testing.assert_array_equal(run.predict(frame[["flag", "kind", "size"]]), found)
+    with pytest.raises(holdfast.HoldfastError, match="lacks 'kind'"):
+        run.predict(frame[["size", "flag"]])
+    board = sweep.leaderboard()
+    assert isinstance(board, pd.DataFrame)
+    assert list(board["rank"]) == [1, 2]
+
+
+def test_several_targets_are_named() -> None:
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    run = holdfast.run("epochs=2", "report=false", data=(x, np.c_[x.sum(1), x[:, 0] - x[:, 1]]))
+    assert run.predict(x).shape == (100, 2)
+    assert "data.target=[y0,y1]" in run.result["overrides"]
+
+
+@pytest.mark.parametrize(
+    ("given", "lesson"),
+    [
+        ({"model": 3}, "model=int cannot be trained: pass a LightningModule or its class"),
+        ({"model": torch.nn.Linear}, "cannot be trained"),
+        ({"data": "rows.csv"}, r"pass a LightningDataModule or its class, or rows as a pair \(X, y\)"),
+        ({"data": (np.zeros((4, 2)),)}, "has 1 parts"),
+        ({"data": (np.zeros((4, 2)), np.zeros(3))}, "X has 4 rows and y has 3"),
+        ({"data": (np.zeros((4, 2, 2)), np.zeros(4))}, "is no table"),
+        ({"data": (pd.DataFrame({"y": [1.0]}), [1.0])}, "'y' that is named like the target"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_passed_is_a_lesson(given: Any, lesson: str) -> None:
+    with pytest.raises(holdfast.HoldfastError, match=lesson):
+        holdfast.run(**given)
+    assert not Path("outputs").exists()
+
+
+def test_classes_within_functions_and_groups_given_twice_are_refused(mine: Any) -> None:
+    class Inner(pl.LightningModule):
+        pass
+
+    with pytest.raises(holdfast.HoldfastError, match="define it at the top of a module"):
+        holdfast.run(model=Inner)
+    with pytest.raises(holdfast.ConfigError, match="passed as an object too"):
+        holdfast.run("model=mlp", model=mine.Sine)
+    with pytest.raises(holdfast.ConfigError, match="passed as an object too"):
+        holdfast.run("data=line", data=(np.zeros((4, 1)), np.zeros(4)))
+    with pytest.raises(holdfast.ConfigError, match="exists in this process alone"):
+        holdfast.sweep("hydra/launcher=processes", model=mine.Sine(4), data=mine.Waves)
+    with pytest.raises(holdfast.HoldfastError, match=r"has no forward\(x\), which predicts"):
+        holdfast.run("model.hidden=2", "data.rows=20", *QUICK, model=mine.Sine, data=mine.Waves).predict([[1.0]])
+
+
+def test_an_object_that_cannot_be_recorded_is_refused() -> None:
+    class Streaming(pl.LightningDataModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = (row for row in range(3))
+
+    with pytest.raises(holdfast.HoldfastError, match=r"cannot be recorded .*: pass the class Streaming instead"):
+        holdfast.run(data=Streaming())
+
+
+def test_a_loader_of_rows_in_a_closure_is_recorded_by_its_code() -> None:
+    data = DataLoader(TensorDataset(torch.zeros(3, 1)))
+    assert objects.keep(data) == objects.keep(DataLoader(TensorDataset(torch.zeros(3, 1))))
+    assert objects.keep(data) != objects.keep(DataLoader(TensorDataset(torch.ones(3, 1))))
