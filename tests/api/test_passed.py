@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import holdfast
-from holdfast.api import objects
+from holdfast.api import kept_objects
 from tests.conftest import command_line, leaderboard_of
 
 QUICK = ("epochs=3", "report=false")
@@ -144,17 +144,18 @@ def test_what_was_passed_is_passed_again_to_load_and_to_resume(mine: Any) -> Non
 
 
 def test_digests_are_those_of_content(mine: Any) -> None:
-    code = f"import {mine.__name__} as mine; from holdfast.api import objects; print(objects.keep(mine.Waves(30, 10)))"
+    imports = f"import {mine.__name__} as mine; from holdfast.api import kept_objects"
+    code = f"{imports}; print(kept_objects.keep(mine.Waves(30, 10)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == objects.keep(mine.Waves(30, 10))
+    assert done.stdout.strip() == kept_objects.keep(mine.Waves(30, 10))
     torch.manual_seed(0)
     first = mine.Sine(4)
     torch.manual_seed(0)
     second = mine.Sine(4)
-    assert objects.keep(first) == objects.keep(second)
+    assert kept_objects.keep(first) == kept_objects.keep(second)
     with torch.no_grad():
         second.network[0].bias[0] += 1e-3
-    assert objects.keep(first) != objects.keep(second)
+    assert kept_objects.keep(first) != kept_objects.keep(second)
 
 
 def test_classes_of_a_script_are_trained_and_recorded_by_their_lines() -> None:
@@ -276,5 +277,5 @@ def test_an_object_that_cannot_be_recorded_is_refused() -> None:
 
 def test_a_loader_of_rows_in_a_closure_is_recorded_by_its_code() -> None:
     data = DataLoader(TensorDataset(torch.zeros(3, 1)))
-    assert objects.keep(data) == objects.keep(DataLoader(TensorDataset(torch.zeros(3, 1))))
-    assert objects.keep(data) != objects.keep(DataLoader(TensorDataset(torch.ones(3, 1))))
+    assert kept_objects.keep(data) == kept_objects.keep(DataLoader(TensorDataset(torch.zeros(3, 1))))
+    assert kept_objects.keep(data) != kept_objects.keep(DataLoader(TensorDataset(torch.ones(3, 1))))

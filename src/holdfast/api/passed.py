@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from holdfast.api import objects, rows_file
+from holdfast.api import kept_objects, rows_file
 from holdfast.config.keys import FROM_PYTHON, key_of
 from holdfast.errors import ConfigError, HoldfastError, Problem
 
@@ -135,8 +135,8 @@ def _option(group: str, value: Any) -> Option:
     path = f"{cls.__module__}.{cls.__qualname__}"
     of_main = cls.__module__ == "__main__"
     if not isinstance(value, type):
-        digest = objects.keep(value)
-        values = {"_target_": f"{objects.__name__}.again", "name": path, "digest": digest}
+        digest = kept_objects.keep(value)
+        values = {"_target_": f"{kept_objects.__name__}.again", "name": path, "digest": digest}
         return Option(group, f"{FROM_PYTHON}{path}-{digest[:12]}", values, {}, only_here=True)
     found: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):

@@ -19,6 +19,7 @@ python train.py [key=value ...]             train one run
 python train.py -m key=value,value ...      train one job for each value, or for each combination of values
 python train.py report FOLDER               draw the figures and the page of a finished run or sweep again
 python train.py predict FOLDER rows.csv     predict new rows with a model of a table; also: test, export
+holdfast new FOLDER                         make a project of your own
 
 Keys, with their defaults. A group takes the name of one of its files: optimizer=adam. Each group's own keys are shown
 for the files that ship with Holdfast; --config-dir FOLDER adds your own."""

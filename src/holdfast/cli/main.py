@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli import cache_command, table_commands
+from holdfast.cli import cache_command, new_project, table_commands
 from holdfast.cli.pipes import survive_closed_pipes
 from holdfast.errors import FolderError, HoldfastError, Stopped, StorageError
 from holdfast.runtime.signals import deferred, listen
@@ -125,6 +125,7 @@ def export_job(words: Sequence[str]) -> int:
 
 
 COMMANDS = {
+    "new": new_project.new,
     "report": report,
     "export-job": export_job,
     "predict": table_commands.predict,

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from holdfast.compose.done import Done
-from holdfast.compose.flags import config_flags, search_path
+from holdfast.compose.flags import config_flags, in_project, search_path
 from holdfast.compose.loader import CONFIG_NAME, Loader
 from holdfast.compose.recompose import Recomposer
 from holdfast.compose.resumed import RUN, SWEEP, resumed
@@ -46,7 +46,9 @@ def run(words: Sequence[str], conf: Path, passed: Path | None = None) -> Done:
     arguments = parser.parse_intermixed_args(list(words))
     _refuse_flags(arguments, words)
     with ExitStack() as stack:
-        loader = Loader(search_path(arguments, conf, passed), config_flags(arguments))
+        flags = config_flags(arguments)
+        arguments = in_project(arguments)
+        loader = Loader(search_path(arguments, conf, passed), flags)
         hydra = Hydra(task_name="train", config_loader=loader)
         GlobalHydra.instance().initialize(hydra)
         stack.callback(GlobalHydra.instance().clear)

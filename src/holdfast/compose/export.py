@@ -13,7 +13,7 @@ from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
 
-from holdfast.compose.flags import search_path
+from holdfast.compose.flags import in_project, search_path
 from holdfast.compose.hydra_files import HydraFiles
 from holdfast.compose.loader import CONFIG_NAME, Loader
 from holdfast.compose.recompose import could_run, refuse
@@ -46,7 +46,7 @@ def export_job(folder: SweepFolder, number: int, conf: Path, flags: Sequence[str
         raise FolderError(f"{folder.path} has no job {number}: its jobs are numbered from 0 to {len(jobs) - 1}.")
     version.setbase("1.3")
     setup_globals()
-    arguments = get_args_parser().parse_args(list(flags))
+    arguments = in_project(get_args_parser().parse_args(list(flags)))
     loader = Loader(search_path(arguments, conf), list(flags))
     Hydra("train", loader)  # registers Hydra's resolvers
     refuse(jobs[number]["overrides"])

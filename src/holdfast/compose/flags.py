@@ -9,6 +9,10 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 
 from holdfast.errors import ConfigError, Problem
+from holdfast.store.folders import is_run_or_sweep
+
+PROJECT = Path("conf", "project.yaml")
+"""The primary configuration of a project, in its folder."""
 
 
 def search_path(arguments: Namespace, conf: Path, passed: Path | None = None) -> ConfigSearchPath:
@@ -32,6 +36,17 @@ def search_path(arguments: Namespace, conf: Path, passed: Path | None = None) ->
     if passed is not None:
         path.prepend("python", f"file://{passed}", SearchPathQuery(provider="schema"))
     return path
+
+
+def in_project(arguments: Namespace) -> Namespace:
+    """The flags of a command line; in the folder of a project those of the project, where none are typed.
+
+    A project is a working folder with a file `conf/project.yaml`, as `holdfast new` makes it.
+    """
+    typed = (arguments.config_path, arguments.config_dir, arguments.config_name)
+    if typed != (None, None, None) or not PROJECT.is_file() or is_run_or_sweep(Path.cwd()):
+        return arguments
+    return Namespace(**{**vars(arguments), "config_dir": str(PROJECT.parent), "config_name": PROJECT.stem})
 
 
 def config_flags(arguments: Namespace) -> list[str]:

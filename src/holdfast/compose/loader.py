@@ -21,7 +21,7 @@ from holdfast.compose import overrides as parsing
 from holdfast.compose.composed import Base, PlainDict, as_hydra_config_without_folder, containers
 from holdfast.config.check import Cache, validate
 from holdfast.config.job import JobSpec, config_hash, digest_of, hashed_texts
-from holdfast.config.keys import FROM_PYTHON, as_override, did_you_mean, keys_under
+from holdfast.config.keys import as_override, did_you_mean, keys_under
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 
@@ -236,14 +236,7 @@ class Loader(ConfigLoaderImpl):
             elif item.value() is None and item.key_or_group in keys_under("", {}):
                 problems.append(Problem(text, f"cannot be left out; {did_you_mean('', options)}"))
             elif unknown := [name for name in parsing.choices(item) if name not in options]:
-                lesson = f"no such option; {did_you_mean(unknown[0], options)}"
-                if unknown[0].startswith(FROM_PYTHON):
-                    name = unknown[0].removeprefix(FROM_PYTHON)
-                    lesson = (
-                        f"{name} was passed from Python: pass it again, as {item.key_or_group}=... of the same call"
-                    )
-                elif not lesson.endswith("?") and not self.flags:
-                    lesson += "; one of your own needs --config-dir FOLDER"
+                lesson = parsing.no_such_option(item.key_or_group, unknown[0], options, has_flags=bool(self.flags))
                 problems.append(Problem(text, lesson))
             else:
                 groups.append(text)

@@ -15,7 +15,15 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from holdfast.config.keys import is_in_option, is_mapping, keys_under, may_be_added, no_such_key
+from holdfast.config.keys import (
+    FROM_PYTHON,
+    did_you_mean,
+    is_in_option,
+    is_mapping,
+    keys_under,
+    may_be_added,
+    no_such_key,
+)
 from holdfast.errors import ConfigError, Problem
 from holdfast.search.space import Interval
 
@@ -57,6 +65,23 @@ def choices(item: Override) -> list[str]:
     """The options that an override chooses in a config group: `callbacks=[default,mine]` chooses two."""
     value = item.value()
     return [str(name) for name in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def no_such_option(group: str, name: str, options: Iterable[str], *, has_flags: bool) -> str:
+    """What is wrong with an option that a config group does not have.
+
+    Args:
+        group: the group.
+        name: the option.
+        options: those that there are.
+        has_flags: whether flags say where configurations lie.
+    """
+    if name.startswith(FROM_PYTHON):
+        return (
+            f"{name.removeprefix(FROM_PYTHON)} was passed from Python: pass it again, as {group}= of the call"
+        )
+    lesson = f"no such option; {did_you_mean(name, options)}"
+    return lesson if lesson.endswith("?") or has_flags else f"{lesson}; one of your own needs --config-dir FOLDER"
 
 
 def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:

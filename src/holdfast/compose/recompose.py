@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from holdfast.compose import overrides as parsing
-from holdfast.compose.flags import search_path
+from holdfast.compose.flags import in_project, search_path
 from holdfast.compose.loader import CONFIG_NAME, Composed, Loader
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem, in_a_line
@@ -37,7 +37,7 @@ class Recomposer:
 
     def __init__(self, conf: Path, flags: Sequence[str] = (), passed: Path | None = None) -> None:
         version.setbase("1.3")
-        arguments = get_args_parser().parse_args(list(flags))
+        arguments = in_project(get_args_parser().parse_args(list(flags)))
         self._loader = Loader(search_path(arguments, conf, passed))
         Hydra("train", self._loader)  # registers Hydra's resolvers
         name = arguments.config_name or CONFIG_NAME
