@@ -19,8 +19,17 @@ from holdfast.config.job import JobSpec
 from holdfast.config.schema import Config
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
+from tests.full import in_part
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that are in another part, but those that divide their own cases."""
+    left_out = [item for item in items if not (in_part(item.nodeid) or "test_kill.py" in item.nodeid)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True, scope="session")
