@@ -77,9 +77,7 @@ def no_such_option(group: str, name: str, options: Iterable[str], *, has_flags: 
         has_flags: whether flags say where configurations lie.
     """
     if name.startswith(FROM_PYTHON):
-        return (
-            f"{name.removeprefix(FROM_PYTHON)} was passed from Python: pass it again, as {group}= of the call"
-        )
+        return f"{name.removeprefix(FROM_PYTHON)} was passed from Python: pass it again, as {group}= of the call"
     lesson = f"no such option; {did_you_mean(name, options)}"
     return lesson if lesson.endswith("?") or has_flags else f"{lesson}; one of your own needs --config-dir FOLDER"
 
