@@ -1,8 +1,8 @@
 """Every page is true: its commands run and print what is shown, its links resolve, its lists are complete.
 
-The pages are README.md, CONTRIBUTING.md and docs/*.md. In a page, a block of `bash` holds commands; a block of `text`
-directly below it shows what the last of them prints; the sources above a command are saved under their names before it
-runs.
+The pages are README.md, CONTRIBUTING.md, CHANGELOG.md and docs/*.md. In a page, a block of `bash` holds commands; a
+block of `text` directly below it shows what the last of them prints; the sources above a command are saved under their
+names before it runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.conftest import ROOT, Ran
 from tests.test_house import FLOORS, SOURCE
 
 README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
-PAGES = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
+PAGES = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 TEXTS = {page: page.read_text() for page in PAGES}
 SOURCES = dict(
     source

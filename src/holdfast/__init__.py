@@ -9,10 +9,11 @@
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from holdfast.api.calls import load, run, sweep
+    from holdfast.api.finished import Run, Sweep
     from holdfast.errors import ConfigError, HoldfastError
 
-__version__ = "0.1.0"
-__all__ = ["ConfigError", "HoldfastError", "load", "run", "sweep"]
+__version__ = "0.2.0"
+__all__ = ["ConfigError", "HoldfastError", "Run", "Sweep", "load", "run", "sweep"]
 
 
 def __getattr__(name: str) -> object:
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> object:
         from holdfast.api import calls
 
         return getattr(calls, name)
+    if name in ("Run", "Sweep"):
+        from holdfast.api import finished
+
+        return getattr(finished, name)
     if name in ("ConfigError", "HoldfastError"):
         from holdfast import errors
 

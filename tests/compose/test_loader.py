@@ -18,6 +18,7 @@ from holdfast.compose.composed import as_hydra_config_without_folder
 from holdfast.compose.flags import search_path
 from holdfast.compose.loader import Loader, checked
 from holdfast.errors import ConfigError
+from tests.conftest import command_line
 
 WORDS = [
     [],
@@ -173,3 +174,26 @@ def _send_a_loader() -> None:
     for words in (*jobs[:5], jobs[-1], ["data=linear", "model=mlp"], ["data.outliers={}"]):
         assert sent.job(master, words).config_hash == loader.job(master, words).config_hash
         assert sent.load_sweep_config(master, words) == loader.load_sweep_config(master, words)
+
+
+def test_a_value_that_is_left_open_is_given_by_a_sweep_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own/model").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("left_open.py").write_text(
+        "import torch\nfrom holdfast.model import Regression\n\nclass Wide(Regression):\n"
+        "    def __init__(self, hidden):\n"
+        "        super().__init__(torch.nn.Sequential(torch.nn.Linear(1, hidden), torch.nn.Linear(hidden, 1)))\n"
+    )
+    Path("own/model/open.yaml").write_text("_target_: left_open.Wide\nhidden: ???\n")
+    words = ["-m", "--config-dir", "own", "model=open", "lr=0.01,0.02", "epochs=1", "report=false"]
+    for given, plan in (("model.hidden=3", "2 jobs: 1 stack"), ("model.hidden=3,4", "4 jobs: 2 stacks")):
+        code, said = command_line(*words, given)
+        assert code == 0, said
+        assert plan in said
+    code, said = command_line(*words)
+    assert code == 2
+    assert "model.hidden  has no value: give it one, as model.hidden=VALUE" in said
+    assert said.count("has no value") == 1

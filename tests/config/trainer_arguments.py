@@ -48,8 +48,11 @@ PLAIN = {int: "int", float: "float", bool: "bool", str: "str", type(None): "None
 def type_text(hint: Any) -> str:
     """The source text of a type that values from YAML can have; a class of Lightning's becomes `dict[str, Any]`."""
     if get_origin(hint) in (Union, types.UnionType):
-        parts = [type_text(part) for part in get_args(hint)]
-        return " | ".join(sorted(dict.fromkeys(parts), key=lambda part: (part == "None", parts.index(part))))
+        parts = {type_text(part) for part in get_args(hint)}
+        # not in Lightning's order: Python keeps that of the first such union that a process has made
+        return " | ".join(
+            sorted(parts, key=lambda part: (part == "None", part.partition("[")[0] not in PLAIN.values(), part))
+        )
     if get_origin(hint) is Literal:
         return f"Literal[{', '.join(repr(item).replace(chr(39), chr(34)) for item in get_args(hint))}]"
     if get_origin(hint) is list:

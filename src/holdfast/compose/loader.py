@@ -49,13 +49,13 @@ class Composed(NamedTuple):
     typed: frozenset[str] = frozenset()
 
 
-def checked(config: DictConfig) -> Composed:
-    """Check and hash a configuration that Hydra has composed.
+def checked(config: DictConfig, *, complete: bool = True) -> Composed:
+    """Check and hash a configuration that Hydra has composed; arguments as for `containers`.
 
     Raises:
         ConfigError: a value does not fit the schema, or an interpolation cannot be resolved.
     """
-    values, origin = containers(config)
+    values, origin = containers(config, complete=complete)
     groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     return Composed(validate(values, origin, groups), config_hash(values, origin), origin)
 
@@ -123,7 +123,7 @@ class Loader(ConfigLoaderImpl):
                 if not OmegaConf.select(config, key):
                     problems.append(Problem(as_override(key, ""), "must name a folder"))
             try:
-                composed = checked(config)
+                composed = checked(config, complete=run_mode == RunMode.RUN)  # each job of a sweep has to be
             except ConfigError as error:
                 raise ConfigError([*problems, *error.problems]) from None
         if problems:
@@ -136,8 +136,10 @@ class Loader(ConfigLoaderImpl):
         Raises:
             ConfigError: with the problems of single overrides.
         """
-        problems: list[Problem] = []
-        overrides = [*parsing.as_typed(master_config.hydra.overrides.hydra), *sweep_overrides]
+        problems, overrides = (
+            list[Problem](),
+            [*parsing.as_typed(master_config.hydra.overrides.hydra), *sweep_overrides],
+        )
         config = self._assemble(master_config.hydra.job.config_name, overrides, RunMode.RUN, problems)
         if problems:
             raise ConfigError(problems)

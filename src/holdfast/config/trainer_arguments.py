@@ -20,7 +20,7 @@ class TrainerArguments:
         "supports different training strategies with aliases as well custom strategies", default="auto"
     )
     num_nodes: int = setting("number of GPU nodes for distributed training", default=1)
-    fast_dev_run: int | bool = setting(
+    fast_dev_run: bool | int = setting(
         "runs n if set to n (int) else 1 if set to True batch(es) of train, val and test to ...", default=False
     )
     min_epochs: int | None = setting("force training for at least these many epochs", default=None)
@@ -39,10 +39,10 @@ class TrainerArguments:
     limit_predict_batches: float | int | None = setting(
         "how much of prediction dataset to check (float = fraction, int = num_batches)", default=None
     )
-    overfit_batches: int | float = setting(
+    overfit_batches: float | int = setting(
         "overfit a fraction of training/validation data (float) or a set number of batches (int)", default=0.0
     )
-    val_check_interval: int | float | str | dict[str, Any] | None = setting(
+    val_check_interval: float | int | str | dict[str, Any] | None = setting(
         "how often to check the validation set", default=None
     )
     check_val_every_n_epoch: int | None = setting("perform a validation loop after every N training epochs", default=1)
@@ -67,7 +67,7 @@ class TrainerArguments:
     use_distributed_sampler: bool = setting(
         "whether to wrap the DataLoader's sampler with torch.utils.data.DistributedSampler", default=True
     )
-    profiler: dict[str, Any] | str | None = setting(
+    profiler: str | dict[str, Any] | None = setting(
         "to profile individual steps during training and assist in identifying bottlenecks", default=None
     )
     detect_anomaly: bool = setting("enable anomaly detection for the autograd engine", default=False)

@@ -174,7 +174,7 @@ class SweepProgress:
         self._advance(max(self._done, self._ended))
         if len(self._jobs) <= ALL_SHOWN and result is not None:
             line = f"{job_name(number, self._jobs[number])}: {_outcome(result)}"
-            if self._bar is None:
+            if self._bar is None or not sys.stderr.isatty():  # in a notebook a line does not disturb the bar
                 print(line, flush=True)
             else:
                 self._bar.write(line, file=sys.stdout)
