@@ -33,7 +33,7 @@ def main() -> None:
             opened(browser, view, lambda seen: set(seen) >= {f"runs/{name}" for name in EXPERIMENTS})
             time.sleep(5)  # the curves are drawn after their names are there
             browser.save_screenshot(str(ROOT / "docs" / "tensorboard.png"))
-        with chromium(1000, 1500) as browser:
+        with chromium(1400, 1500) as browser:
             browser.get(Path(folder, "sweep", "report.html").as_uri())
             browser.save_screenshot(str(ROOT / "docs" / "report.png"))
 

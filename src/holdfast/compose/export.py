@@ -22,6 +22,7 @@ from holdfast.single.startup import import_training
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.lock import locked
 from holdfast.store.started import read_sweep
+from holdfast.sweeps.ended import differing_keys
 
 
 def export_job(folder: SweepFolder, number: int, conf: Path, flags: Sequence[str] = ()) -> RunFolder:
@@ -54,6 +55,7 @@ def export_job(folder: SweepFolder, number: int, conf: Path, flags: Sequence[str
     config = loader.load_configuration(arguments.config_name or CONFIG_NAME, words, RunMode.MULTIRUN)
     with read_write(config.hydra.sweep), open_dict(config.hydra.sweep):
         config.hydra.sweep.dir = str(folder.path)
+    loader.swept = tuple(differing_keys([entry["overrides"] for entry in jobs]))
     job = loader.job_spec(config, number, jobs[number]["overrides"])
     if job.config_hash != jobs[number]["config_hash"]:
         raise FolderError(f"{folder.path}: conf/ gives job {number} another configuration than the recorded one.")

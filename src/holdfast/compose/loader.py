@@ -72,12 +72,14 @@ class Loader(ConfigLoaderImpl):
 
     Attributes:
         flags: as given.
+        swept: the keys that differ between the jobs of the sweep; None until they are known.
         lenient: whether a configuration that does not fit the schema is accepted, as for tab completion.
     """
 
     def __init__(self, search_path: ConfigSearchPath, flags: Sequence[str] = ()) -> None:
         super().__init__(search_path)
         self.flags, self.lenient = list(flags), False
+        self.swept: tuple[str, ...] | None = None
         self._bases: dict[tuple[Any, ...], Base] = {}
         self._options: dict[tuple[str, ...], list[str] | None] = {}
         self._sweep: tuple[Any, list[str], Any] = (None, [], None)  # configuration, Hydra's overrides, name
@@ -169,7 +171,7 @@ class Loader(ConfigLoaderImpl):
             ConfigError: with all problems.
         """
         composed = self.job(sweep_config, overrides)
-        return JobSpec(number, tuple(overrides), composed.config, composed.config_hash)
+        return JobSpec(number, tuple(overrides), composed.config, composed.config_hash, self.swept)
 
     def _job(self, own: Sequence[str]) -> Composed:
         _, hydras, config_name = self._sweep

@@ -29,6 +29,7 @@ from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 from holdfast.search.grid import overrides_of
 from holdfast.sweeps.controller import run_sweep
+from holdfast.sweeps.ended import differing_keys
 from holdfast.sweeps.spec import SweepSpec
 
 MOST_PROBLEMS = 20
@@ -87,6 +88,7 @@ def sweep_spec(multirun: Multirun) -> SweepSpec:
     asked = jobs_of(loader, config, overrides_of(multirun.params, overrides))
     elsewhere = None if problems else devices_elsewhere(multirun.launcher)
     composed = _compose(loader, config, asked.jobs, problems)
+    loader.swept = tuple(differing_keys([each for each, _ in composed]))
     return SweepSpec(
         jobs=tuple(loader.job_spec(config, number, each) for number, (each, _) in enumerate(composed)),
         overrides=overrides,

@@ -30,12 +30,14 @@ class JobSpec(NamedTuple):
         overrides: the overrides of the command line that make this job, as the user would type them.
         config: the checked configuration.
         config_hash: digest of the configuration, see `config_hash`; jobs with the same digest train the same model.
+        swept: the keys that differ between the jobs of its sweep; None for a single run.
     """
 
     number: int
     overrides: tuple[str, ...]
     config: Config
     config_hash: str
+    swept: tuple[str, ...] | None = None
 
 
 FOLDER = "<folder of the run>"

@@ -49,6 +49,7 @@ def jobs_as_plain(jobs: Sequence[JobSpec]) -> Plain:
     return {
         "keys": list(vars(jobs[0].config)),
         "values": values,
+        "swept": jobs[0].swept,
         "jobs": [
             {"number": job.number, "overrides": list(job.overrides), "config_hash": job.config_hash, "config": row}
             for job, row in zip(jobs, indexes, strict=True)
@@ -63,6 +64,7 @@ def jobs_from_plain(plain: Mapping[str, Any]) -> tuple[JobSpec, ...]:
         plain: what it returned, maybe written as JSON and read again.
     """
     hints, keys = hints_of(Config), plain["keys"]
+    swept = None if plain["swept"] is None else tuple(plain["swept"])
     built: dict[tuple[str, int], Any] = {}
     jobs = []
     for entry in plain["jobs"]:
@@ -71,7 +73,7 @@ def jobs_from_plain(plain: Mapping[str, Any]) -> tuple[JobSpec, ...]:
             if (key, index) not in built:
                 built[key, index] = _built(hints[key], decoded(plain["values"][index]))
             config[key] = built[key, index]
-        jobs.append(JobSpec(entry["number"], tuple(entry["overrides"]), Config(**config), entry["config_hash"]))
+        jobs.append(JobSpec(entry["number"], tuple(entry["overrides"]), Config(**config), entry["config_hash"], swept))
     return tuple(jobs)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from holdfast.config.job import CONTROLS, JobSpec
 from holdfast.config.keys import key_of
-from holdfast.config.schema import Config
 from holdfast.errors import CheckpointError
 from holdfast.record import events
 from holdfast.record.checkpoint import save
@@ -254,19 +254,21 @@ def best_scalars(best: Mapping[str, Any], metric: str) -> list[tuple[str, float]
     return [(f"best/{name}", value) for name, value in values.items() if value is not None and np.isfinite(value)]
 
 
-def hparams(config: Config, overrides: list[str]) -> dict[str, Any]:
-    """The row of a run in TensorBoard's HParams: the settings that are usually varied, and every overridden key."""
-    row = {key: getattr(config, key) for key in ("lr", "batch_size", "epochs", "seed")}
-    for group in ("data", "model", "optimizer"):
-        row[group] = getattr(config, group)["_target_"].rpartition(".")[2]
-    for override in overrides:
-        if override.startswith("~"):
-            continue
-        key, text = key_of(override), override.partition("=")[2]
-        node: Any = config
+def hparams(job: JobSpec) -> dict[str, Any]:
+    """The row of a job in TensorBoard's HParams: the swept keys; of a single run the rate, batch size and overrides.
+
+    A group is shown by the name of its class.
+    """
+    given = {key_of(item): item.partition("=")[2] for item in job.overrides if not item.startswith("~")}
+    keys = ["lr", "batch_size", *(key for key in given if key not in CONTROLS)] if job.swept is None else job.swept
+    row = {}
+    for key in keys:
+        node: Any = job.config
         for part in key.split("."):
             # a key that the schema does not have, such as a group of the user's own, is shown as the text given
-            node = node.get(part, text) if isinstance(node, Mapping) else getattr(node, part, text)
-        if not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
+            node = node.get(part, given.get(key)) if isinstance(node, Mapping) else getattr(node, part, given.get(key))
+        if isinstance(node, Mapping) and "_target_" in node:
+            row[key] = str(node["_target_"]).rpartition(".")[2]
+        elif not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
             row[key] = node
     return row

@@ -122,7 +122,9 @@ def _plan(plan: Mapping[str, Any]) -> list[str]:
     stacks, alone = plan.get("stacks", []), plan.get("alone", {})
     sentences = []
     if stacks:
-        sentences.append(f"{sum(map(len, stacks))} jobs were trained in {len(stacks)} stacks.")
+        sentences.append(
+            f"{sum(map(len, stacks))} jobs were trained in {len(stacks)} stack{'s' if len(stacks) > 1 else ''}."
+        )
     if alone:
         sentences.append(f"{len(alone)} jobs ran alone: {'; '.join(sorted(set(map(str, alone.values()))))}.")
     return sentences

@@ -6,7 +6,7 @@ import base64
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +78,26 @@ class Section:
         return run_command(overrides) if overrides else self.winner.command() if self.winner else ""
 
     @property
-    def leaderboard(self) -> list[dict[str, Any]]:
-        """The rows of the leaderboard, at most `MAX_ROWS`; the rank is None for jobs without a finite metric."""
+    def metric(self) -> str:
+        """The metric by which jobs are ranked."""
+        return self.ranking.jobs[0].result.metric
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The swept keys."""
+        return swept_keys(self.ranking.jobs)
+
+    @property
+    def shown(self) -> list[tuple[int | None, Job]]:
+        """The jobs of the leaderboard, at most `MAX_ROWS`, with their ranks: None without a finite metric."""
         jobs = self.ranking.jobs
-        keys, shown = swept_keys(jobs), np.linspace(0, len(jobs) - 1, min(len(jobs), MAX_ROWS)).round().astype(int)
-        return [
-            {"rank": int(index) + 1 if jobs[index].value is not None else None, **row(jobs[index], keys)}
-            for index in shown
-        ]
+        shown = np.linspace(0, len(jobs) - 1, min(len(jobs), MAX_ROWS)).round().astype(int).tolist()
+        return [(index + 1 if jobs[index].value is not None else None, jobs[index]) for index in shown]
+
+    @property
+    def leaderboard(self) -> list[dict[str, Any]]:
+        """The rows of the leaderboard."""
+        return [{"rank": rank, **row(job, self.keys)} for rank, job in self.shown]
 
     @property
     def settings(self) -> list[dict[str, Any]]:
@@ -93,7 +105,7 @@ class Section:
         if not self.ranking.has_repeats:
             return []
         best = self.ranking.settings[0]
-        keys = [key for key in swept_keys(self.ranking.jobs) if key not in varied_keys(self.ranking)]
+        keys = [key for key in self.keys if key not in varied_keys(self.ranking)]
         lines = []
         for rank, each in enumerate(self.ranking.settings[:MAX_ROWS], 1):
             given, statistics = next(iter(each.jobs.values())).given, settings_columns(each, best)

@@ -111,7 +111,7 @@ class _Fit:
             folder,
             self._rules,
             job.config_hash,
-            hparams=hparams(config, overrides),
+            hparams=hparams(job),
             tensorboard=config.logger.tensorboard,
             leader=is_leader(),
         )

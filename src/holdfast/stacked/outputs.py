@@ -174,7 +174,7 @@ def _event_files(members: Sequence[Member], history: StackHistory, curves: Block
     head = events.version(history.began)
     ends = {completed: events.session_end(completed, now) for completed in (True, False)}
     for row, (job, result, index) in enumerate(members):
-        session = events.session_start(hparams(job.config, list(job.overrides)), history.began)
+        session = events.session_start(hparams(job), history.began)
         records = [head, session, losses[row, : history.counts[index]].tobytes()]
         records += [curve[row, : history.epochs[index]].tobytes() for curve in metrics]
         records += _logged(history.curves.logged_names, curves, row, int(history.counts[index]))

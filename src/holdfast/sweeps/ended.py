@@ -95,8 +95,13 @@ def swept_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     >>> swept_overrides([["epochs=2", "lr=0.1"], ["epochs=2", "lr=0.2"]])
     [['lr=0.1'], ['lr=0.2']]
     """
-    keys = set(_differing([{key_of(item): item for item in overrides} for overrides in jobs]))
+    keys = set(differing_keys(jobs))
     return [[item for item in overrides if key_of(item) in keys] for overrides in jobs]
+
+
+def differing_keys(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """The keys of the overrides that differ between some jobs; of a single job all keys."""
+    return _differing([{key_of(item): item for item in overrides} for overrides in jobs])
 
 
 def _differing(jobs: Sequence[Mapping[str, str]]) -> list[str]:
