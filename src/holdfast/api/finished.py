@@ -62,9 +62,9 @@ class Run:
         """
         points = dict[str, list[tuple[int, float]]]()
         for file in self._folder.curves():
-            for tag, found in read_scalars(file, _Everything()).items():
-                points.setdefault(tag, []).extend(found)
-        return {tag: np.array([value for _, value in found]) for tag, found in points.items() if "/" in tag}
+            for tag, curve in read_scalars(file, _Everything()).items():
+                points.setdefault(tag, []).extend(curve)
+        return {tag: np.array([value for _, value in curve]) for tag, curve in points.items() if "/" in tag}
 
     def model(self) -> nn.Module:
         """The module with the best weights, in evaluation mode.

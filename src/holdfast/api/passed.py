@@ -138,10 +138,10 @@ def _option(group: str, value: Any) -> Option:
         digest = kept_objects.keep(value)
         values = {"_target_": f"{kept_objects.__name__}.again", "name": path, "digest": digest}
         return Option(group, f"{FROM_PYTHON}{path}-{digest[:12]}", values, {}, only_here=True)
-    found: Any = sys.modules.get(cls.__module__)
+    named: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
-        found = getattr(found, part, None)
-    if found is not cls:
+        named = getattr(named, part, None)
+    if named is not cls:
         lesson = "define it at the top of a module or of a notebook, where it can be found by its name"
         raise HoldfastError(f"{group}={path} is defined within a function, or was defined anew: {lesson}.")
     keys, defaults = _arguments(cls)
