@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import holdfast
-from holdfast.api import kept_objects
+from holdfast.api import passed
+from holdfast.api.kept_objects import Kept
 from tests.conftest import command_line, leaderboard_of
 
 QUICK = ("epochs=3", "report=false")
@@ -93,6 +94,30 @@ def test_defaults_of_a_class_hold_unless_a_value_is_given(mine: Any) -> None:
     run = holdfast.run("model.hidden=4", "data.rows=20", "lr=0.2", "batch_size=20", *QUICK, **given)
     assert run.model().hparams["lr"] == 0.2  # type: ignore[index]
     assert run.result["iterations"] == 3
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/fast.yaml").write_text("# @package _global_\nlr: 0.1\n")
+    run = holdfast.run("experiment=fast", "model.hidden=4", "data.rows=20", *QUICK, config_dir="own", **given)
+    assert run.model().hparams["lr"] == 0.1, "an experiment sets it"  # type: ignore[index]
+
+
+def test_an_argument_whose_default_is_no_number_keeps_it() -> None:
+    class Auto(pl.LightningModule):
+        def __init__(self, lr: float | None = None, epochs: str = "many", hidden: tuple[int, ...] = (3,)) -> None:
+            super().__init__()
+
+    keys, defaults = passed._arguments(Auto)
+    assert (keys, defaults) == ({"lr": None, "epochs": "many"}, {})
+
+
+def test_an_object_may_change_after_the_call(mine: Any) -> None:
+    data = mine.Waves(30, 10)
+    run = holdfast.run("model.hidden=4", *QUICK, model=mine.Sine, data=data)
+    first = run.result["best"]
+    data.rows = 40
+    again = holdfast.run("model.hidden=4", *QUICK, model=mine.Sine, data=data)
+    assert again.result["best"] != first
+    assert run.model().hparams["hidden"] == 4  # type: ignore[index]
+    assert holdfast.run(f"resume={run.path}", model=mine.Sine, data=mine.Waves(30, 10)).result["best"] == first
 
 
 def test_arguments_without_a_default_have_to_be_given_all_at_once(mine: Any) -> None:
@@ -144,18 +169,18 @@ def test_what_was_passed_is_passed_again_to_load_and_to_resume(mine: Any) -> Non
 
 
 def test_digests_are_those_of_content(mine: Any) -> None:
-    imports = f"import {mine.__name__} as mine; from holdfast.api import kept_objects"
-    code = f"{imports}; print(kept_objects.keep(mine.Waves(30, 10)))"
+    imports = f"import {mine.__name__} as mine; from holdfast.api.kept_objects import Kept"
+    code = f"{imports}; print(Kept(mine.Waves(30, 10)).digest)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == kept_objects.keep(mine.Waves(30, 10))
+    assert done.stdout.strip() == Kept(mine.Waves(30, 10)).digest
     torch.manual_seed(0)
     first = mine.Sine(4)
     torch.manual_seed(0)
     second = mine.Sine(4)
-    assert kept_objects.keep(first) == kept_objects.keep(second)
+    assert Kept(first).digest == Kept(second).digest
     with torch.no_grad():
         second.network[0].bias[0] += 1e-3
-    assert kept_objects.keep(first) != kept_objects.keep(second)
+    assert Kept(first).digest != Kept(second).digest
 
 
 def test_classes_of_a_script_are_trained_and_recorded_by_their_lines() -> None:
@@ -233,9 +258,12 @@ def test_several_targets_are_named() -> None:
 @pytest.mark.parametrize(
     ("given", "lesson"),
     [
-        ({"model": 3}, "model=int cannot be trained: pass a LightningModule or its class"),
+        ({"model": 3}, "model=int cannot be trained: pass a LightningModule of lightning.pytorch, or its class"),
         ({"model": torch.nn.Linear}, "cannot be trained"),
-        ({"data": "rows.csv"}, r"pass a LightningDataModule or its class, or rows as a pair \(X, y\)"),
+        (
+            {"data": "rows.csv"},
+            r"pass a LightningDataModule of lightning.pytorch or its class, or rows as a pair \(X, y\)",
+        ),
         ({"data": (np.zeros((4, 2)),)}, "has 1 parts"),
         ({"data": (np.zeros((4, 2)), np.zeros(3))}, "X has 4 rows and y has 3"),
         ({"data": (np.zeros((4, 2, 2)), np.zeros(4))}, "is no table"),
@@ -277,5 +305,5 @@ def test_an_object_that_cannot_be_recorded_is_refused() -> None:
 
 def test_a_loader_of_rows_in_a_closure_is_recorded_by_its_code() -> None:
     data = DataLoader(TensorDataset(torch.zeros(3, 1)))
-    assert kept_objects.keep(data) == kept_objects.keep(DataLoader(TensorDataset(torch.zeros(3, 1))))
-    assert kept_objects.keep(data) != kept_objects.keep(DataLoader(TensorDataset(torch.ones(3, 1))))
+    assert Kept(data).digest == Kept(DataLoader(TensorDataset(torch.zeros(3, 1)))).digest
+    assert Kept(data).digest != Kept(DataLoader(TensorDataset(torch.ones(3, 1)))).digest

@@ -7,33 +7,41 @@ import hashlib
 import io
 import pickle
 import types
+import weakref
 from typing import Any
 
 from holdfast.errors import HoldfastError
 
-_kept: dict[str, Any] = {}
 
+class Kept:
+    """A copy of an object that was passed; `again` finds it while this lives.
 
-def keep(value: Any) -> str:
-    """Keep an object, so that `again` finds it.
+    Args:
+        value: the object.
 
-    Returns:
-        A digest of its class and content, equal in another process for an object that was made alike.
+    Attributes:
+        digest: of its class and content, equal in another process for an object that was made alike.
 
     Raises:
         HoldfastError: it holds something that has no content, such as an open file.
     """
-    sink = _Digest()
-    try:
-        _Pickler(sink, protocol=5).dump(value)
-    except Exception as error:  # whatever a class of the user's does when it is pickled
-        name = type(value).__name__
-        raise HoldfastError(
-            f"an object of {name} cannot be recorded ({type(error).__name__}: {error}): pass the class {name} instead."
-        ) from None
-    digest = sink.hash.hexdigest()
-    _kept[digest] = value
-    return digest
+
+    def __init__(self, value: Any) -> None:
+        sink = _Digest()
+        try:
+            _Pickler(sink, protocol=5).dump(value)
+            self.value = copy.deepcopy(value)  # which its owner may change later
+        except Exception as error:  # whatever a class of the user's does when it is pickled or copied
+            name = type(value).__name__
+            reason = f"{type(error).__name__}: {error}"
+            raise HoldfastError(
+                f"an object of {name} cannot be recorded ({reason}): pass the class {name} instead."
+            ) from None
+        self.digest = sink.hash.hexdigest()
+        _kept[self.digest] = self
+
+
+_kept: weakref.WeakValueDictionary[str, Kept] = weakref.WeakValueDictionary()
 
 
 def again(name: str, digest: str) -> Any:
@@ -41,14 +49,14 @@ def again(name: str, digest: str) -> Any:
 
     Args:
         name: qualified name of its class.
-        digest: as `keep` returns it.
+        digest: of its content.
 
     Raises:
         HoldfastError: it was not passed in this process.
     """
-    if digest not in _kept:
+    if (kept := _kept.get(digest)) is None:
         raise HoldfastError(f"the object of {name} was passed from Python, and does not exist here: pass it again.")
-    return copy.deepcopy(_kept[digest])
+    return copy.deepcopy(kept.value)
 
 
 class _Digest(io.RawIOBase):

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from holdfast.api import kept_objects, rows_file
+from holdfast.api import rows_file
+from holdfast.api.kept_objects import Kept, again
 from holdfast.config.keys import FROM_PYTHON, key_of
 from holdfast.errors import ConfigError, HoldfastError, Problem
 
@@ -36,6 +37,7 @@ class Option(NamedTuple):
         values: its keys.
         defaults: values of keys at the top of the configuration, from the signature of the class.
         only_here: whether it exists in this process alone.
+        kept: the object; None for a class.
     """
 
     group: str
@@ -43,6 +45,12 @@ class Option(NamedTuple):
     values: dict[str, Any]
     defaults: Mapping[str, Any]
     only_here: bool
+    kept: Kept | None = None
+
+    def yaml(self) -> str:
+        """The text of the YAML file. It may set keys at the top, as `conf/data/table.yaml` does."""
+        values = {**self.defaults, self.group: self.values}
+        return "# @package _global_\n" + yaml.safe_dump(values, sort_keys=False)
 
 
 class Passed:
@@ -61,10 +69,10 @@ class Passed:
         self.flags = [] if config_dir is None else ["--config-dir", os.fspath(config_dir)]
         self._rows = data if isinstance(data, (tuple, list)) else None
         if data is not None and self._rows is None and not _is_module(data, "LightningDataModule"):
-            lesson = "pass a LightningDataModule or its class, or rows as a pair (X, y)"
+            lesson = "pass a LightningDataModule of lightning.pytorch or its class, or rows as a pair (X, y)"
             raise HoldfastError(f"data={type(data).__name__} cannot be trained on: {lesson}.")
         if model is not None and not _is_module(model, "LightningModule"):
-            lesson = "pass a LightningModule or its class"
+            lesson = "pass a LightningModule of lightning.pytorch, or its class"
             raise HoldfastError(f"model={type(model).__name__} cannot be trained: {lesson}.")
         given = {"model": model, "data": None if self._rows else data}
         self._options = [_option(group, value) for group, value in given.items() if value is not None]
@@ -79,7 +87,6 @@ class Passed:
         """
         added = [f"{option.group}={option.name}" for option in self._options]
         added += rows_file.overrides(*_pair(self._rows)) if self._rows is not None else []
-        keys = set(map(key_of, typed))
         problems = [
             Problem(item, f"{key_of(item)} is passed as an object too: give one of the two")
             for item in typed
@@ -96,9 +103,6 @@ class Passed:
         ]
         if problems:
             raise ConfigError(problems)
-        defaults = {key: value for option in self._options for key, value in option.defaults.items()}
-        if not keys & {"experiment", "resume"}:  # which give them
-            added += [f"{key}={value}" for key, value in defaults.items() if key not in keys]
         return [*added, *typed]
 
     @contextmanager
@@ -111,17 +115,14 @@ class Passed:
             for option in self._options:
                 file = Path(name, option.group, f"{option.name}.yaml")
                 file.parent.mkdir(exist_ok=True)
-                file.write_text(yaml.safe_dump(option.values, sort_keys=False))
+                file.write_text(option.yaml())
             yield Path(name)
 
 
 def _is_module(value: Any, name: str) -> bool:
     """Whether a value is Lightning's class of this name, derived from it, or an object of it."""
     cls = value if isinstance(value, type) else type(value)
-    return any(base.__name__ == name and base.__module__.startswith(_LIGHTNINGS) for base in cls.__mro__)
-
-
-_LIGHTNINGS = ("lightning.", "pytorch_lightning.")
+    return any(base.__name__ == name and base.__module__.startswith("lightning.") for base in cls.__mro__)
 
 
 def _pair(rows: Sequence[Any]) -> tuple[Any, Any]:
@@ -135,9 +136,9 @@ def _option(group: str, value: Any) -> Option:
     path = f"{cls.__module__}.{cls.__qualname__}"
     of_main = cls.__module__ == "__main__"
     if not isinstance(value, type):
-        digest = kept_objects.keep(value)
-        values = {"_target_": f"{kept_objects.__name__}.again", "name": path, "digest": digest}
-        return Option(group, f"{FROM_PYTHON}{path}-{digest[:12]}", values, {}, only_here=True)
+        kept = Kept(value)
+        values = {"_target_": f"{again.__module__}.again", "name": path, "digest": kept.digest}
+        return Option(group, f"{FROM_PYTHON}{path}-{kept.digest[:12]}", values, {}, only_here=True, kept=kept)
     named: Any = sys.modules.get(cls.__module__)
     for part in cls.__qualname__.split("."):
         named = getattr(named, part, None)
@@ -156,10 +157,10 @@ def _arguments(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
             continue
         has_default = argument.default is not argument.empty
-        if name in _TOP:
+        if name in _TOP and not has_default:
             keys[name] = f"${{{name}}}"
-            if has_default and isinstance(argument.default, (int, float)):
-                defaults[name] = argument.default
+        elif name in _TOP and type(argument.default) in (int, float):
+            keys[name], defaults[name] = f"${{{name}}}", argument.default
         elif not has_default:
             keys[name] = "???"  # OmegaConf's mark of a value that has to be given
         elif _is_plain(argument.default):
