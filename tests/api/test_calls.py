@@ -197,3 +197,13 @@ def test_a_sweep_without_a_single_winner_is_returned_all_the_same() -> None:
     assert [job["status"] for job in sweep.jobs] == ["diverged", "diverged"]
     with pytest.raises(holdfast.HoldfastError, match="has no single winner: no job completed"):
         _ = sweep.winner
+
+
+def test_hydra_of_the_caller_goes_on() -> None:
+    import hydra
+
+    with hydra.initialize(version_base="1.2", config_path=None):
+        before = hydra.compose(config_name=None, overrides=["+a=1"])
+        run = holdfast.run("epochs=1")
+        assert run.model().training is False
+        assert hydra.compose(config_name=None, overrides=["+a=1"]) == before

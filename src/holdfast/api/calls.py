@@ -109,7 +109,7 @@ def _called(
     from holdfast.cli.main import CONF
     from holdfast.compose import app
 
-    with _ONE_AT_A_TIME, _process_restored():
+    with _ONE_AT_A_TIME, _process_restored(), app.hydra_restored():
         passed = Passed(config_dir, model, data)
         with passed.written() as options:
             return passed, app.run([*mode, *passed.flags, *passed.overrides(typed)], CONF, options)

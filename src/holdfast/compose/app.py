@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hydra import version
@@ -12,6 +12,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
@@ -71,6 +72,19 @@ def run(words: Sequence[str], conf: Path, passed: Path | None = None) -> Done:
             with processes.single_process():
                 return _sweep(loader, name, overrides)
         return Done(0)
+
+
+@contextmanager
+def hydra_restored() -> Iterator[None]:
+    """Leave Hydra as it was, for a caller that uses it too."""
+    hydra, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    base = version.getbase()
+    GlobalHydra.instance().hydra = None  # it can be initialised once at a time
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, config
+        version.VersionBase.instance().version_base = base
 
 
 def _sweep(loader: Loader, name: str, overrides: Sequence[str]) -> Done:
