@@ -50,10 +50,11 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
         exit_code: 128 plus the number of the signal, as in a shell.
+        command: as given.
     """
 
     def __init__(self, number: int, command: str | None = None) -> None:
-        self.number, self.exit_code = number, 128 + number
+        self.number, self.exit_code, self.command = number, 128 + number, command
         remedy = f"; to resume: {command}" if command else ""
         super().__init__(f"stopped by {signal.Signals(number).name}; nothing was concluded{remedy}")
 

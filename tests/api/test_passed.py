@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +12,15 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import holdfast
 from holdfast.api import passed
-from holdfast.api.kept_objects import Kept
+from holdfast.api.kept_objects import keep
+from holdfast.usercode.content_digest import content_digest
 from tests.conftest import command_line, leaderboard_of
 
 QUICK = ("epochs=3", "report=false")
@@ -161,7 +165,7 @@ def test_what_was_passed_is_passed_again_to_load_and_to_resume(mine: Any) -> Non
     assert holdfast.sweep(resume, **given).selection == sweep.selection
     code, said = command_line("-m", resume)
     assert code == 2
-    assert "Sine was passed from Python: pass it again" in said
+    assert "was passed from Python: pass it again, as model= of the call" in " ".join(said.split())
     with pytest.raises(holdfast.ConfigError, match="was started with data=python"):
         holdfast.sweep(resume, model=mine.Sine, data=mine.Waves(31, 10))
     (line,) = [line for line in command_line("report", str(sweep.path))[1].splitlines() if "left out" in line]
@@ -169,18 +173,18 @@ def test_what_was_passed_is_passed_again_to_load_and_to_resume(mine: Any) -> Non
 
 
 def test_digests_are_those_of_content(mine: Any) -> None:
-    imports = f"import {mine.__name__} as mine; from holdfast.api.kept_objects import Kept"
-    code = f"{imports}; print(Kept(mine.Waves(30, 10)).digest)"
+    imports = f"import {mine.__name__} as mine; from holdfast.api.kept_objects import keep"
+    code = f"{imports}; print(keep(mine.Waves(30, 10)).digest)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == Kept(mine.Waves(30, 10)).digest
+    assert done.stdout.strip() == keep(mine.Waves(30, 10)).digest
     torch.manual_seed(0)
     first = mine.Sine(4)
     torch.manual_seed(0)
     second = mine.Sine(4)
-    assert Kept(first).digest == Kept(second).digest
+    assert keep(first).digest == keep(second).digest
     with torch.no_grad():
         second.network[0].bias[0] += 1e-3
-    assert Kept(first).digest != Kept(second).digest
+    assert keep(first).digest != keep(second).digest
 
 
 def test_classes_of_a_script_are_trained_and_recorded_by_their_lines() -> None:
@@ -217,14 +221,15 @@ def test_arrays_are_a_table_whose_line_is_that_of_least_squares() -> None:
     )
     inputs = np.c_[x[:, [0, 1, 3]], np.ones(300)]
     expected = inputs @ np.linalg.lstsq(inputs, y, rcond=None)[0]
-    for found in (run.predict(x), run.predict(x[:, [0, 1, 3]]), run.predict(torch.tensor(x))):
-        assert np.abs(found[:, 0] - expected).max() < 0.1  # a tenth of the rows validates
-    with pytest.raises(holdfast.HoldfastError, match="has 2 columns, and the model uses 3: x0, x1, x3"):
-        run.predict(x[:, :2])
+    for found in (run.predict(x), run.predict(x.tolist()), run.predict(torch.tensor(x))):
+        assert np.abs(found - expected).max() < 0.1  # a tenth of the rows validates
+    for few in (x[:, :2], x[:, [0, 1, 3]]):  # the second has as many columns as the model uses, but not their names
+        with pytest.raises(holdfast.HoldfastError, match="lack 'x3'"):
+            run.predict(few)
     (file,) = Path("outputs/rows").iterdir()
     assert f"data.path={file}" in run.result["overrides"]
     assert command_line(*run.result["overrides"])[0] == 0  # the command line needs nothing passed
-    assert holdfast.load(run.path).predict(x).shape == (300, 1)  # type: ignore[union-attr]
+    assert holdfast.load(run.path).predict(x).shape == (300,)  # type: ignore[union-attr]
 
 
 def test_a_dataframe_keeps_names_texts_and_missing_values() -> None:
@@ -241,7 +246,7 @@ def test_a_dataframe_keeps_names_texts_and_missing_values() -> None:
     np.testing.assert_allclose(found.sum(1), 1)
     assert (np.array(["no", "yes"])[found.argmax(1)] == label).mean() == 1
     np.testing.assert_array_equal(run.predict(frame[["flag", "kind", "size"]]), found)
-    with pytest.raises(holdfast.HoldfastError, match="lacks 'kind'"):
+    with pytest.raises(holdfast.HoldfastError, match="the rows lack 'kind'"):
         run.predict(frame[["size", "flag"]])
     board = sweep.leaderboard()
     assert isinstance(board, pd.DataFrame)
@@ -305,5 +310,187 @@ def test_an_object_that_cannot_be_recorded_is_refused() -> None:
 
 def test_a_loader_of_rows_in_a_closure_is_recorded_by_its_code() -> None:
     data = DataLoader(TensorDataset(torch.zeros(3, 1)))
-    assert Kept(data).digest == Kept(DataLoader(TensorDataset(torch.zeros(3, 1)))).digest
-    assert Kept(data).digest != Kept(DataLoader(TensorDataset(torch.ones(3, 1)))).digest
+    assert keep(data).digest == keep(DataLoader(TensorDataset(torch.zeros(3, 1)))).digest
+    assert keep(data).digest != keep(DataLoader(TensorDataset(torch.ones(3, 1)))).digest
+
+
+def test_digests_tell_apart_what_computes_something_else() -> None:
+    weight = torch.ones(2)
+    pairs: list[tuple[Any, Any]] = [
+        (lambda x: torch.relu(x) + 1, lambda x: torch.tanh(x) + 1),
+        (lambda x: x.sum(), lambda x: x.mean()),
+        (lambda x, *, p=1: x * p, lambda x, *, p=2: x * p),
+        (lambda x: [each.sum() for each in x], lambda x: [each.mean() for each in x]),
+        (torch.nn.Linear(1, 1).requires_grad_(False), torch.nn.Linear(1, 1)),
+        (torch.nn.Parameter(weight), weight),
+        (torch.ones(2, 3), torch.ones(3, 2).T),
+        ([weight, weight], [weight, weight.clone()]),
+        (np.zeros(2, np.float32), np.zeros(1, np.float64)),
+        ({"a": 1}, {"a": True}),
+    ]
+    for one, other in pairs:
+        assert content_digest(one) == content_digest(one)
+        assert content_digest(one) != content_digest(other)
+
+
+def test_one_run_of_an_object_outlives_another(mine: Any) -> None:
+    given: Any = {"model": mine.Sine(4), "data": mine.Waves(30, 10)}
+    run = holdfast.run(*QUICK, **given)
+    before = run.model().state_dict()
+    holdfast.run(*QUICK, **given)
+    gc.collect()
+    assert all(torch.equal(value, before[name]) for name, value in run.model().state_dict().items())
+
+
+def test_defaults_arrive_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("defaults_model.py").write_text(
+        "import holdfast.model\n"
+        "class Odd(holdfast.model.Linear):\n"
+        "    def __init__(self, a='1e-3', b='0x1', c='???', d='no', e={'_target_': 'a.B'}, f=None, g=[1, 'x']):\n"
+        "        super().__init__(1, None, None)\n"
+        "        self.given = (a, b, c, d, e, f, g)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    odd = __import__("defaults_model").Odd
+    run: Any = holdfast.run(*QUICK, model=odd)
+    assert run.model().given == odd().given
+
+
+def test_different_defaults_of_one_key_have_to_be_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("settled.py").write_text(MINE.replace("lr: float = 0.05", "lr: float = 0.05, batch_size: int = 7"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = __import__("settled")
+    words = ("model.hidden=2", "data.rows=20", *QUICK)
+    with pytest.raises(holdfast.ConfigError, match="model has the default 7 and data 8: give batch_size=8"):
+        holdfast.run(*words, model=module.Sine, data=module.Waves)
+    assert holdfast.run(*words, "batch_size=5", model=module.Sine, data=module.Waves).result["iterations"] == 12
+
+
+def test_texts_in_arrays_are_texts_when_they_are_predicted() -> None:
+    kinds = np.array(["1", "x", "z", "x"] * 25, dtype=object)
+    x = np.c_[kinds, np.linspace(-1, 1, 100).astype(object)]
+    y = np.where(kinds == "x", 10.0, -10.0)
+    run = holdfast.run("lr=0.3", "epochs=100", "report=false", data=(x, y))
+    np.testing.assert_allclose(run.predict(x[:4]), y[:4], atol=0.5)
+    np.testing.assert_allclose(run.predict(np.array([["1", 0.0]], dtype=object)), [-10.0], atol=0.5)
+
+
+def test_what_is_masked_or_a_category_is_taken_for_that() -> None:
+    values = np.ma.masked_array(np.linspace(-1, 1, 100), mask=np.arange(100) % 10 == 0, fill_value=1e6)
+    x = np.ma.stack([values, np.ma.asarray(np.linspace(3, 5, 100))], axis=1)
+    x.data[x.mask] = 1e6
+    run = holdfast.run(*QUICK, data=(x, np.linspace(0, 1, 100)))
+    assert np.isfinite(run.predict(np.array([[np.nan, 4.0]]))).all()
+    table = pq.read_table(next(Path("outputs/rows").glob("*.parquet")))
+    assert np.isnan(table["x0"].to_numpy()).sum() == 10
+    frame = pd.DataFrame({"kind": pd.Categorical(np.arange(90) % 3), "size": np.linspace(0, 1, 90)})
+    with pytest.raises(holdfast.HoldfastError, match="its categories are numbers"):
+        holdfast.run(data=(frame, np.zeros(90)))
+
+
+@pytest.mark.parametrize("name", ["it's", "a b", "é", "null", "true", "1", "a\\b", "[x]", "a,b", "x=y"])
+def test_a_target_may_have_any_name(name: str) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    run = holdfast.run(*QUICK, data=(x, pd.Series(x.sum(1), name=name)))
+    assert run.predict(x).shape == (60,)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "lesson"),
+    [
+        (pd.DataFrame(np.zeros((4, 2)), columns=["a", "a"]), [0.0] * 4, "two columns named 'a'"),
+        (pd.DataFrame(np.zeros((4, 2)), columns=["1", 1]), [0.0] * 4, "two columns named '1'"),
+        (np.zeros((4, 2), complex), [0.0] * 4, "column 'x0' cannot be one of a table"),
+        (np.array([[1.0, "a"], ["b", 2.0]] * 2, dtype=object), [0.0] * 4, "column 'x0' cannot be one of a table"),
+        ([[1.0], [2.0, 3.0]], [0.0, 1.0], "one array of numbers or texts"),
+        (np.zeros((4, 2)), pd.Series([0.0] * 4, name="${lr}"), "no override can say"),
+    ],
+    ids=str,
+)
+def test_rows_that_are_no_table_are_a_lesson(x: Any, y: Any, lesson: str) -> None:
+    with pytest.raises(holdfast.HoldfastError, match=re.escape(lesson)):
+        holdfast.run(data=(x, y))
+    assert not Path("outputs").exists()
+
+
+def test_a_class_that_a_notebook_defines_anew_is_another_one(tmp_path: Path) -> None:
+    import nbclient
+    import nbformat
+
+    net = "class Net(holdfast.model.Linear):\n    def __init__(self):\n        super().__init__(1, None, None)\n"
+    cells = [
+        "import holdfast, holdfast.model, torch\n" + net,
+        "sweep = holdfast.sweep('lr=0.01,0.1', 'epochs=2', 'report=false', model=Net)\nx = [[1.0]]",
+        "before = sweep.winner.predict(x)\n"
+        + net
+        + "    def forward(self, x):\n        return 1000 + super().forward(x)\n",
+        "print('same', (sweep.winner.predict(x) == before).all(), Net().forward(torch.ones(1, 1)).item() > 900)",
+        "for call in (lambda: holdfast.load(sweep.path, model=Net).model(),\n"
+        "             lambda: holdfast.sweep(f'resume={sweep.path}', model=Net)):\n"
+        "    try:\n        call()\n    except holdfast.HoldfastError as error:\n        print('refused', error)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    printed = ["".join(o.get("text", "") for o in cell.outputs if o.get("name") == "stdout") for cell in notebook.cells]
+    assert printed[3].strip() == "same True True"
+    assert printed[4].count("refused") == 2
+    assert "was started with model=python.__main__.Net-" in printed[4]
+
+
+def test_a_module_of_ones_own_over_rows_predicts_in_their_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("over_rows.py").write_text(
+        "import holdfast.model, torch\n"
+        "class Own(holdfast.model.Regression):\n"
+        "    def __init__(self, columns: int = 2):\n"
+        "        super().__init__(torch.nn.Linear(columns, 1))\n"
+        "    def forward(self, x):\n"
+        "        return self.network(x)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    x = np.random.default_rng(0).normal(size=(200, 2)) * [100, 0.1] + 7
+    y = 60_000 + x @ [3.0, 4000.0]
+    run = holdfast.run("lr=0.1", "epochs=300", "report=false", model=__import__("over_rows").Own, data=(x, y))
+    np.testing.assert_allclose(run.predict(x), y, rtol=1e-4)
+
+
+def test_what_an_object_does_not_read_is_refused(mine: Any) -> None:
+    given: Any = {"model": mine.Sine(4), "data": mine.Waves(30, 10)}
+    with pytest.raises(holdfast.ConfigError) as raised:
+        holdfast.sweep("lr=0.1,0.2", "batch_size=5", "model.hidden=4", "data.rows=7", **given)
+    assert len(raised.value.problems) == 4
+    assert "has no effect on the object that is passed as model: pass its class" in str(raised.value)
+    assert holdfast.sweep("seed=0,1", "sweep.folds=2", *QUICK, **given).selection["refit"]
+
+
+def test_rows_that_pandas_would_pair_otherwise_are_refused() -> None:
+    frame = pd.DataFrame({"a": np.arange(60.0)})
+    with pytest.raises(holdfast.HoldfastError, match="X and y have different indexes"):
+        holdfast.run(data=(frame.sample(frac=1, random_state=0), frame["a"].rename("y")))
+
+
+def test_a_class_that_was_edited_is_another_one(mine: Any) -> None:
+    words = ("model.hidden=4", "data.rows=30", *QUICK)
+    run = holdfast.run(*words, model=mine.Sine, data=mine.Waves)
+    text = Path(f"{mine.__name__}.py").read_text()
+    Path(f"{mine.__name__}.py").write_text(text.replace("torch.nn.Tanh()", "torch.nn.ReLU()"))
+    code = (
+        f"import holdfast, {mine.__name__} as mine\n"
+        f"holdfast.load({str(run.path)!r}, model=mine.Sine, data=mine.Waves).model()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "passed from Python with another content" in done.stderr
+
+
+def test_a_commented_copy_of_the_module_is_the_same_in_another_process(mine: Any) -> None:
+    words = ("model.hidden=4", "data.rows=30", *QUICK)
+    run = holdfast.run(*words, model=mine.Sine, data=mine.Waves)
+    code = (
+        f"import holdfast, {mine.__name__} as mine\n"
+        f"print(holdfast.load({str(run.path)!r}, model=mine.Sine, data=mine.Waves).model().hparams['hidden'])"
+    )
+    file = Path(f"{mine.__name__}.py")
+    file.write_text(file.read_text() + "\n# a comment changes nothing\n")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "4"

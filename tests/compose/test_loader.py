@@ -14,9 +14,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from holdfast.cli.main import CONF
+from holdfast.compose.checked import checked
 from holdfast.compose.composed import as_hydra_config_without_folder
 from holdfast.compose.flags import search_path
-from holdfast.compose.loader import Loader, checked
+from holdfast.compose.loader import Loader
 from holdfast.errors import ConfigError
 from tests.conftest import command_line
 
@@ -197,3 +198,23 @@ def test_a_value_that_is_left_open_is_given_by_a_sweep_or_refused(
     assert code == 2
     assert "model.hidden  has no value: give it one, as model.hidden=VALUE" in said
     assert said.count("has no value") == 1
+
+
+def test_what_follows_a_value_that_is_left_open_follows_what_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("own/model").mkdir(parents=True)
+    Path("follows_open.py").write_text(
+        "import torch\nfrom holdfast.model import Regression\n\nclass Two(Regression):\n"
+        "    def __init__(self, hidden, other):\n"
+        "        super().__init__(torch.nn.Sequential(torch.nn.Linear(1, hidden), torch.nn.Linear(other, 1)))\n"
+    )
+    text = "_target_: follows_open.Two\nhidden: ???\nother: ${model.hidden}\n"
+    Path("own/model/two.yaml").write_text(text)
+    words = ["-m", "--config-dir", "own", "model=two", "lr=0.01,0.02", "epochs=1", "report=false"]
+    for given, plan in (("model.hidden=3", "2 jobs: 1 stack"), ("model.hidden=3,4", "4 jobs: 2 stacks")):
+        code, said = command_line(*words, given)
+        assert code == 0, said
+        assert plan in said

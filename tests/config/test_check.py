@@ -151,3 +151,11 @@ def test_values_are_shown_as_overrides(value: object, shown: str) -> None:
 
 def test_did_you_mean_lists_all_names_where_none_is_near() -> None:
     assert did_you_mean("zzz", ["b", "a"], "x.") == "there is a, b"
+
+
+@pytest.mark.parametrize("metric", ["val/accuracy", "val/r2", "val/f1", "val_acc", "valid/AUROC"])
+def test_a_metric_that_is_better_when_higher_is_not_minimised(metric: str) -> None:
+    with pytest.raises(ConfigError, match="add mode=max"):
+        compose([f"metric={metric}"], CONF)
+    assert compose([f"metric={metric}", "mode=max"], CONF).metric == metric
+    assert compose(["metric=val/accuracy_loss"], CONF).mode == "min"

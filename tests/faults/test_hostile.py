@@ -223,8 +223,13 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("left") / "sweep"
     swept = command_line("-m", "lr=0.01", "epochs=1", "report=false", f"hydra.sweep.dir={folder}")
     assert swept[0] == 0, swept
-    for path in (folder, folder / "0"):
-        for name in MODULES:
+    deep = folder / "figures"  # which may hold a project, too
+    for name in ("conf/model", "conf/data"):
+        (deep / name).mkdir(parents=True)
+    (deep / "conf/project.yaml").write_text("defaults: [config, {override model: mine}]\n")
+    (deep / "conf/model/mine.yaml").write_text("_target_: evil.Mine\n")
+    for path in (folder, folder / "0", deep):
+        for name in (*MODULES, "evil"):
             (path / f"{name}.py").write_text(f"open({str(folder.parent / 'executed')!r}, 'w')")
     return folder
 
@@ -237,7 +242,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize(("inside", "named"), [(".", "."), (".", "0"), ("0", ".")])
+@pytest.mark.parametrize(("inside", "named"), [(".", "."), (".", "0"), ("0", "."), ("figures", "..")])
 def test_modules_in_a_folder_that_was_left_behind_are_not_imported(
     start: str, inside: str, named: str, left_behind: Path
 ) -> None:

@@ -212,4 +212,4 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path, monkeypatch: pytest.
     assert command_line("epochs=1", "hydra.run.dir=line")[0] == 0
     code, said = command_line("predict", "line", "houses.csv")
     assert code == 2
-    assert "was not trained on a table" in said
+    assert "that was trained on a table" in said

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import shlex
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.errors import FolderError, HoldfastError
+from holdfast.errors import ConfigError, FolderError, HoldfastError, Stopped
 
 if TYPE_CHECKING:
     from holdfast.api.finished import Run, Sweep
     from holdfast.api.passed import Passed
     from holdfast.compose.done import Done
-
-_ONE_AT_A_TIME = threading.RLock()
 
 
 def run(*overrides: str, config_dir: str | os.PathLike[str] | None = None, model: Any = None, data: Any = None) -> Run:
@@ -105,23 +105,41 @@ def _called(
     """What came of a command line, with the process as it was before."""
     if wrong := [each for each in typed if not isinstance(each, str) or each.startswith("-")]:
         raise HoldfastError(f"{wrong[0]!r} is no override: give texts such as 'lr=0.01'; flags are arguments here.")
-    from holdfast.api.passed import Passed
+    from holdfast.api.passed import ONE_AT_A_TIME, Passed
     from holdfast.cli.main import CONF
     from holdfast.compose import app
 
-    with _ONE_AT_A_TIME, _process_restored(), app.hydra_restored():
+    with ONE_AT_A_TIME, _process_restored(), app.hydra_restored():
         passed = Passed(config_dir, model, data)
         with passed.written() as options:
-            return passed, app.run([*mode, *passed.flags, *passed.overrides(typed)], CONF, options)
+            try:
+                return passed, app.run([*mode, *passed.flags, *passed.overrides(typed)], CONF, options)
+            except ConfigError as error:
+                lessons = [replace(each, lesson=_for_python(each.lesson)) for each in error.problems]
+                raise ConfigError(lessons) from None
+            except Stopped as stop:
+                words = shlex.split(stop.command or "")
+                resume = next((word for word in words if word.startswith("resume=")), None)
+                name = "sweep" if mode else "run"
+                raise Stopped(stop.number, resume and f"holdfast.{name}({passed.arguments(resume)})") from None
+
+
+def _for_python(lesson: str) -> str:
+    """A lesson about flags of the command line, for a caller from Python."""
+    for there, here in {"add -m": "use holdfast.sweep", "leave -m out": "use holdfast.run"}.items():
+        lesson = lesson.replace(there, here)
+    return lesson
 
 
 @contextmanager
 def _process_restored() -> Iterator[None]:
-    """Leave the process as it was: folder, arguments, environment, import path, log handlers, generators, threads."""
-    from holdfast.runtime.isolation import isolated
+    """Leave the process as it was: folder, arguments, environment, import path, logging, generators, threads."""
+    from holdfast.runtime.isolation import LEVELS, isolated
     from holdfast.single.startup import import_training
 
-    import_training()
+    collects = gc.isenabled()
+    import_training(freeze=False)
+    levels = {name: logging.getLogger(name).level for name in LEVELS}
     root = logging.getLogger()
     before = (os.getcwd(), list(sys.argv), dict(os.environ), list(sys.path), root.handlers[:], root.level)
     if os.getcwd() not in sys.path:
@@ -137,6 +155,10 @@ def _process_restored() -> Iterator[None]:
                 handler.close()
         root.handlers[:] = handlers
         root.setLevel(level)
+        for name, before_it in levels.items():
+            logging.getLogger(name).setLevel(before_it)
+        if not collects:
+            gc.disable()
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)

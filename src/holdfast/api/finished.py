@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from numpy.typing import NDArray
 from torch import nn
 
-from holdfast.api.passed import Passed
+from holdfast.api.passed import ONE_AT_A_TIME, Passed
 from holdfast.api.rows_file import raw_columns
+from holdfast.caching.sources import source_of
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import Recomposer
 from holdfast.config.job import in_folder
+from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
 from holdfast.errors import FolderError, HoldfastError
 from holdfast.predict.predictor import Predictor
@@ -27,6 +28,7 @@ from holdfast.record.events import read_scalars
 from holdfast.report.read import JobRecords, jobs_of
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
+from holdfast.tables.encoding import Encoder, decoded
 from holdfast.tables.models import OfTable
 
 
@@ -72,39 +74,56 @@ class Run:
         Raises:
             FolderError: the configuration can no longer be composed, or the run has no best epoch.
         """
+        return self._built()[0]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of a table, in the order of the probabilities that `predict` returns; none of a regression."""
+        model = self.model()
+        return tuple(model.encoding.classes) if isinstance(model, OfTable) else ()
+
+    def _built(self) -> tuple[nn.Module, Config]:
         if self._result.best is None:
             raise FolderError(f"{self.path} has no model: its run has the status {self._result.status}.")
-        return JobRecords(lambda number: self._folder).model(0, self._config)
+        with ONE_AT_A_TIME, self._passed.written() as options:
+            recomposer = Recomposer(CONF, self._passed.flags, options)
+            composed = recomposer(self._result.overrides, self._result.config_hash)
+            if composed is None:
+                raise FolderError(f"{self.path}: {next(iter(recomposer.problems))}")
+            config = in_folder(composed.config, self.path)
+            return JobRecords(lambda number: self._folder).model(0, config), config
 
     def predict(self, x: Any) -> NDArray[Any]:
         """What the best weights make of some rows.
 
         Args:
-            x: inputs, an array or a tensor of shape `(rows, features)`. For a table a DataFrame, whose columns are
-                matched by name; or an array with all columns of `X`, or with those that the model uses.
+            x: inputs, of shape `(rows, features)`, converted to the type of the weights; a tensor of whole numbers
+                is left as it is. For a table a DataFrame, whose columns are matched by name; or an array: of a model
+                that was trained on an array, with its columns, and of any other with those that the model uses.
 
         Returns:
-            The output of the module's `forward`; for a table predictions in its units, or probabilities.
+            The output of the module's `forward`. For a table, predictions in its units, shape `(rows,)` or
+            `(rows, targets)`; of a classification probabilities, or what a module of your own gives for each class.
+
+        Raises:
+            HoldfastError: the module has no `forward`, or the rows do not fit the table.
         """
-        model = self.model()
+        model, config = self._built()
+        if not is_overridden("forward", model) and not isinstance(model, OfTable):
+            name = type(model).__name__
+            raise HoldfastError(f"{name} has no forward(x), which predicts: define it, or use run.model().")
+        dtype = next(model.parameters(), torch.empty(0)).dtype
         with torch.no_grad():
             if isinstance(model, OfTable):
                 output: torch.Tensor = Predictor(model).eval()(raw_columns(x, model.encoding))
-            elif not is_overridden("forward", model):
-                name = type(model).__name__
-                raise HoldfastError(f"{name} has no forward(x), which predicts: define it, or use run.model().")
+                output = output[:, 0] if output.shape[1] == 1 else output
+            elif config.data["_target_"] == TABLE:  # a module of the user's is trained on encoded rows
+                encoding = source_of({**config.data, "buffer_rows": None}).encoding
+                output = decoded(model(Encoder(encoding)(raw_columns(x, encoding)).to(dtype)), encoding)
             else:
-                output = model(torch.as_tensor(np.asarray(x)).to(next(model.parameters()).dtype))
-        return output.cpu().numpy()
-
-    @cached_property
-    def _config(self) -> Config:
-        with self._passed.written() as options:
-            recomposer = Recomposer(CONF, self._passed.flags, options)
-            composed = recomposer(self._result.overrides, self._result.config_hash)
-        if composed is None:
-            raise FolderError(f"{self.path}: {next(iter(recomposer.problems))}")
-        return in_folder(composed.config, self.path)
+                output = model(_as_input(x, dtype))
+        output = output.cpu()
+        return (output.float() if output.dtype == torch.bfloat16 else output).numpy()
 
     def __repr__(self) -> str:
         best = self._result.best
@@ -131,7 +150,7 @@ class Sweep:
     def __init__(self, folder: SweepFolder, passed: Passed) -> None:
         self._folder, self._passed, self.path = folder, passed, folder.path
         if not folder.selection.is_file():
-            raise FolderError(f"{self.path} is not finished. To resume: python train.py -m resume={self.path}")
+            raise FolderError(f"{self.path} is not finished. To resume: holdfast.sweep('resume={self.path}')")
         self.selection: dict[str, Any] = json.loads(folder.selection.read_text())
 
     @property
@@ -179,14 +198,14 @@ class Sweep:
             from holdfast.report.create import report_sweep
 
             jobs = jobs_of(self._folder)
-            with self._passed.written() as options:
+            with ONE_AT_A_TIME, self._passed.written() as options:
                 recomposer = Recomposer(CONF, self._passed.flags, options)
 
                 def config_of(number: int) -> Config | None:
                     composed = recomposer(jobs[number].result.overrides, jobs[number].result.config_hash)
                     return composed.config if composed else None
 
-                report_sweep(self._folder, jobs, config_of)
+                report_sweep(self._folder, jobs, config_of, self._passed.flags)
         return self._folder.page
 
     def __repr__(self) -> str:
@@ -196,6 +215,13 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         return _shown(repr(self), self.test or {}, self._folder.figures)
+
+
+def _as_input(x: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Inputs as a tensor: numbers in the type of the weights, but for whole numbers that are a tensor already."""
+    is_tensor = isinstance(x, torch.Tensor)
+    values: torch.Tensor = x.detach().cpu() if is_tensor else torch.as_tensor(np.asarray(x))
+    return values if is_tensor and not values.is_floating_point() else values.to(dtype)
 
 
 def _result_of(folder: RunFolder) -> Result:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
-import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from omegaconf import OmegaConf
 
 from holdfast.api import rows_file
-from holdfast.api.kept_objects import Kept, again
+from holdfast.api.kept_objects import Kept, again, keep
+from holdfast.config.fold import FOLD_KEY
 from holdfast.config.keys import FROM_PYTHON, key_of
 from holdfast.errors import ConfigError, HoldfastError, Problem
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while something is trained or a module is built, which sets the random states of the process."""
 
 _TOP = ("lr", "batch_size", "epochs")
 """Arguments of a class that follow the key of the same name at the top of the configuration."""
@@ -32,12 +35,12 @@ class Option(NamedTuple):
 
     Attributes:
         group: `model` or `data`.
-        name: the prefix of all options that come from Python, the qualified name of the class, and a digest of what no
-            file of a module holds: an object, or a class of a notebook.
+        name: the prefix of all options that come from Python, the qualified name of the class, and a digest of the
+            class or of the object.
         values: its keys.
         defaults: values of keys at the top of the configuration, from the signature of the class.
         only_here: whether it exists in this process alone.
-        kept: the object; None for a class.
+        passed: what was passed: a class, or the copy of an object that is kept.
     """
 
     group: str
@@ -45,12 +48,19 @@ class Option(NamedTuple):
     values: dict[str, Any]
     defaults: Mapping[str, Any]
     only_here: bool
-    kept: Kept | None = None
+    passed: type | Kept
+
+    def reads_optimizer(self) -> bool:
+        """Whether the optimizer of the configuration trains it."""
+        from holdfast.model import Module
+
+        cls = type(self.passed.value) if isinstance(self.passed, Kept) else self.passed
+        return getattr(cls, "configure_optimizers", None) is Module.configure_optimizers
 
     def yaml(self) -> str:
         """The text of the YAML file. It may set keys at the top, as `conf/data/table.yaml` does."""
         values = {**self.defaults, self.group: self.values}
-        return "# @package _global_\n" + yaml.safe_dump(values, sort_keys=False)
+        return "# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(values))
 
 
 class Passed:
@@ -77,6 +87,12 @@ class Passed:
         given = {"model": model, "data": None if self._rows else data}
         self._options = [_option(group, value) for group, value in given.items() if value is not None]
 
+    def arguments(self, *texts: str) -> str:
+        """The arguments of a call with the same, as they would be typed."""
+        names = {each.group: each.passed.__name__ if isinstance(each.passed, type) else "..." for each in self._options}
+        flags = {"config_dir": repr(self.flags[1])} if self.flags else {}
+        return ", ".join([*map(repr, texts), *(f"{key}={value}" for key, value in {**flags, **names}.items())])
+
     def overrides(self, typed: Sequence[str]) -> list[str]:
         """The overrides of the call, with those that choose what was passed.
 
@@ -101,22 +117,66 @@ class Passed:
             for option in self._options
             if option.only_here and item.partition("=")[2] not in _IN_THIS_PROCESS
         ]
+        problems += self._conflicts(set(map(key_of, typed)))
+        problems += self._without_effect(typed)
         if problems:
             raise ConfigError(problems)
         return [*added, *typed]
 
+    def _conflicts(self, typed: set[str]) -> list[Problem]:
+        """The keys at the top for which model and data have different defaults, and which nothing gives."""
+        if len(self._options) < 2 or typed & {"experiment", "resume"}:
+            return []
+        first, second = (option.defaults for option in self._options)
+        return [
+            Problem(key, f"model has the default {first[key]} and data {second[key]}: give {key}={second[key]}")
+            for key in first.keys() & second.keys()
+            if first[key] != second[key] and key not in typed
+        ]
+
+    def _without_effect(self, typed: Sequence[str]) -> list[Problem]:
+        """The overrides that an object does not read, since it has its values already."""
+        objects = {each.group: each for each in self._options if isinstance(each.passed, Kept)}
+        keys = {key for option in self._options for key in option.values}
+        problems = []
+        for item in typed:
+            key = key_of(item)
+            group = {"lr": "model", "batch_size": "data"}.get(key, key.partition(".")[0])
+            if group not in objects or key == FOLD_KEY or (key in ("lr", "batch_size") and key in keys):
+                continue
+            if key == "lr" and objects[group].reads_optimizer():
+                continue
+            problems.append(Problem(item, f"has no effect on the object that is passed as {group}: pass its class"))
+        return problems
+
     @contextmanager
     def written(self) -> Iterator[Path | None]:
-        """A folder with a YAML file for each option, which exists within the block; None where none was passed."""
-        if not self._options:
-            yield None
-            return
+        """A folder with a YAML file for each option, which exists within the block; None where none was passed.
+
+        Within it the names of classes of a notebook lead to what was passed, though they may have been defined anew.
+        """
         with tempfile.TemporaryDirectory() as name:
             for option in self._options:
                 file = Path(name, option.group, f"{option.name}.yaml")
                 file.parent.mkdir(exist_ok=True)
                 file.write_text(option.yaml())
-            yield Path(name)
+            pinned = [each.passed for each in self._options if isinstance(each.passed, type) and each.only_here]
+            before = {cls: getattr(_home(cls), cls.__name__, None) for cls in pinned}
+            for cls in pinned:
+                setattr(_home(cls), cls.__name__, cls)
+            try:
+                yield Path(name) if self._options else None
+            finally:
+                for cls, value in before.items():
+                    setattr(_home(cls), cls.__name__, value)
+
+
+def _home(cls: type) -> Any:
+    """The module, or the class, in which a class is defined."""
+    home: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split(".")[:-1]:
+        home = getattr(home, part, None)
+    return home
 
 
 def _is_module(value: Any, name: str) -> bool:
@@ -136,18 +196,16 @@ def _option(group: str, value: Any) -> Option:
     path = f"{cls.__module__}.{cls.__qualname__}"
     of_main = cls.__module__ == "__main__"
     if not isinstance(value, type):
-        kept = Kept(value)
+        kept = keep(value)
         values = {"_target_": f"{again.__module__}.again", "name": path, "digest": kept.digest}
-        return Option(group, f"{FROM_PYTHON}{path}-{kept.digest[:12]}", values, {}, only_here=True, kept=kept)
-    named: Any = sys.modules.get(cls.__module__)
-    for part in cls.__qualname__.split("."):
-        named = getattr(named, part, None)
-    if named is not cls:
+        name = f"{FROM_PYTHON}{path}-object-{kept.digest[:12]}"
+        return Option(group, name, values, {}, only_here=True, passed=kept)
+    if getattr(_home(cls), cls.__name__, None) is not cls:
         lesson = "define it at the top of a module or of a notebook, where it can be found by its name"
         raise HoldfastError(f"{group}={path} is defined within a function, or was defined anew: {lesson}.")
     keys, defaults = _arguments(cls)
-    name = f"{FROM_PYTHON}{path}" + (f"-{_source_digest(cls)[:12]}" if of_main else "")
-    return Option(group, name, {"_target_": path, **keys}, defaults, only_here=of_main)
+    name = f"{FROM_PYTHON}{path}-{_code_digest(cls)[:12]}"
+    return Option(group, name, {"_target_": path, **keys}, defaults, only_here=of_main, passed=cls)
 
 
 def _arguments(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -171,16 +229,17 @@ def _arguments(cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
 def _is_plain(value: Any) -> bool:
     """Whether a value can stand in a YAML file, so that it is the same when it is read."""
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+        return "_target_" not in value and all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list):
         return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float) or (type(value) is str and "${" not in value)
+    is_text = type(value) is str and "${" not in value and value != "???"
+    return value is None or type(value) in (bool, int, float) or is_text
 
 
-def _source_digest(cls: type) -> str:
-    """The SHA-256 of the lines that define a class of a notebook or a script, and its bases there."""
-    try:
-        sources = [inspect.getsource(each) for each in cls.__mro__ if each.__module__ == "__main__"]
-    except (OSError, TypeError):  # typed at a prompt: the names of its functions have to do
-        sources = [repr(sorted(re.sub(r" at 0x\w+", "", repr(item)) for item in vars(cls).items()))]
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()
+def _code_digest(cls: type) -> str:
+    """The digest of the code of a class, and of all that it uses of the user's."""
+    from holdfast.usercode.content_digest import content_digest
+    from holdfast.usercode.packages import note_users
+
+    note_users(cls.__module__)  # also where it is installed
+    return content_digest(cls)

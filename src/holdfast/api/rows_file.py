@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from holdfast.config.commands import as_value, quoted
-from holdfast.errors import DataError
+from holdfast.errors import DataError, TableError, in_a_line
 from holdfast.store.files import make_folder, replacing
 from holdfast.tables.csv_files import import_arrow
 
@@ -38,7 +40,15 @@ def overrides(x: Any, y: Any) -> list[str]:
     """
     inputs, targets = columns_of(x, "x"), columns_of(y, "y")
     counts = [len(next(iter(part.values()), ())) for part in (inputs, targets)]
-    if counts[0] != counts[1] or not counts[0]:
+    if not any(counts):
+        raise DataError("there are no rows: X and y are empty.")
+    indexes: list[Any] = [getattr(part, "index", None) for part in (x, y)]  # a list has a method of this name
+    if all(hasattr(index, "equals") for index in indexes) and not indexes[0].equals(indexes[1]):
+        lesson = "pair them by y.loc[X.index], or drop both by reset_index(drop=True)"
+        raise DataError(
+            f"X and y have different indexes, so that it is not clear which rows belong together: {lesson}."
+        )
+    if counts[0] != counts[1]:
         raise DataError(f"X has {counts[0]} rows and y has {counts[1]}: each row of X needs its target.")
     if shared := inputs.keys() & targets.keys():
         raise DataError(f"X has a column {min(shared)!r} that is named like the target: rename one of them.")
@@ -57,10 +67,13 @@ def columns_of(values: Any, prefix: str) -> dict[str, Any]:
         DataError: an array has more than two dimensions.
     """
     if hasattr(values, "columns") and hasattr(values, "items"):  # a DataFrame
-        return {str(name): column for name, column in values.items()}
+        names = [str(name) for name, _ in values.items()]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"the DataFrame has two columns named {repeated[0]!r}: rename one of them.")
+        return dict(zip(names, (column for _, column in values.items()), strict=True))
     if hasattr(values, "to_frame"):  # a Series
         return {str(prefix if values.name is None else values.name): values}
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    array = _as_array(values)
     if array.ndim == 1:
         return {prefix if prefix == "y" else f"{prefix}0": array}
     if array.ndim != 2:
@@ -75,12 +88,12 @@ def raw_columns(x: Any, encoding: Encoding) -> torch.Tensor:
     """Rows as the model of a table takes them, shape `(rows, columns)`, in double precision.
 
     Args:
-        x: a DataFrame, whose columns are matched by name. Or an array: with the columns that the model uses, texts as
-            the numbers of their levels, or with all columns of the array that it was trained on.
+        x: a DataFrame, whose columns are matched by name. Or an array: of a model that was trained on an array, with
+            its columns, and of any other with those that the model uses, in their order.
         encoding: of the table.
 
     Raises:
-        DataError: an array has another number of columns.
+        DataError: an array has too few columns, or there are no rows.
         TableError: a column is missing, or holds what it should not.
     """
     import torch
@@ -88,20 +101,31 @@ def raw_columns(x: Any, encoding: Encoding) -> torch.Tensor:
     from holdfast.predict.new_rows import NewRows
 
     columns, names = columns_of(x, "x"), [feature.name for feature in encoding.features]
-    if not hasattr(x, "columns") and len(columns) == len(names):
-        return torch.as_tensor(np.asarray(x, dtype=np.float64)).reshape(-1, len(names))
-    if not hasattr(x, "columns") and not columns.keys() >= set(names):
-        raise DataError(f"the array has {len(columns)} columns, and the model uses {len(names)}: {', '.join(names)}.")
+    if not len(next(iter(columns.values()), ())):
+        raise DataError("there are no rows to predict.")
+    if not hasattr(x, "columns") and not all(re.fullmatch(r"x\d+", name) for name in names):
+        if len(columns) != len(names):
+            raise DataError(
+                f"the array has {len(columns)} columns, and the model uses {len(names)}: {', '.join(names)}."
+            )
+        columns = dict(zip(names, columns.values(), strict=True))
+    elif lacking := [name for name in names if name not in columns]:
+        raise DataError(f"the rows lack {', '.join(map(repr, lacking[:8]))}: the model was trained with these columns.")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows.parquet")
         with file.open("wb") as stream:
-            _write(_as_arrow(columns), stream)
-        return torch.cat([raw for _, raw in NewRows(str(file), encoding).pieces()])
+            _write(_as_arrow({name: columns[name] for name in names}), stream)
+        try:
+            return torch.cat([raw for _, raw in NewRows(str(file), encoding).pieces()])
+        except TableError as error:
+            raise TableError(str(error).replace(f"{file}, ", "").replace(str(file), "the rows")) from None
 
 
 def _listed(names: list[str]) -> str:
     """One name, or several, as the value of an override."""
-    texts = [as_value(name) if name.isidentifier() else quoted(name) for name in names]
+    if strange := [name for name in names if "${" in name or not name]:
+        raise DataError(f"the target is named {strange[0]!r}, which no override can say: rename it.")
+    texts = [name if re.fullmatch(r"[xy]\d*", name) else quoted(name) for name in names]
     return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
@@ -126,20 +150,38 @@ def _write(table: pa.Table, stream: IO[bytes]) -> None:
     pq.write_table(table, stream)
 
 
+def _as_array(values: Any) -> NDArray[Any]:
+    """An array, whose masked values are missing."""
+    try:
+        array = np.ma.asanyarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"rows of a table are one array of numbers or texts: {error}") from None
+    if array.mask.any():
+        array = np.ma.filled(array.astype(object if array.dtype.kind in "OUS" else np.float64), math.nan)
+    return np.asarray(array)
+
+
 def _as_arrow(columns: dict[str, Any]) -> pa.Table:
     """Columns as an Arrow table; what pandas takes for missing is missing."""
-    arrow = import_arrow()
-    return arrow.table({name: _as_array(arrow, column) for name, column in columns.items()})
+    arrow, made = import_arrow(), {}
+    for name, column in columns.items():
+        try:
+            made[name] = _arrow_column(arrow, column)
+        except (arrow.ArrowException, TypeError, ValueError) as error:
+            lesson = "a column holds numbers, texts, booleans or dates, and one kind of them"
+            raise DataError(f"column {name!r} cannot be one of a table: {lesson} ({in_a_line(error)}).") from None
+    return arrow.table(made)
 
 
-def _as_array(arrow: Any, column: Any) -> Any:
-    if hasattr(column, "array"):  # a Series: its categories are texts
-        values = column.astype(object) if str(column.dtype) == "category" else column
-        return arrow.Array.from_pandas(values)
+def _arrow_column(arrow: Any, column: Any) -> Any:
+    if hasattr(column, "array"):  # a Series
+        if str(column.dtype) == "category":
+            column = column.astype(object)
+            if any(isinstance(each, (int, float)) and not math.isnan(each) for each in column):
+                raise TypeError("its categories are numbers, which a table takes for numbers: make texts of them")
+        return arrow.array(column, from_pandas=True)
+    if column.dtype.kind == "c":
+        raise TypeError("complex numbers")
     if column.dtype.kind in "OUS":
-        return arrow.array([None if _is_nan(value) else value for value in column.tolist()])
+        return arrow.array([None if isinstance(each, float) and math.isnan(each) else each for each in column.tolist()])
     return arrow.array(np.ascontiguousarray(column))
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)

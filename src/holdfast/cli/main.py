@@ -58,9 +58,9 @@ def _run(words: Sequence[str] | None) -> int:
         print(help_text(CONF))
         return 0
     from holdfast.runtime import processes
-    from holdfast.store.folders import is_run_or_sweep
+    from holdfast.store.started import is_in_run_or_sweep
 
-    if os.getcwd() not in sys.path and not is_run_or_sweep(Path.cwd()):
+    if os.getcwd() not in sys.path and not is_in_run_or_sweep(Path.cwd()):
         sys.path.append(os.getcwd())  # the user's modules can be imported, but do not shadow libraries
     if typed and (command := COMMANDS.get(typed[0])):
         with processes.single_process():
@@ -98,7 +98,8 @@ def report(words: Sequence[str]) -> int:
 
     if sweep.sweep.is_file():
         jobs = jobs_of(sweep)
-        report_sweep(sweep, jobs, lambda number: config_of(jobs[number].result))
+        flags = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+        report_sweep(sweep, jobs, lambda number: config_of(jobs[number].result), flags)
         print(sweep.page)
     elif result is not None:
         print("\n".join(report_run(run, result, config_of(result))))

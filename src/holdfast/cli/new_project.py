@@ -29,7 +29,7 @@ def new(words: Sequence[str]) -> int:
         raise FolderError(f"{folder} is not empty: name a folder that does not exist yet; nothing was written.")
     name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
     if not name:
-        raise HoldfastError(f"{folder} gives the project no name: name a folder with letters in it.")
+        raise HoldfastError(f"{folder} gives the project no name: use some of a-z and 0-9 in it.")
     for file in sorted(_TEMPLATE.rglob("*.txt")):
         relative = file.relative_to(_TEMPLATE).with_suffix("")
         target = folder / relative.with_name(_HIDDEN.get(relative.name, relative.name))

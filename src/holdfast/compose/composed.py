@@ -55,6 +55,7 @@ class Base:
         self.hashed: dict[str, str] = {}
         self._containers: tuple[PlainDict, PlainDict] | None = None
         self._missing: frozenset[str] = frozenset()  # paths of values that overrides have to give: `???` in YAML
+        self._is_readable = True  # False where an interpolation leads to one of them
         self._followers: dict[str, list[str]] = {}  # keys whose value is that of another key, by this key
         self._interpolations = ""  # the text of all others: a key that occurs in it cannot be edited
         self._editable: dict[tuple[str, bool], bool] = {}
@@ -87,9 +88,10 @@ class Base:
             None where only OmegaConf can set a value, such as one in another interpolation than `${key}`, and where a
             value that has to be given is not.
         """
-        if self._containers is None:
+        if self._containers is None and self._is_readable:
             self._read()
-        assert self._containers is not None
+        if self._containers is None:
+            return None
         typed: PlainDict = {}
         followed: PlainDict = {}
         for item in items:
@@ -122,7 +124,11 @@ class Base:
         """Read the containers, and sort the interpolations."""
         config = self.copy()
         with as_hydra_config_without_folder(config):
-            self._containers = containers(config, complete=False)
+            try:
+                self._containers = containers(config, complete=False)
+            except ConfigError:
+                self._is_readable = False
+                return
         origin = self._containers[1]
         self._missing = frozenset(_missing(origin))
         for path, raw in _leaves(origin):

@@ -10,9 +10,10 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, env_override, 
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from holdfast.compose.checked import checked
 from holdfast.compose.composed import as_hydra_config
 from holdfast.compose.hydra_files import HydraFiles
-from holdfast.compose.loader import Loader, checked
+from holdfast.compose.loader import Loader
 from holdfast.config.job import FOLDER, JobSpec
 from holdfast.config.options import TABLE
 from holdfast.errors import HoldfastError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 
 from holdfast.errors import ConfigError, Problem
-from holdfast.store.folders import is_run_or_sweep
+from holdfast.store.started import is_in_run_or_sweep
 
 PROJECT = Path("conf", "project.yaml")
 """The primary configuration of a project, in its folder."""
@@ -44,7 +45,11 @@ def in_project(arguments: Namespace) -> Namespace:
     A project is a working folder with a file `conf/project.yaml`, as `holdfast new` makes it.
     """
     typed = (arguments.config_path, arguments.config_dir, arguments.config_name)
-    if typed != (None, None, None) or not PROJECT.is_file() or is_run_or_sweep(Path.cwd()):
+    if typed != (None, None, None) or is_in_run_or_sweep(Path.cwd()):
+        return arguments
+    if not PROJECT.is_file():
+        if (project := next((each for each in Path.cwd().parents if (each / PROJECT).is_file()), None)) is not None:
+            print(f"{project} is a project, whose configuration holds in that folder alone", file=sys.stderr)
         return arguments
     return Namespace(**{**vars(arguments), "config_dir": str(PROJECT.parent), "config_name": PROJECT.stem})
 

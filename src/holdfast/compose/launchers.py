@@ -13,8 +13,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from holdfast.compose.checked import checked
 from holdfast.compose.environment import best_metric
-from holdfast.compose.loader import checked
 from holdfast.compose.resumed import user_overrides
 from holdfast.config.job import JobSpec
 from holdfast.config.options import TABLE

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -18,46 +17,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from holdfast.compose import overrides as parsing
-from holdfast.compose.composed import Base, PlainDict, as_hydra_config_without_folder, containers
+from holdfast.compose.checked import Composed, checked
+from holdfast.compose.composed import Base, as_hydra_config_without_folder
 from holdfast.config.check import Cache, validate
-from holdfast.config.job import JobSpec, config_hash, digest_of, hashed_texts
+from holdfast.config.job import JobSpec, digest_of, hashed_texts
 from holdfast.config.keys import as_override, did_you_mean, keys_under
-from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem
 
 CONFIG_NAME = "config"
 
 BASES_SENT = 4
 """Largest number of composed choices of groups that are sent to another process; composing one takes 0.2 s."""
-
-
-class Composed(NamedTuple):
-    """A configuration that is composed, checked and hashed.
-
-    Attributes:
-        config: the checked configuration.
-        config_hash: its digest.
-        origin: the configuration as plain containers, with interpolations as written.
-        base: what it was edited from; None where it was composed by itself.
-        typed: the keys that the edits have set.
-    """
-
-    config: Config
-    config_hash: str
-    origin: PlainDict
-    base: Base | None = None
-    typed: frozenset[str] = frozenset()
-
-
-def checked(config: DictConfig, *, complete: bool = True) -> Composed:
-    """Check and hash a configuration that Hydra has composed; arguments as for `containers`.
-
-    Raises:
-        ConfigError: a value does not fit the schema, or an interpolation cannot be resolved.
-    """
-    values, origin = containers(config, complete=complete)
-    groups = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return Composed(validate(values, origin, groups), config_hash(values, origin), origin)
 
 
 class Loader(ConfigLoaderImpl):
@@ -125,7 +95,7 @@ class Loader(ConfigLoaderImpl):
                 if not OmegaConf.select(config, key):
                     problems.append(Problem(as_override(key, ""), "must name a folder"))
             try:
-                composed = checked(config, complete=run_mode == RunMode.RUN)  # each job of a sweep has to be
+                composed = checked(config)
             except ConfigError as error:
                 raise ConfigError([*problems, *error.problems]) from None
         if problems:
@@ -206,6 +176,7 @@ class Loader(ConfigLoaderImpl):
         config = self._base(config_name, groups, problems).copy()
         for item in values:
             parsing.apply(item, config, problems)
+        parsing.fill(parsed, config)
         task = [item for item in parsed if not item.is_hydra_override()]
         config.hydra.overrides.task = [parsing.text(item) for item in task]
         style = config.hydra.job.config.override_dirname

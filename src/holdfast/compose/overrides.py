@@ -77,6 +77,9 @@ def no_such_option(group: str, name: str, options: Iterable[str], *, has_flags: 
         has_flags: whether flags say where configurations lie.
     """
     if name.startswith(FROM_PYTHON):
+        same = [option for option in options if option.rpartition("-")[0] == name.rpartition("-")[0]]
+        if same:
+            return f"was passed from Python with another content than {group}= of this call has: pass the same again"
         return f"{name.removeprefix(FROM_PYTHON)} was passed from Python: pass it again, as {group}= of the call"
     lesson = f"no such option; {did_you_mean(name, options)}"
     return lesson if lesson.endswith("?") or has_flags else f"{lesson}; one of your own needs --config-dir FOLDER"
@@ -114,6 +117,21 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
         else:
             lesson = no_such_key(key, names, f"{parent}." if parent else "")
         problems.append(Problem(text(item), lesson))
+
+
+def fill(items: Iterable[Override], config: DictConfig) -> None:
+    """Give the values that are left open, `???` in YAML, the first one that a sweep lists for them.
+
+    Args:
+        items: the overrides of the sweep.
+        config: its own configuration, which no job is made from; changed in place.
+    """
+    for item in items:
+        path, _, key = item.key_or_group.rpartition(".")
+        parent = OmegaConf.select(config, path) if path else config
+        if item.is_sweep_override() and isinstance(parent, DictConfig) and OmegaConf.is_missing(parent, key):
+            first = str(_interval(item).value(0.5)) if item.is_interval_sweep() else next(item.sweep_string_iterator())
+            apply(_parse(f"{item.key_or_group}={first}"), config, [])
 
 
 def _replaces_mapping(item: Override, config: DictConfig) -> bool:
@@ -222,8 +240,10 @@ def _holds_interval(value: Any) -> bool:
 
 def lesson_of(error: OverrideParseException) -> str:
     """What is wrong with an override that cannot be parsed."""
-    if "=" not in error.override:
-        return "is not of the form key=value"
+    if "=" not in error.override or re.match(r"\S+\s*=\s|\S+\s+=|\S+\s+\S+=", error.override):
+        return "is not of the form key=value, without spaces, each override by itself"
+    if re.search(r"=(loginterval|logspace|linspace)\(", error.override):
+        return "lists or draws several values: add -m to try each of them"
     if "interval(" in error.override:
         return "needs two numbers: interval(0,1)"
     if (found := _FUNCTION.search(error.override)) is not None and found["name"] not in _parser().functions.functions:

@@ -17,8 +17,9 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from holdfast.compose import overrides as parsing
+from holdfast.compose.checked import Composed
 from holdfast.compose.flags import in_project, search_path
-from holdfast.compose.loader import CONFIG_NAME, Composed, Loader
+from holdfast.compose.loader import CONFIG_NAME, Loader
 from holdfast.config.schema import Config
 from holdfast.errors import ConfigError, Problem, in_a_line
 

@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
+from holdfast.compose.checked import Composed
 from holdfast.compose.done import Done
 from holdfast.compose.executors import (
     THREADS_OF_WORKERS,
@@ -20,7 +21,7 @@ from holdfast.compose.executors import (
     launcher_problems,
     uses_workers,
 )
-from holdfast.compose.loader import Composed, Loader
+from holdfast.compose.loader import Loader
 from holdfast.compose.resumed import sweep_controls, user_overrides
 from holdfast.compose.searched import jobs_of
 from holdfast.config.keys import key_of

@@ -30,7 +30,7 @@ def as_value(text: Path | str) -> str:
     >>> as_value("outputs/a"), as_value("a b")
     ('outputs/a', "'a b'")
     """
-    return str(text) if re.fullmatch(r"[\w./+@-]+", str(text)) else quoted(text)
+    return str(text) if re.fullmatch(r"[\w./+@-]+", str(text), re.ASCII) else quoted(text)
 
 
 def quoted(path: Path | str) -> str:
@@ -39,5 +39,6 @@ def quoted(path: Path | str) -> str:
     >>> quoted(Path("it's"))
     "'it\\'s'"
     """
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    # a backslash is one, but before a quote, where it has to be doubled
+    text = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), str(path))
     return f"'{text}'"

@@ -103,7 +103,7 @@ def conflicts(config: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         What is wrong, by key.
     """
-    lessons = _learning_rate(config) | _columns(config)
+    lessons = _learning_rate(config) | _columns(config) | _direction(config)
     for group in ("optimizer", "data"):
         rule = _CONFLICTS.get(config[group]["_target_"])
         lessons |= rule(config[group]) if rule else {}
@@ -116,6 +116,17 @@ def _learning_rate(config: Mapping[str, Any]) -> dict[str, str]:
         return {}
     key = "lr" if rate == config["lr"] else "optimizer.lr"
     return {key: f"is beyond {LARGEST_FLOAT32:.3g}, the largest number of precision={precision}: give a smaller one"}
+
+
+def _direction(config: Mapping[str, Any]) -> dict[str, str]:
+    """A metric that is better when it is higher is not minimised."""
+    words = set(re.split(r"[^a-z0-9]+", str(config["metric"]).lower()))
+    if config["mode"] != "min" or not words & _HIGHER_IS_BETTER or words & {"loss", "error"}:
+        return {}
+    return {"metric": "is better when it is higher, and mode=min chooses the lowest: add mode=max"}
+
+
+_HIGHER_IS_BETTER = frozenset({"acc", "accuracy", "r2", "auc", "auroc", "f1", "precision", "recall", "iou", "dice"})
 
 
 def _columns(config: Mapping[str, Any]) -> dict[str, str]:

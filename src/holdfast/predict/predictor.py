@@ -99,7 +99,8 @@ def _load_checkpoint(file: Path, sha256: str) -> Loaded:
     hparams = content.get("hyper_parameters", {})
     if "table" not in hparams:
         raise FolderError(
-            f"{file} holds a model that was not trained on a table (data=table): rows cannot be named to it."
+            f"{file} holds no model of Holdfast's that was trained on a table (data=table). A module of your own "
+            "predicts from Python: holdfast.load(FOLDER).predict(rows)."
         )
     model = model_of(hparams["table"], hparams["network"])
     model.network.load_state_dict(

@@ -257,18 +257,17 @@ def best_scalars(best: Mapping[str, Any], metric: str) -> list[tuple[str, float]
 def hparams(job: JobSpec) -> dict[str, Any]:
     """The row of a job in TensorBoard's HParams: the swept keys; of a single run the rate, batch size and overrides.
 
-    A group is shown by the name of its class.
+    Groups and mappings are shown as they were typed.
     """
     given = {key_of(item): item.partition("=")[2] for item in job.overrides if not item.startswith("~")}
-    keys = ["lr", "batch_size", *(key for key in given if key not in CONTROLS)] if job.swept is None else job.swept
+    keys = ["lr", "batch_size", *given] if job.swept is None else job.swept
     row = {}
     for key in keys:
+        if key in CONTROLS:
+            continue
         node: Any = job.config
         for part in key.split("."):
             # a key that the schema does not have, such as a group of the user's own, is shown as the text given
             node = node.get(part, given.get(key)) if isinstance(node, Mapping) else getattr(node, part, given.get(key))
-        if isinstance(node, Mapping) and "_target_" in node:
-            row[key] = str(node["_target_"]).rpartition(".")[2]
-        elif not (isinstance(node, Mapping) or dataclasses.is_dataclass(node)):
-            row[key] = node
+        row[key] = given.get(key) if isinstance(node, Mapping) or dataclasses.is_dataclass(node) else node
     return row

@@ -10,7 +10,7 @@ from holdfast.config.schema import Config
 from holdfast.report import tensorboard
 from holdfast.report.figures import ReportFigures
 from holdfast.report.fitted import ConfigOf
-from holdfast.report.page import Image, Page, Section, command
+from holdfast.report.page import Image, Page, Section
 from holdfast.report.read import JobRecords
 from holdfast.report.style import png
 from holdfast.stacked.stored import StoredStacks
@@ -20,7 +20,7 @@ from holdfast.store.result import Result
 from holdfast.store.started import read_sweep
 from holdfast.store.test_ledger import TestLedger
 from holdfast.sweeps import resume
-from holdfast.sweeps.ended import Job
+from holdfast.sweeps.ended import Job, run_command
 from holdfast.sweeps.rank import Ranking, rank
 
 MAX_DATA_SETS = 4
@@ -47,13 +47,14 @@ def report_run(folder: RunFolder, result: Result, config: Config | None) -> list
     return [*(f"figures/{image.name}.png" for image in images), *figures.missing]
 
 
-def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) -> None:
+def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf, flags: Sequence[str] = ()) -> None:
     """Draw the figures of a sweep, and write its page.
 
     Args:
         folder: the folder of the sweep.
         jobs: all jobs with their results.
         config_of: returns the configuration of a job, given its number.
+        flags: those that say where configurations lie, such as `--config-dir`, for the commands on the page.
     """
     sweep = read_sweep(folder)
     rankings = rank(jobs, sweep["mode"], _repeats(sweep))
@@ -62,13 +63,14 @@ def report_sweep(folder: SweepFolder, jobs: Sequence[Job], config_of: ConfigOf) 
     winner = next((section.winner for section in sections if section.winner), None)
     page = Page(
         name=folder.path.absolute().name,
-        command=command(sweep.get("overrides", [])),
+        command=run_command(["-m", *sweep.get("overrides", [])], flags),
         sections=sections,
         opened=TestLedger(folder.test_ledger).count(),
         why=_why_no_winner(folder, len(rankings)),
         versions=sweep.get("versions", {}),
         plan=_plan(sweep.get("plan", {})),
         config=folder.job(winner.number).config_text() if winner else "",
+        flags=flags,
     )
     if any(folder.job(job.number).curves() for job in jobs):
         texts = {

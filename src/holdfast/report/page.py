@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -72,10 +71,9 @@ class Section:
         return f"{mean}, the best of {len(self.ranking.settings)} settings. The model {exported}."
 
     @property
-    def command(self) -> str:
-        """The command that trains the winner's model."""
-        overrides = (self.selection or {}).get("refit_overrides")
-        return run_command(overrides) if overrides else self.winner.command() if self.winner else ""
+    def overrides(self) -> Sequence[str]:
+        """The overrides that train the winner's model."""
+        return (self.selection or {}).get("refit_overrides") or (self.winner.overrides if self.winner else ())
 
     @property
     def metric(self) -> str:
@@ -152,6 +150,7 @@ class Page:
         versions: versions of Python and of packages by name.
         plan: sentences on how many stacks were trained, and why some jobs ran alone.
         config: the winner's configuration, as YAML.
+        flags: those that say where configurations lie.
     """
 
     name: str
@@ -162,6 +161,11 @@ class Page:
     versions: Mapping[str, str]
     plan: Sequence[str] = ()
     config: str = ""
+    flags: Sequence[str] = ()
+
+    def run(self, overrides: Sequence[str]) -> str:
+        """The command that trains a job alone."""
+        return run_command(overrides, self.flags)
 
     def html(self) -> str:
         """Render the page, with all values escaped."""
@@ -196,15 +200,6 @@ def repeat_remarks(ranking: Ranking) -> list[str]:
             apart = f"Repeat by repeat they differ by {with_error(difference)}"
             remarks.append(f"{apart}, not more than one standard error: other {best.kind} may choose otherwise.")
     return remarks
-
-
-def command(overrides: Sequence[str]) -> str:
-    """Return the command line of a sweep.
-
-    >>> command(["lr=0.1,0.01"])
-    'python train.py -m lr=0.1,0.01'
-    """
-    return shlex.join(["python", "train.py", "-m", *overrides])
 
 
 def _least_squares_remark(exact: ExactSolution, best: Mapping[str, Any]) -> str:

@@ -145,7 +145,7 @@ def process_restored() -> Iterator[None]:
                 torch.distributed.destroy_process_group()  # the next job may use another number of processes
 
 
-_LEVELS = {
+LEVELS = {
     "lightning.pytorch": logging.WARNING,
     "lightning.fabric": logging.WARNING,
     # asked for by the user
@@ -157,7 +157,7 @@ _LEVELS = {
 
 def _filter_notices() -> None:
     """Filter out Lightning's notices about choices that Holdfast makes on purpose."""
-    for name, level in _LEVELS.items():
+    for name, level in LEVELS.items():
         if logging.getLogger(name).level != level:  # to set it forgets what all loggers know of their levels
             logging.getLogger(name).setLevel(level)
     for message in (

@@ -16,13 +16,18 @@ BufferRows = int | None | Literal["auto"]
 """Rows of a table in memory at a time: None for all; "auto" where it is not settled yet."""
 
 
-def import_training() -> None:
-    """Import all that trains. Garbage collection, which rests while modules load, starts here."""
+def import_training(*, freeze: bool = True) -> None:
+    """Import all that trains. Garbage collection, which rests while modules load, starts here.
+
+    Args:
+        freeze: whether what is there by then is never searched for garbage; not where it is a caller's.
+    """
     if "holdfast.single.trainer" not in sys.modules:
         with deferred(), _matplotlib_hidden():
             from holdfast.single import trainer  # noqa: F401
 
-        gc.freeze()  # what a later call would freeze is never freed
+        if freeze:
+            gc.freeze()  # what a later call would freeze is never freed
     gc.enable()
 
 

@@ -267,12 +267,6 @@ class SweepFolder:
         return {file.name: digest(file) for file in (self.path / RunFolder.BEST, self.path / RunFolder.WEIGHTS)}
 
 
-def is_run_or_sweep(path: Path) -> bool:
-    """Whether a folder holds a run or a sweep. Code in such a folder is never executed."""
-    run, sweep = RunFolder(path), SweepFolder(path)
-    return any(file.exists() for file in (run.started, run.result, sweep.sweep, sweep.selection))
-
-
 def _matches(path: Path, sha256: str) -> bool:
     try:
         return digest(path) == sha256

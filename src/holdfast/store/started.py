@@ -64,3 +64,13 @@ def _check_sweep(record: Record) -> None:
 def _require_text(values: list[Any]) -> None:
     if not all(isinstance(value, str) for value in values):
         raise TypeError("it holds something else than text")
+
+
+def is_in_run_or_sweep(path: Path) -> bool:
+    """Whether a folder is that of a run or a sweep, or lies in one. Code in such a folder is never executed."""
+    return any(
+        file.exists()
+        for folder in (path.absolute(), *path.absolute().parents)
+        for run, sweep in [(RunFolder(folder), SweepFolder(folder))]
+        for file in (run.started, run.result, sweep.sweep, sweep.selection)
+    )

@@ -59,19 +59,21 @@ class Job:
 
 
 def run_command(overrides: Sequence[str], flags: Sequence[str] = ()) -> str:
-    """The command of a run; the call from Python, where a class or an object was passed.
+    """The command of a run, or of a sweep with `-m` before its overrides; or the call, where something was passed.
 
     >>> run_command(["lr=0.1"])
     'python train.py lr=0.1'
-    >>> run_command(["model=python.mine.Sine", "lr=0.1"])
-    "holdfast.run('lr=0.1', model=Sine)"
+    >>> run_command(["model=python.mine.Sine-4d1f", "lr=0.1"]), run_command(["-m", "data=python.mine.Rows-object-4d1f"])
+    ("holdfast.run('lr=0.1', model=Sine)", 'holdfast.sweep(data=...)')
     """
     passed = {key_of(item): item.partition("=")[2] for item in overrides if f"={FROM_PYTHON}" in item}
     if passed:
-        texts = [repr(item) for item in overrides if key_of(item) not in passed]
+        texts = [repr(item) for item in overrides if item != "-m" and key_of(item) not in passed]
         texts += [f"config_dir={folder!r}" for folder in flags[1:2]]
-        texts += [f"{key}={name.rpartition('.')[2].partition('-')[0]}" for key, name in passed.items()]
-        return f"holdfast.run({', '.join(texts)})"
+        # of an object only its owner knows the name
+        names = {key: name.rpartition(".")[2].partition("-") for key, name in passed.items()}
+        texts += [f"{key}={'...' if end.startswith('object-') else cls}" for key, (cls, _, end) in names.items()]
+        return f"holdfast.{'sweep' if '-m' in overrides else 'run'}({', '.join(texts)})"
     return shlex.join(["python", "train.py", *flags, *overrides])
 
 

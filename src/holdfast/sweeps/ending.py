@@ -100,6 +100,6 @@ def _report(sweep: Underway) -> None:
     try:
         from holdfast.report.create import report_sweep
 
-        report_sweep(sweep.folder, sweep.ended_jobs(), sweep.config_of)
+        report_sweep(sweep.folder, sweep.ended_jobs(), sweep.config_of, sweep.spec.flags)
     except Exception as error:
         print(console.report_failed(error, sweep.folder.path))

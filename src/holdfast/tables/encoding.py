@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from holdfast.errors import DataError
 from holdfast.tables.facts import Facts
 
 MOST_LEVELS = 20
@@ -132,6 +133,30 @@ def codes_of(feature: Feature, values: NDArray[Any]) -> NDArray[np.float64]:
     code = {level: float(number) for number, level in enumerate(feature.levels)}
     other = float(len(feature.levels))
     return np.array([np.nan if value is None else code.get(value, other) for value in values], dtype=np.float64)
+
+
+def decoded(output: Tensor, encoding: Encoding) -> Tensor:
+    """What a module gives for the targets, in the units of the table; of a classification as it is.
+
+    Args:
+        output: shape `(rows,)` or `(rows, targets)`.
+        encoding: of the table.
+
+    Raises:
+        DataError: it has another number of columns.
+
+    >>> decoded(torch.zeros(2), Encoding((), (Target("y", mean=3.0, scale=2.0),)))
+    tensor([3., 3.], dtype=torch.float64)
+    """
+    if encoding.classes:
+        return output
+    columns = output.double().reshape(len(output), -1)
+    if columns.shape[1] != len(encoding.targets):
+        found = tuple(output.shape)
+        raise DataError(f"forward gives the shape {found} for {len(encoding.targets)} targets, so units are not known.")
+    mean, scale = (torch.tensor([getattr(each, name) for each in encoding.targets]) for name in ("mean", "scale"))
+    columns = columns * scale + mean
+    return columns[:, 0] if columns.shape[1] == 1 else columns
 
 
 class Encoder(nn.Module):

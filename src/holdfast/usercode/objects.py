@@ -31,7 +31,9 @@ _SET_BY_LIGHTNING = frozenset({"_trainer", "_fabric", "_metric_attributes", "_de
 _SET_BY_MODULE = frozenset({"_optimizer", "_scheduler", "_monitor", "_sums"})
 """Attributes of a LightningModule, and of `holdfast.model.Module`, that the Trainer or the configuration sets."""
 
-_OF_EVERY_CLASS = frozenset({"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__module__"})
+_OF_EVERY_CLASS = frozenset(
+    {"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__module__", "__slotnames__"}
+)
 
 _kept_alive: dict[int, Any] = {}  # by id, which stays unique while the object lives
 

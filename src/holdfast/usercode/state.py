@@ -28,7 +28,7 @@ _MOST_BYTES_READ = 1 << 24
 _MOST_PER_JOB = 1 << 12
 """Tensors with more entries cannot have different values in the jobs of a stack."""
 
-_SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
+SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _HIDING = (Iterator, io.IOBase, contextvars.ContextVar, threading.local, queue.SimpleQueue, memoryview)
 """Classes of objects whose state cannot be read without changing it."""
 
@@ -108,7 +108,7 @@ def walk(
     while waiting:
         node = waiting.pop()
         path, value = node.path, node.value
-        if type(value) in _SCALARS:
+        if type(value) in SCALARS:
             yield node, None, None
         elif id(value) in first_paths:
             yield node, None, first_paths[id(value)]
@@ -134,13 +134,13 @@ def read(module: nn.Module, *, buffers: bool = True) -> State:
         elif where is not None and _may_differ(value):
             state.numbers[path] = value.detach().clone() if isinstance(value, Tensor) else value
             state.where[path] = where
-        elif type(value) in _SCALARS:
+        elif type(value) in SCALARS:
             state.leaves[path] = (type(value).__name__, repr(value))
         elif isinstance(value, Tensor):
             state.leaves[path] = _form(value) if id(value) in unread else _tensor_leaf(value)
         else:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            if _is_hiding(value):
+            if is_hiding(value):
                 state.hidden[path] = kind
             state.leaves[path] = (kind, identity)
     return state
@@ -174,7 +174,8 @@ def _form(value: Tensor) -> tuple[Hashable, ...]:
     return type(value).__name__, str(value.dtype), tuple(value.shape), value.requires_grad
 
 
-def _is_hiding(value: Any) -> bool:
+def is_hiding(value: Any) -> bool:
+    """Whether the state of an object cannot be read without changing it, as of a generator or an open file."""
     if is_users(type(value).__module__) or type(value).__name__ == "count":  # the repr of itertools.count is its state
         return False
     return isinstance(value, _HIDING)
