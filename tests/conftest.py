@@ -63,9 +63,19 @@ def leaderboard_of(folder: Path) -> list[dict[str, str]]:
 def command_line(*words: str) -> tuple[int, str]:
     """Run `python train.py WORDS` in the present folder; its exit code, and all that it says."""
     said = io.StringIO()
-    with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as exit_:
-        main(list(words))
+    try:
+        with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as exit_:
+            main(list(words))
+    finally:
+        close_log()
     return int(str(exit_.value.code or 0)), said.getvalue()
+
+
+def close_log() -> None:
+    """Close the log of the last run, which the next one would close."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
 
 
 def job_spec(config: Config, overrides: Sequence[str] = ()) -> JobSpec:
@@ -103,6 +113,4 @@ def holdfast(
         return Ran(exit_.value.code, out, err, RunFolder(folder))
 
     yield run
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):  # the log of the last run, which the next one would close
-            handler.close()
+    close_log()

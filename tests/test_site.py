@@ -112,15 +112,15 @@ def test_the_tour_runs_and_shows_what_is_stored(tmp_path: Path) -> None:
     notebook = make.run_tour(tmp_path)
     shown = [texts(cell) for cell in notebook.cells]
     assert shown == [texts(cell) for cell in stored["cells"]]
-    joined = "\n".join(shown)
-    assert "plan: 5 jobs: 1 stack; 0 alone" in joined
-    assert "plan: 20 jobs: 1 stack; 0 alone" in joined
-    assert "plan: 1280 jobs: 1 stack; 0 alone" in joined
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    joined = "".join(output.get("text", "") for output in outputs)
+    for jobs in (5, 20, 1280):
+        assert f"plan: {jobs} jobs: 1 stack; 0 alone" in joined
     html = [
         output["data"]["text/html"] for cell in notebook.cells for output in cell.get("outputs", []) if data(output)
     ]
     assert sum("<img" in text and "<table>" in text for text in html) == 4
-    assert any("job/s" in output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "job/s" in joined
 
 
 def data(output: Any) -> bool:
@@ -128,6 +128,6 @@ def data(output: Any) -> bool:
 
 
 def texts(cell: Any) -> str:
-    """What a cell prints, but for times and the bars of progress."""
-    printed = ["".join(output["text"]) for output in cell.get("outputs", []) if output.get("name") == "stdout"]
-    return re.sub(r"\d{4}-\d\d-\d\d_[\d-]+|\([\d.]+ s\)", "", "".join(printed))
+    """What a cell prints, but for the bars of progress, and with N for every number, which machines round otherwise."""
+    printed = "".join("".join(output["text"]) for output in cell.get("outputs", []) if output.get("name") == "stdout")
+    return " ".join(re.sub(r"[-+]?[0-9][0-9_.:e-]*(e[-+][0-9]+)?", "N", printed).split())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import numpy as np
 from holdfast.config.job import JobSpec
 from holdfast.errors import in_a_line
 from holdfast.record.history import History
+from holdfast.runtime.screen import is_watched
 from holdfast.stacked.inputs import is_shipped
 from holdfast.stacked.stored import StoredStacks
 from holdfast.store.result import Result
@@ -120,6 +122,9 @@ def verify(jobs: Sequence[JobSpec], results: Mapping[int, Result], stacks: Store
     """
     largest, longest = 0.0, 0.0
     numbers = tuple(job.number for job in jobs)
+    if is_watched():  # it may take as long as some jobs one by one
+        names = " and ".join(f"job {number}" for number in numbers)
+        print(f"verifying: {names} {'is' if len(numbers) == 1 else 'are'} trained once more, alone", file=sys.stderr)
     for job in jobs:
         began = time.monotonic()
         try:
