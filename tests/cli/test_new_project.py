@@ -77,6 +77,13 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     assert "use some of a-z and 0-9" in said
 
 
+def test_a_folder_below_it_is_told_from_it(project: Path) -> None:
+    words = [sys.executable, "-m", "holdfast", "epochs=1", "report=false"]
+    done = subprocess.run(words, cwd=project / "tests", capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.count(f"{project} is a project, whose configuration holds in that folder alone") == 1
+
+
 def test_flags_that_are_typed_replace_those_of_the_project(project: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/other.yaml").write_text("_target_: holdfast.model.Linear\nfeatures: 1\nweight: 3\nbias: 0\n")

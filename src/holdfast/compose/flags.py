@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 
 from hydra._internal.utils import create_config_search_path
@@ -49,9 +50,15 @@ def in_project(arguments: Namespace) -> Namespace:
         return arguments
     if not PROJECT.is_file():
         if (project := next((each for each in Path.cwd().parents if (each / PROJECT).is_file()), None)) is not None:
-            print(f"{project} is a project, whose configuration holds in that folder alone", file=sys.stderr)
+            _note(project)
         return arguments
     return Namespace(**{**vars(arguments), "config_dir": str(PROJECT.parent), "config_name": PROJECT.stem})
+
+
+@cache
+def _note(project: Path) -> None:
+    """Say once that a folder above is a project."""
+    print(f"{project} is a project, whose configuration holds in that folder alone", file=sys.stderr)
 
 
 def config_flags(arguments: Namespace) -> list[str]:
