@@ -597,3 +597,24 @@ def test_a_loader_that_fails_is_told_by_its_own_error(tmp_path: Path) -> None:
     result = RunFolder(tmp_path / "run").read()
     assert result is not None
     assert (result.error or "").startswith("ValueError: row 7 cannot be read (unreadable.py, line 6")
+
+
+def test_a_mean_that_a_module_logs_itself_is_the_one_in_the_result(
+    tmp_path: Path, holdfast: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs_mean.py").write_text(
+        "from holdfast.model import Linear\n"
+        "class Logs(Linear):\n"
+        "    def training_step(self, batch):\n"
+        "        loss = self.loss(batch)\n"
+        "        self.log('train/loss', loss, on_step=True, on_epoch=True)\n"
+        "        return loss\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ran = holdfast("model._target_=logs_mean.Logs", "batch_size=40", "epochs=1")  # batches of 40 and 20 rows
+    (file,) = ran.folder.curves()
+    seen = read(file)
+    logged = [event.value for event in seen.Scalars("train/loss_epoch")]
+    assert ran.result.last["train/loss_epoch"] == pytest.approx(logged[-1], rel=1e-6)
+    steps = [event.value for event in seen.Scalars("train/loss_step")][:2]
+    assert logged[-1] == pytest.approx((40 * steps[0] + 20 * steps[1]) / 60, rel=1e-5)

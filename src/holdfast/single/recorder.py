@@ -202,7 +202,8 @@ class Recorder(Checkpoint):
         stale = self._validation_metrics if self._validated != batches(trainer) else frozenset()
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in stale}
         if losses:
-            metrics["train/loss_epoch"] = reduced(trainer, sum(losses) / len(losses), "mean")
+            # a module that logs train/loss on_epoch has its own, which Lightning weights by the rows of each batch
+            metrics.setdefault("train/loss_epoch", reduced(trainer, sum(losses) / len(losses), "mean"))
         if self._config.trainer.full_train_loss:
             metrics.update(measure_train(trainer, module))
         metrics["train/lr"] = self.learning_rate

@@ -173,7 +173,8 @@ class Stack:
         history, live, epoch = self._history, self._layout.live, self._epoch
         columns = self._layout.columns
         measured = {name: values[columns] for name, values in self._engine.validate(epoch).items()}
-        measured["train/loss_epoch"] = self._so_far.sums / (history.counts[live] - epoch * self._iterations)
+        mean = self._so_far.sums / (history.counts[live] - epoch * self._iterations)
+        measured.setdefault("train/loss_epoch", mean)  # which a module may log itself, weighted by rows
         if self._config.trainer.full_train_loss:
             measured |= {name: values[columns] for name, values in self._engine.measure_train().items()}
         measured["train/lr"] = self._engine.rates(epoch)[live]
