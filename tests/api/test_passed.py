@@ -271,6 +271,7 @@ def test_several_targets_are_named() -> None:
             r"pass a LightningDataModule of lightning.pytorch or its class, or rows as a pair \(X, y\)",
         ),
         ({"data": (np.zeros((4, 2)),)}, "has 1 parts"),
+        ({"data": ()}, "has 0 parts"),
         ({"data": (np.zeros((4, 2)), np.zeros(3))}, "X has 4 rows and y has 3"),
         ({"data": (np.zeros((4, 2, 2)), np.zeros(4))}, "is no table"),
         ({"data": (pd.DataFrame({"y": [1.0]}), [1.0])}, "'y' that is named like the target"),
@@ -293,6 +294,7 @@ def test_classes_within_functions_and_groups_given_twice_are_refused(mine: Any) 
         holdfast.run("model=mlp", model=mine.Sine)
     with pytest.raises(holdfast.ConfigError, match="passed as an object too"):
         holdfast.run("data=line", data=(np.zeros((4, 1)), np.zeros(4)))
+    assert not Path("outputs").exists()
     with pytest.raises(holdfast.ConfigError, match="exists in this process alone"):
         holdfast.sweep("hydra/launcher=processes", model=mine.Sine(4), data=mine.Waves)
     with pytest.raises(holdfast.HoldfastError, match=r"has no forward\(x\), which predicts"):

@@ -84,7 +84,7 @@ class Passed:
         if model is not None and not _is_module(model, "LightningModule"):
             lesson = "pass a LightningModule of lightning.pytorch, or its class"
             raise HoldfastError(f"model={type(model).__name__} cannot be trained: {lesson}.")
-        given = {"model": model, "data": None if self._rows else data}
+        given = {"model": model, "data": data if self._rows is None else None}
         self._options = [_option(group, value) for group, value in given.items() if value is not None]
 
     def arguments(self, *texts: str) -> str:
@@ -101,12 +101,11 @@ class Passed:
         Raises:
             ConfigError: a group is given twice, or a launcher starts processes in which an object does not exist.
         """
-        added = [f"{option.group}={option.name}" for option in self._options]
-        added += rows_file.overrides(*_pair(self._rows)) if self._rows is not None else []
+        groups = {option.group for option in self._options} | ({"data"} if self._rows is not None else set())
         problems = [
             Problem(item, f"{key_of(item)} is passed as an object too: give one of the two")
             for item in typed
-            if key_of(item) in {key_of(each) for each in added} - {"data.path", "data.target"}
+            if key_of(item) in groups
         ]
         launchers = [item for item in typed if key_of(item) == "hydra/launcher"]
         problems += [
@@ -121,7 +120,8 @@ class Passed:
         problems += self._without_effect(typed)
         if problems:
             raise ConfigError(problems)
-        return [*added, *typed]
+        chosen = [f"{option.group}={option.name}" for option in self._options]
+        return [*chosen, *(rows_file.overrides(*_pair(self._rows)) if self._rows is not None else []), *typed]
 
     def _conflicts(self, typed: set[str]) -> list[Problem]:
         """The keys at the top for which model and data have different defaults, and which nothing gives."""
