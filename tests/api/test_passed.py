@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.tree import DecisionTreeRegressor
 from torch.utils.data import DataLoader, TensorDataset
 
 import holdfast
@@ -330,6 +333,15 @@ def test_digests_tell_apart_what_computes_something_else() -> None:
         ([weight, weight], [weight, weight.clone()]),
         (np.zeros(2, np.float32), np.zeros(1, np.float64)),
         ({"a": 1}, {"a": True}),
+        (pd.DataFrame({"a": [1.0, 2.0]}), pd.DataFrame({"a": [1.0, 3.0]})),
+        (pd.Series(["a", "b"]), pd.Series(["a", "c"])),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), np.ma.masked_array([1.0, 2.0], [False, True])),
+        ([torch.tensor(0.12345)] * 100_001, [torch.tensor(0.12346)] * 100_001),
+        (re.compile("a" * 300 + "b"), re.compile("a" * 300 + "c")),
+        (DecisionTreeRegressor().fit([[0.0], [1.0]], [0, 1]), DecisionTreeRegressor().fit([[0.0], [1.0]], [0, 2])),
+        (defaultdict(int), defaultdict(float)),
+        (lambda a, b: a - b, lambda b, a: a - b),
+        (lambda *x: x, lambda x: x),
     ]
     for one, other in pairs:
         assert content_digest(one) == content_digest(one)
@@ -414,6 +426,60 @@ def test_rows_that_are_no_table_are_a_lesson(x: Any, y: Any, lesson: str) -> Non
     with pytest.raises(holdfast.HoldfastError, match=re.escape(lesson)):
         holdfast.run(data=(x, y))
     assert not Path("outputs").exists()
+
+
+def test_columns_that_look_like_those_of_an_array_are_refused() -> None:
+    frame = pd.DataFrame(np.zeros((40, 3)), columns=["x0", "x10", "x2"])
+    with pytest.raises(holdfast.HoldfastError, match="are those of an array"):
+        holdfast.run(data=(frame, np.zeros(40)))
+
+
+def test_a_module_over_a_file_that_has_changed_does_not_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("over_file.py").write_text(
+        "import holdfast.model, torch\n"
+        "class Own(holdfast.model.Regression):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(torch.nn.Linear(1, 1))\n"
+        "    def forward(self, x):\n"
+        "        return self.network(x)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("t.csv").write_text("a,y\n" + "".join(f"{row / 10},{row}\n" for row in range(100)))
+    table = ("data=table", "data.path=t.csv", "data.target=y", "batch_size=full")
+    run = holdfast.run(*table, "lr=0.3", "epochs=50", "report=false", model=__import__("over_file").Own)
+    np.testing.assert_allclose(run.predict([[2.0], [3.0]]), [20, 30], atol=0.5)
+    later = run.path.joinpath("result.json").stat().st_mtime + 10
+    os.utime("t.csv", (later, later))
+    with pytest.raises(holdfast.HoldfastError, match="was written after the run"):
+        run.predict([[2.0]])
+
+
+def test_a_class_names_its_helpers_and_not_what_else_a_script_holds(tmp_path: Path) -> None:
+    Path("helping.py").write_text("def scale(x):\n    return x * 1.0\n")
+    Path("script.py").write_text(
+        "import helping, holdfast, holdfast.model, sys\n"
+        "log = open('log.txt', 'w')\n"
+        "class Net(holdfast.model.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(1, None, None)\n"
+        "    def forward(self, x):\n"
+        "        return helping.scale(super().forward(x)) if 'a' in {'a', 'b', 'c'} else x\n"
+        "if __name__ == '__main__':\n"
+        "    if len(sys.argv) == 1:\n"
+        "        run = holdfast.run('epochs=1', 'hydra.run.dir=here', model=Net)\n"
+        "    print('loaded', holdfast.load('here', model=Net).predict([[1.0]]).shape)\n"
+    )
+
+    def script(*words: str) -> str:
+        done = subprocess.run([sys.executable, "script.py", *words], capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    assert "loaded (1, 1)" in script()
+    assert "loaded (1, 1)" in script("again")
+    Path("helping.py").write_text("def scale(x):\n    return x * -7.0\n")
+    assert "passed from Python with another content" in script("again")
 
 
 def test_a_class_that_a_notebook_defines_anew_is_another_one(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from holdfast.api.passed import ONE_AT_A_TIME, Passed
-from holdfast.api.rows_file import raw_columns
+from holdfast.api.rows_file import is_of_an_array, raw_columns
 from holdfast.caching.sources import source_of
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import Recomposer
@@ -28,8 +28,9 @@ from holdfast.record.events import read_scalars
 from holdfast.report.read import JobRecords, jobs_of
 from holdfast.store.folders import RunFolder, SweepFolder
 from holdfast.store.result import Result
-from holdfast.tables.encoding import Encoder, decoded
+from holdfast.tables.encoding import Encoder, Encoding, decoded
 from holdfast.tables.models import OfTable
+from holdfast.tables.reader import files_of
 
 
 class _Everything:
@@ -79,8 +80,18 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes of a table, in the order of the probabilities that `predict` returns; none of a regression."""
-        model = self.model()
-        return tuple(model.encoding.classes) if isinstance(model, OfTable) else ()
+        model, config = self._built()
+        if isinstance(model, OfTable):
+            return tuple(model.encoding.classes)
+        return tuple(self._encoding(config).classes) if config.data["_target_"] == TABLE else ()
+
+    def _encoding(self, config: Config) -> Encoding:
+        """The encoding of the table on which a module of the user's was trained, which no file holds."""
+        keys = ("path", "val_path", "test_path")
+        files = [file for key in keys if config.data[key] for file in files_of(config.data[key], f"data.{key}")]
+        if any(file.stat().st_mtime > self._folder.result.stat().st_mtime for file in files):
+            raise FolderError(f"{self.path}: the table was written after the run, so that its encoding is not known.")
+        return source_of({**config.data, "buffer_rows": None}).encoding
 
     def _built(self) -> tuple[nn.Module, Config]:
         if self._result.best is None:
@@ -115,11 +126,13 @@ class Run:
         dtype = next(model.parameters(), torch.empty(0)).dtype
         with torch.no_grad():
             if isinstance(model, OfTable):
-                output: torch.Tensor = Predictor(model).eval()(raw_columns(x, model.encoding))
+                of_array = is_of_an_array(config.data["path"], model.encoding)
+                output: torch.Tensor = Predictor(model).eval()(raw_columns(x, model.encoding, of_array=of_array))
                 output = output[:, 0] if output.shape[1] == 1 else output
             elif config.data["_target_"] == TABLE:  # a module of the user's is trained on encoded rows
-                encoding = source_of({**config.data, "buffer_rows": None}).encoding
-                output = decoded(model(Encoder(encoding)(raw_columns(x, encoding)).to(dtype)), encoding)
+                encoding = self._encoding(config)
+                raw = raw_columns(x, encoding, of_array=is_of_an_array(config.data["path"], encoding))
+                output = decoded(model(Encoder(encoding)(raw).to(dtype)), encoding)
             else:
                 output = model(_as_input(x, dtype))
         output = output.cpu()

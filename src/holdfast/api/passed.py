@@ -204,7 +204,11 @@ def _option(group: str, value: Any) -> Option:
         lesson = "define it at the top of a module or of a notebook, where it can be found by its name"
         raise HoldfastError(f"{group}={path} is defined within a function, or was defined anew: {lesson}.")
     keys, defaults = _arguments(cls)
-    name = f"{FROM_PYTHON}{path}-{_code_digest(cls)[:12]}"
+    try:
+        digest = _code_digest(cls)
+    except TypeError as error:
+        raise HoldfastError(f"{group}={path} cannot be recorded: {error}.") from None
+    name = f"{FROM_PYTHON}{path}-{digest[:12]}"
     return Option(group, name, {"_target_": path, **keys}, defaults, only_here=of_main, passed=cls)
 
 

@@ -39,6 +39,10 @@ def overrides(x: Any, y: Any) -> list[str]:
         TableError: pyarrow is missing.
     """
     inputs, targets = columns_of(x, "x"), columns_of(y, "y")
+    if all(re.fullmatch(r"x\d+", name) for name in inputs) and list(inputs) != [f"x{at}" for at in range(len(inputs))]:
+        raise DataError(
+            "columns named x0, x1, ... are those of an array, in their order: rename those of the DataFrame."
+        )
     counts = [len(next(iter(part.values()), ())) for part in (inputs, targets)]
     if not any(counts):
         raise DataError("there are no rows: X and y are empty.")
@@ -84,13 +88,19 @@ def columns_of(values: Any, prefix: str) -> dict[str, Any]:
     return {f"{prefix}{number}": array[:, number] for number in range(array.shape[1])}
 
 
-def raw_columns(x: Any, encoding: Encoding) -> torch.Tensor:
+def is_of_an_array(path: str | None, encoding: Encoding) -> bool:
+    """Whether a table holds the columns of an array that was passed."""
+    return Path(path or "").parent == _FOLDER and all(re.fullmatch(r"x\d+", each.name) for each in encoding.features)
+
+
+def raw_columns(x: Any, encoding: Encoding, *, of_array: bool) -> torch.Tensor:
     """Rows as the model of a table takes them, shape `(rows, columns)`, in double precision.
 
     Args:
         x: a DataFrame, whose columns are matched by name. Or an array: of a model that was trained on an array, with
             its columns, and of any other with those that the model uses, in their order.
         encoding: of the table.
+        of_array: whether the model was trained on an array.
 
     Raises:
         DataError: an array has too few columns, or there are no rows.
@@ -103,7 +113,7 @@ def raw_columns(x: Any, encoding: Encoding) -> torch.Tensor:
     columns, names = columns_of(x, "x"), [feature.name for feature in encoding.features]
     if not len(next(iter(columns.values()), ())):
         raise DataError("there are no rows to predict.")
-    if not hasattr(x, "columns") and not all(re.fullmatch(r"x\d+", name) for name in names):
+    if not hasattr(x, "columns") and not of_array:
         if len(columns) != len(names):
             raise DataError(
                 f"the array has {len(columns)} columns, and the model uses {len(names)}: {', '.join(names)}."
@@ -178,7 +188,7 @@ def _arrow_column(arrow: Any, column: Any) -> Any:
         if str(column.dtype) == "category":
             column = column.astype(object)
             if any(isinstance(each, (int, float)) and not math.isnan(each) for each in column):
-                raise TypeError("its categories are numbers, which a table takes for numbers: make texts of them")
+                raise TypeError("its categories are numbers, which a table takes for numbers: put a letter before them")
         return arrow.array(column, from_pandas=True)
     if column.dtype.kind == "c":
         raise TypeError("complex numbers")

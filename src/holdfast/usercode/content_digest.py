@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
-from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+import io
+import logging
+import pickle
+import sys
+import types
+import weakref
+from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holdfast.usercode.objects import Node
+from holdfast.usercode.packages import is_users
 from holdfast.usercode.state import SCALARS, is_hiding, walk
+
+_WALKED = (dict, list, tuple, set, frozenset, collections.deque, nn.Module, type, types.SimpleNamespace)
+_OF_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, property, staticmethod, classmethod)
+_NAMED = (logging.Logger, weakref.ref)
+"""Classes whose objects the walk reads whole."""
 
 
 def content_digest(value: Any) -> str:
     """The SHA-256 of everything that can be reached from an object of the user's, or from a class, in hex.
 
     That is: attributes, the values of tensors and arrays, and the code of functions and classes of the user's, with
-    their defaults, closures and the globals that they name. It is equal in another process for what was made alike; of
-    an object without attributes, whose text is an address, the class alone counts, as of a lock.
+    their defaults, closures and the globals that they name; of a module among these, its file. Objects of libraries
+    count by how they are pickled. It is equal in another process for what was made alike. Not seen is what a method
+    imports by itself, and the state of an object that can neither be read nor pickled, such as a lock.
 
     Raises:
         TypeError: it holds an object whose state cannot be read, such as a generator or an open file.
@@ -30,33 +45,98 @@ def content_digest(value: Any) -> str:
     False
     """
     digest = hashlib.sha256()
-    for (path, item, _), identity, first_path in walk(Node("", value)):
+    for (path, item, _), identity, first_path in walk(Node("", value), enter=_is_entered):
         leaf: Hashable
         if first_path is not None:
             leaf = ("same as", first_path)
         elif type(item) in SCALARS:
             leaf = (type(item).__name__, repr(item))
         elif isinstance(item, Tensor):
-            leaf = _tensor(path, item)
+            leaf = _tensor(item)
+        elif isinstance(item, types.ModuleType):
+            # of the module in which a function stands, the globals that it names are reached by themselves
+            leaf = (item.__name__, "" if path.endswith(".module") else _file_digest(item))
         elif is_hiding(item):
             raise TypeError(f"{path.lstrip('.')} is a {type(item).__name__}, whose state cannot be read")
         else:
-            leaf = (f"{type(item).__module__}.{type(item).__qualname__}", _stable(item, identity))
+            leaf = (f"{type(item).__module__}.{type(item).__qualname__}", _content(item, identity))
         digest.update(repr((path, leaf)).encode())
     return digest.hexdigest()
 
 
-def _stable(value: Any, identity: Hashable) -> Hashable:
-    """An identity without the number that `contents` gives to an object that it cannot read."""
-    if isinstance(identity, tuple) and identity[:1] == ("long",):
-        return hashlib.sha256(repr(value).encode()).hexdigest()
-    return "" if isinstance(identity, int) and not isinstance(value, (Mapping, Sequence, deque)) else identity
+def _is_entered(value: Any) -> bool:
+    """Whether the parts of an object count by themselves; of most libraries they may be caches, which reading fills."""
+    if isinstance(value, types.ModuleType):
+        return False
+    module = type(value).__module__
+    package = module.partition(".")[0]
+    plain_array = type(value) is np.ndarray and not value.dtype.hasobject
+    return package in _ENTERED or package in sys.stdlib_module_names or plain_array or is_users(module)
 
 
-def _tensor(path: str, value: Tensor) -> Hashable:
+_ENTERED = frozenset(
+    {"builtins", "torch", "lightning", "lightning_utilities", "torchmetrics", "torchvision", "holdfast"}
+)
+
+
+def _content(value: Any, identity: Hashable) -> Hashable:
+    """What the walk does not read of an object whose parts it visits by themselves."""
+    is_long = isinstance(identity, tuple) and identity[:1] == ("long",)
+    if isinstance(value, (collections.defaultdict, collections.deque)) and not is_long:
+        factory = getattr(value, "default_factory", None)
+        return identity, getattr(value, "maxlen", None), getattr(factory, "__qualname__", None)
+    plain_array = type(value) is np.ndarray and not value.dtype.hasobject
+    if plain_array or (isinstance(value, (*_WALKED, *_OF_CODE, *_NAMED)) and not is_long):
+        return identity
+    if is_users(type(value).__module__) and not is_long:
+        return "" if isinstance(identity, int) else identity  # without attributes: its class is visited by itself
+    sink = _Sink()
+    try:
+        _Pickler(sink, protocol=5).dump(value)
+    except Exception as error:  # it cannot be pickled
+        if is_long or not _is_entered(value):
+            raise TypeError(f"{type(value).__name__} cannot be pickled: {error}") from None
+        return "" if isinstance(identity, int) else identity
+    return sink.hash.hexdigest()
+
+
+def _tensor(value: Tensor) -> Hashable:
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        raise TypeError(f"{path.lstrip('.')} is a tensor of another layout, whose values cannot be read")
+        raise TypeError("a tensor of another layout cannot be read")
     plain = value.detach().cpu().resolve_conj().resolve_neg()
     content = plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
     form = type(value).__name__, str(value.dtype), tuple(value.shape), value.stride(), value.requires_grad
     return *form, str(value.device), hashlib.sha256(content).hexdigest()
+
+
+def _file_digest(module: types.ModuleType) -> str:
+    """The digest of the file of a user's module; empty for others."""
+    file = getattr(module, "__file__", None)
+    if not is_users(module.__name__) or module.__name__ == "__main__" or not file or not Path(file).is_file():
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+class _Sink(io.RawIOBase):
+    """A file that hashes what is written to it."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return memoryview(data).nbytes
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles tensors by their values: torch would take addresses."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (_hashed, (_tensor(value),)) if isinstance(value, Tensor) else NotImplemented
+
+
+def _hashed(*_: Any) -> None:
+    """Stands for what is hashed only, and never read."""

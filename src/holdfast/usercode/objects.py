@@ -222,8 +222,13 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 @functools.cache
 def _code_identity(code: types.CodeType) -> Hashable:
-    constants = tuple(repr(item) for item in code.co_consts if not isinstance(item, types.CodeType))
-    return code.co_code, code.co_names, constants
+    constants = tuple(
+        repr(sorted(map(repr, item))) if isinstance(item, frozenset) else repr(item)  # whose order is that of hashes
+        for item in code.co_consts
+        if not isinstance(item, types.CodeType)
+    )
+    arguments = code.co_varnames, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    return code.co_code, code.co_names, arguments, constants
 
 
 _PARTS: dict[type, tuple[str, ...]] = {
