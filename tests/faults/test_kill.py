@@ -54,7 +54,8 @@ def test_a_kill_at_any_write_loses_nothing(kind: str, tmp_path: Path) -> None:
     if kind == "snapshots":
         assert sum(outcome["went_on"] for outcome in at_writes) >= (3 if PARTS == 1 else 1)
     # the test rows count as opened from the moment that was written down until what they said is
-    assert sum(outcome["opened_twice"] for outcome in at_writes) <= max(1, 0.2 * len(at_writes))
+    most = 0.2 * len(at_writes) + PARTS - 1  # of a part of all writes more may lie there
+    assert sum(outcome["opened_twice"] for outcome in at_writes) <= max(1, most)
 
 
 @pytest.mark.parametrize("kind", ["run", "stacked", "basic", "snapshots"] if ALL else ["stacked"])
