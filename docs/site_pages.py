@@ -38,9 +38,9 @@ PUBLIC = {
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made."""
-    made = {page: (ROOT / name).read_text() for name, page in COPIED.items()}
-    made |= {"keys.md": keys_page(), "api.md": api_page()}
-    for page, text in made.items():
+    texts = {page: (ROOT / name).read_text() for name, page in COPIED.items()}
+    texts |= {"keys.md": keys_page(), "api.md": api_page()}
+    for page, text in texts.items():
         files.append(File.generated(config, page, content=text))
     return files
 

@@ -204,11 +204,7 @@ def _option(group: str, value: Any) -> Option:
         lesson = "define it at the top of a module or of a notebook, where it can be found by its name"
         raise HoldfastError(f"{group}={path} is defined within a function, or was defined anew: {lesson}.")
     keys, defaults = _arguments(cls)
-    try:
-        digest = _code_digest(cls)
-    except TypeError as error:
-        raise HoldfastError(f"{group}={path} cannot be recorded: {error}.") from None
-    name = f"{FROM_PYTHON}{path}-{digest[:12]}"
+    name = f"{FROM_PYTHON}{path}-{_code_digest(cls)[:12]}"
     return Option(group, name, {"_target_": path, **keys}, defaults, only_here=of_main, passed=cls)
 
 
@@ -246,4 +242,7 @@ def _code_digest(cls: type) -> str:
     from holdfast.usercode.packages import note_users
 
     note_users(cls.__module__)  # also where it is installed
-    return content_digest(cls)
+    try:
+        return content_digest(cls)
+    except TypeError as error:
+        raise HoldfastError(f"the class {cls.__name__} cannot be recorded: {error}.") from None

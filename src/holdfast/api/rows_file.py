@@ -173,14 +173,14 @@ def _as_array(values: Any) -> NDArray[Any]:
 
 def _as_arrow(columns: dict[str, Any]) -> pa.Table:
     """Columns as an Arrow table; what pandas takes for missing is missing."""
-    arrow, made = import_arrow(), {}
+    arrow, arrays = import_arrow(), {}
     for name, column in columns.items():
         try:
-            made[name] = _arrow_column(arrow, column)
+            arrays[name] = _arrow_column(arrow, column)
         except (arrow.ArrowException, TypeError, ValueError) as error:
             lesson = "a column holds numbers, texts, booleans or dates, and one kind of them"
             raise DataError(f"column {name!r} cannot be one of a table: {lesson} ({in_a_line(error)}).") from None
-    return arrow.table(made)
+    return arrow.table(arrays)
 
 
 def _arrow_column(arrow: Any, column: Any) -> Any:

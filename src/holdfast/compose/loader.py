@@ -108,10 +108,8 @@ class Loader(ConfigLoaderImpl):
         Raises:
             ConfigError: with the problems of single overrides.
         """
-        problems, overrides = (
-            list[Problem](),
-            [*parsing.as_typed(master_config.hydra.overrides.hydra), *sweep_overrides],
-        )
+        problems: list[Problem] = []
+        overrides = [*parsing.as_typed(master_config.hydra.overrides.hydra), *sweep_overrides]
         config = self._assemble(master_config.hydra.job.config_name, overrides, RunMode.RUN, problems)
         if problems:
             raise ConfigError(problems)

@@ -40,10 +40,6 @@ class Job:
         """The values of its overrides, as text, by key."""
         return {key_of(override): override.partition("=")[2] for override in self.overrides}
 
-    def command(self, flags: Sequence[str] = ()) -> str:
-        """The command that runs the job alone, with flags such as `--config-dir`."""
-        return run_command(self.overrides, flags)
-
     @property
     def value(self) -> float | None:
         """The best metric, by which jobs are ranked; None if the job did not complete, or no metric was finite."""

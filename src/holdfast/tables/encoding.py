@@ -152,8 +152,8 @@ def decoded(output: Tensor, encoding: Encoding) -> Tensor:
         return output
     columns = output.double().reshape(len(output), -1)
     if columns.shape[1] != len(encoding.targets):
-        found = tuple(output.shape)
-        raise DataError(f"forward gives the shape {found} for {len(encoding.targets)} targets, so units are not known.")
+        shape = tuple(output.shape)
+        raise DataError(f"forward gives the shape {shape} for {len(encoding.targets)} targets, so units are not known.")
     mean, scale = (torch.tensor([getattr(each, name) for each in encoding.targets]) for name in ("mean", "scale"))
     columns = columns * scale + mean
     return columns[:, 0] if columns.shape[1] == 1 else columns
