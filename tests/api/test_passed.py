@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +348,23 @@ def test_digests_tell_apart_what_computes_something_else() -> None:
     for one, other in pairs:
         assert content_digest(one) == content_digest(one)
         assert content_digest(one) != content_digest(other)
+
+
+def test_modules_with_hooks_have_one_digest_each_time_they_are_built() -> None:
+    def scaled(factor: int, layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return factor * output
+
+    def built(norm: Callable[[torch.nn.Module], torch.nn.Module], *factors: int) -> str:
+        torch.manual_seed(0)
+        layer = norm(torch.nn.Linear(2, 2))
+        for factor in factors:
+            layer.register_forward_hook(partial(scaled, factor))
+        return content_digest(layer)
+
+    for norm in (torch.nn.utils.parametrizations.weight_norm, torch.nn.Sequential):
+        assert built(norm, 2, 3) == built(norm, 2, 3)
+        assert built(norm, 2, 3) != built(norm, 3, 2)
+        assert built(norm) != built(norm, 3)
 
 
 def test_one_run_of_an_object_outlives_another(mine: Any) -> None:

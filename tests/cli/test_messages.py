@@ -236,3 +236,19 @@ def test_free_keys_are_recorded_and_hashed(holdfast: Callable[..., Ran], tmp_pat
     code, said = command_line("-m", *words, "vars.noise=0.5,1.5", "hydra.sweep.dir=sweep")
     assert (code, "plan: 2 jobs: 1 stack" in said) == (0, True)
     assert holdfast("vars.x=1").result.config_hash != holdfast("vars.x=2").result.config_hash
+
+
+@pytest.mark.parametrize(("program", "starts"), [("holdfast", "holdfast"), ("train.py", "python train.py")])
+def test_printed_commands_begin_as_the_one_that_was_typed(
+    program: str, starts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [program])
+    for words, printed in (
+        (["--help"], f"{starts} -m key=value,value ...  "),
+        (["-m", "lr=0.01,0.1", "epochs=2", "report=false"], f"alone:  {starts} lr=0.1 epochs=2"),
+        (["nothing=1"], f"{starts} --help lists the keys"),
+    ):
+        said = command_line(*words)[1]
+        assert printed in said
+        assert ("python train.py" in said) == (program == "train.py")

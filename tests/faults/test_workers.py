@@ -236,6 +236,25 @@ def test_a_signal_stops_all_workers_and_the_sweep_can_be_resumed(
     assert list(sweep.path.glob("works/*/stacks/*.pt" if model == "linear" else "works/*/*/last.ckpt"))
 
 
+def test_a_driver_stopped_right_after_it_has_placed_a_work_is_resumed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(work: WorkFolder) -> None:
+        raise KeyboardInterrupt
+
+    words = ["model=alone", "lr=0.01,0.1", "epochs=2"]
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkFolder, "remove", stop)
+        code, said, sweep = swept([*words, *PROCESSES])
+    assert code == 130, said
+    placed = [number for number in range(2) if sweep.job(number).result.exists()]
+    assert placed
+    assert all(WorkFolder.of(sweep, number).bundle.exists() for number in placed)
+    code, said = command_line("-m", "--config-dir", "my_conf", f"resume={sweep.path}", *QUIET)
+    assert code == 0, said
+    same(sweep, words)
+
+
 @IN_FULL
 def test_two_drivers_in_one_folder(folder: Path) -> None:
     mark, sweep = uuid.uuid4().hex, SweepFolder(Path("shared"))

@@ -9,18 +9,21 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import yaml
 
+from holdfast.config.commands import command
 from holdfast.config.conversion import describe
 from holdfast.config.keys import FREE, as_override
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import Config
 
-_HEAD = """\
-python train.py [key=value ...]             train one run
-python train.py -m key=value,value ...      train one job for each value, or for each combination of values
-python train.py report FOLDER               draw the figures and the page of a finished run or sweep again
-python train.py predict FOLDER rows.csv     predict new rows with a model of a table; also: test, export
-holdfast new FOLDER                         make a project of your own
+_COMMANDS = {
+    "[key=value ...]": "train one run",
+    "-m key=value,value ...": "train one job for each value, or for each combination of values",
+    "report FOLDER": "draw the figures and the page of a finished run or sweep again",
+    "predict FOLDER rows.csv": "predict new rows with a model of a table; also: test, export",
+    "new FOLDER": "make a project of your own",
+}
 
+_HEAD = """\
 Keys, with their defaults. A group takes the name of one of its files: optimizer=adam. Each group's own keys are shown
 for the files that ship with Holdfast; --config-dir FOLDER adds your own."""
 
@@ -99,7 +102,8 @@ def help_text(conf: Path) -> str:
     Args:
         conf: the folder of the YAML files.
     """
-    lines = [_HEAD]
+    lines = [f"{f'{command()} {words}':<43} {meaning}" for words, meaning in _COMMANDS.items()]
+    lines += ["", _HEAD]
     for group in groups(conf):
         end = "  whole settings, one file each in conf/experiment" if group.name == "experiment" else ""
         lines += ["", f"{group.name}={'|'.join(group.options)}{end}"] if group.options else [""]

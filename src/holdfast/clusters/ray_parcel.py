@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from holdfast.store.folders import SweepFolder
 from holdfast.store.work_folder import WorkFolder
 from holdfast.workers.bundle import Bundle, write_bundle
 from holdfast.workers.packed import pack, unpack
@@ -80,9 +79,3 @@ def receive(pieces: Iterable[bytes], folder: WorkFolder) -> Bundle:
     folder.remove()
     os.replace(arriving.path, folder.path)  # noqa: PTH105
     return bundle
-
-
-def remove_arriving(sweep: SweepFolder) -> None:
-    """Remove what was arriving for a sweep when an earlier driver was killed."""
-    for path in (sweep.path / "works").glob(f"[0-9]*{_ARRIVING}"):
-        WorkFolder(path).remove()

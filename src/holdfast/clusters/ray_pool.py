@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from holdfast.clusters.ray_keys import RayKeys
-from holdfast.clusters.ray_parcel import remove_arriving
 from holdfast.clusters.ray_sources import collect
 from holdfast.config.job import JobSpec
 from holdfast.execute.work import Executor, Outcome, Progress, Work, WorkerEnvironment
@@ -38,7 +37,6 @@ class RayPool:
         from holdfast.clusters.ray_session import RaySession
         from holdfast.clusters.ray_starter import RayStarter, room
 
-        remove_arriving(folder)
         self._session = RaySession(keys)
         try:
             workers = room(keys) if keys.workers == "auto" else keys.workers

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def command(*words: str) -> str:
+    """A command as it is typed here: `holdfast ...` where there is no `train.py`, as beside the installed package.
+
+    >>> command("-m", "lr=0.1,0.2")
+    'python train.py -m lr=0.1,0.2'
+    """
+    has_script = Path(sys.argv[0]).name == "train.py" or Path("train.py").is_file()
+    return shlex.join([*(["python", "train.py"] if has_script else ["holdfast"]), *words])
 
 
 def resume_command(path: Path, flags: Sequence[str] = (), keys: Sequence[str] = (), *, sweep: bool) -> str:
@@ -21,7 +32,7 @@ def resume_command(path: Path, flags: Sequence[str] = (), keys: Sequence[str] = 
     'python train.py resume=outputs/runs/a'
     """
     multirun = ["-m"] if sweep else []
-    return shlex.join(["python", "train.py", *flags, *multirun, f"resume={as_value(path)}", *keys])
+    return command(*flags, *multirun, f"resume={as_value(path)}", *keys)
 
 
 def as_value(text: Path | str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+from holdfast.config.commands import command
 from holdfast.config.fold import FOLD_KEY
 from holdfast.config.options import OPTIONS
 from holdfast.config.schema import SET_BY_HOLDFAST, Config
@@ -65,7 +66,7 @@ def did_you_mean(given: str, names: Iterable[str], path: str = "") -> str:
         near = [key for key in _keys_of_options() if key.rpartition(".")[2] == given][:1]
     if near:
         return f"did you mean {path}{near[0]}?"
-    return f"there is {', '.join(valid)}" if len(valid) <= MOST_LISTED else "python train.py --help lists the keys"
+    return f"there is {', '.join(valid)}" if len(valid) <= MOST_LISTED else f"{command('--help')} lists the keys"
 
 
 @cache

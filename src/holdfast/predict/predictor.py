@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from holdfast.config.commands import resume_command
 from holdfast.errors import FolderError
 from holdfast.record.checkpoint import load
 from holdfast.store.folders import RunFolder, SweepFolder
@@ -81,7 +82,8 @@ def load_predictor(path: Path) -> Loaded:
     run, sweep = RunFolder(path), SweepFolder(path)
     if sweep.sweep.is_file():
         if not sweep.selection.is_file():
-            raise FolderError(f"{path} has no winner yet: its sweep is not finished. python train.py -m resume={path}")
+            to_finish = resume_command(path, sweep=True)
+            raise FolderError(f"{path} has no winner yet: its sweep is not finished. {to_finish}")
         digests = json.loads(sweep.selection.read_text()).get("sha256")
         if not digests:
             raise FolderError(f"{path} has no single winner: give the folder of one of its jobs, {path}/N")

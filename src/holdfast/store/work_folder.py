@@ -39,7 +39,7 @@ class WorkFolder(SweepFolder):
     @classmethod
     def of(cls, sweep: SweepFolder, first: int) -> WorkFolder:
         """The folder `works/N` of the work whose first job has a number."""
-        return cls(sweep.path.absolute() / "works" / str(first))
+        return cls(_works(sweep).absolute() / str(first))
 
     def remove(self) -> None:
         """Remove the folder with all that is in it, and the folder of all works where it is empty then."""
@@ -47,3 +47,12 @@ class WorkFolder(SweepFolder):
             shutil.rmtree(self.path)
         with suppress(OSError):  # missing, or not empty
             self.path.parent.rmdir()
+
+
+def remove_works(sweep: SweepFolder) -> None:
+    """Remove the folder of all works of a sweep: a driver may have been stopped after it had placed the last file."""
+    shutil.rmtree(_works(sweep), ignore_errors=True)
+
+
+def _works(sweep: SweepFolder) -> Path:
+    return sweep.path / "works"

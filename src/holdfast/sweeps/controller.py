@@ -16,6 +16,7 @@ from holdfast.store.files import remove_partial, write_json
 from holdfast.store.folders import SweepFolder
 from holdfast.store.lock import claim, locked
 from holdfast.store.started import read_sweep
+from holdfast.store.work_folder import remove_works
 from holdfast.sweeps import resume
 from holdfast.sweeps.ending import end_if_finished, end_sweep
 from holdfast.sweeps.keep import remove_stacks
@@ -191,3 +192,4 @@ class _Controller:
     def _do(self, works: Sequence[Work]) -> None:
         for job, outcome in self._tools.executor.run(works):
             self._sweep.end(job, outcome)
+        remove_works(self._sweep.folder)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from holdfast.config.commands import command
 from holdfast.config.keys import FROM_PYTHON, key_of
 from holdfast.store.result import Result
 
@@ -70,7 +70,7 @@ def run_command(overrides: Sequence[str], flags: Sequence[str] = ()) -> str:
         names = {key: name.rpartition(".")[2].partition("-") for key, name in passed.items()}
         texts += [f"{key}={'...' if end.startswith('object-') else cls}" for key, (cls, _, end) in names.items()]
         return f"holdfast.{'sweep' if '-m' in overrides else 'run'}({', '.join(texts)})"
-    return shlex.join(["python", "train.py", *flags, *overrides])
+    return command(*flags, *overrides)
 
 
 def job_name(number: int, overrides: Sequence[str]) -> str:

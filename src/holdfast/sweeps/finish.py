@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast.config.commands import resume_command
 from holdfast.errors import HoldfastError, in_a_line
 from holdfast.store.files import digest, replacing, write_json
 from holdfast.store.folders import SweepFolder
@@ -93,7 +94,7 @@ def _test_winners(
         if not final.run.best.exists():
             raise HoldfastError(
                 f"{winner.name} won, but its files could not be kept; no test rows were opened for it.\n"
-                f"To train it again: python train.py -m resume={folder.path}"
+                f"To train it again: {resume_command(folder.path, sweep=True)}"
             )
         entry = {**_selected(ranking, winner), **_refit(final.refitted), "test": None}
         try:

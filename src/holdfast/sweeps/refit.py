@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
+from holdfast.config.commands import resume_command
 from holdfast.config.fold import FOLD_KEY, fold_of
 from holdfast.config.job import JobSpec, differences, in_folder
 from holdfast.config.keys import as_override, key_of
@@ -82,5 +83,5 @@ def refit(job: JobSpec, run: RunFolder, train: Callable[[JobSpec, RunFolder], Ou
     reason = outcome.error if isinstance(outcome, Result) else in_a_line(outcome)
     raise HoldfastError(
         f"job {job.number} won, but could not be trained once more on the rows of all folds: {reason}\n"
-        f"No test rows were opened. To try again: python train.py -m resume={run.path.parent}"
+        f"No test rows were opened. To try again: {resume_command(run.path.parent, sweep=True)}"
     )

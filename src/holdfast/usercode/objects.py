@@ -35,6 +35,9 @@ _OF_EVERY_CLASS = frozenset(
     {"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__module__", "__slotnames__"}
 )
 
+HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) is collections.OrderedDict)
+"""Attributes of every module that hold its hooks."""
+
 _kept_alive: dict[int, Any] = {}  # by id, which stays unique while the object lives
 
 
@@ -95,6 +98,8 @@ def _attributes(value: Any) -> Iterator[Node]:
         if is_module and name in ("_parameters", "_buffers"):
             # not replaceable: the buffers of a job belong to its checkpoint
             yield from (Node(key, tensor) for key, tensor in item.items())
+        elif is_module and name in HOOKS and item:
+            yield Node(name, _in_order(value, item))
         else:
             yield Node(name, item, (attributes, name))
     for cls in type(value).__mro__:
@@ -102,6 +107,12 @@ def _attributes(value: Any) -> Iterator[Node]:
             if isinstance(slot, types.MemberDescriptorType):
                 with suppress(AttributeError):  # an empty slot
                     yield Node(name, slot.__get__(value))
+
+
+def _in_order(module: nn.Module, hooks: Mapping[int, Any]) -> dict[int, Any]:
+    """Hooks of a module by their order: torch numbers them by all hooks that this process has registered before."""
+    numbers = sorted({number for name in HOOKS for number in getattr(module, name)})
+    return {numbers.index(number): hook for number, hook in hooks.items()}
 
 
 _PLAIN = frozenset({dict, list, tuple})

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.usercode.objects import Container, Node, contents
+from holdfast.usercode.objects import HOOKS, Container, Node, contents
 from holdfast.usercode.packages import is_users
 
 _MOST_BYTES_READ = 1 << 24
@@ -120,7 +120,7 @@ def walk(
             waiting += [
                 Node(f"{path}.{name}" if path else name, item, where)
                 for name, item, where in children
-                if not (skips_empty and name in _REGISTRIES and _is_empty_registry(value, item))
+                if not (skips_empty and name in HOOKS and _is_empty_registry(value, item))
             ]
 
 
@@ -179,10 +179,6 @@ def is_hiding(value: Any) -> bool:
     if is_users(type(value).__module__) or type(value).__name__ == "count":  # the repr of itertools.count is its state
         return False
     return isinstance(value, _HIDING)
-
-
-_REGISTRIES = frozenset(name for name, value in vars(nn.Module()).items() if type(value) is OrderedDict)
-"""Attributes of every layer that hold its hooks."""
 
 
 def _is_empty_registry(owner: Any, item: Any) -> bool:
