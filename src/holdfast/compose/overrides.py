@@ -116,6 +116,8 @@ def apply(item: Override, config: DictConfig, problems: list[Problem]) -> None:
             lesson = str(error.__cause__ or error).splitlines()[0]
         else:
             lesson = no_such_key(key, names, f"{parent}." if parent else "")
+            if isinstance(node, Mapping) and not keys_under(parent, config) and not lesson.endswith("?"):
+                lesson += f"; + adds it: +{text(item)}"  # an argument that the YAML file leaves out, or one of **kwargs
         problems.append(Problem(text(item), lesson))
 
 
