@@ -148,3 +148,13 @@ def test_stacks_can_be_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     code, said = sweep("sweep.stack=never")
     assert code == 0
     assert "alone: jobs 0, 1, 2: sweep.stack=never" in said
+
+
+def test_somebody_who_watches_sees_the_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path, "", monkeypatch)
+    monkeypatch.setattr(verify, "is_watched", lambda: True)
+    code, said = sweep()
+    assert code == 0, said
+    numbers = selection()["verified_jobs"]
+    assert all(f"verifying job {number}:   0%" in said for number in numbers)
+    assert said.count("| 0/3") == len(numbers) == 2

@@ -159,13 +159,13 @@ class _Shorten(pl.Callback):
         shorten(data)
 
 
-def fit(config: Config, arguments: Mapping[str, Any] | None = None) -> History:
+def fit(config: Config, arguments: Mapping[str, Any] | None = None, callbacks: Sequence[pl.Callback] = ()) -> History:
     """Train a job by a Trainer, without writing files; with arguments of the Trainer, or with few rows."""
     with isolated(), redirect_stdout(io.StringIO()):
         module, data = build(config)
         recorder = Recorder(config, History())
         # with a logger, because only then Lightning checks that the hyperparameters of module and data agree
-        callbacks = [recorder] if arguments else [recorder, _Shorten()]
+        callbacks = [recorder, *callbacks] if arguments else [recorder, *callbacks, _Shorten()]
         more = arguments or {"logger": DummyLogger()}
         trainer = build_trainer(config, data, plugins=[recorder.checkpoint_io], callbacks=callbacks, **more)
         seed_rows()

@@ -7,14 +7,15 @@ nobody can see from outside, shows here.
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import numpy as np
+from tqdm import tqdm
 
+from holdfast.config.commands import command
 from holdfast.config.job import JobSpec
 from holdfast.errors import in_a_line
 from holdfast.record.history import History
@@ -68,9 +69,9 @@ class Verification(NamedTuple):
         lines = [f"not verified: {self.reason}"]
         if self.seconds * count <= MOST_SECONDS:
             return "\n".join([*lines, f"the {count} jobs of stacks are trained again alone, and those results count"])
-        command = shlex.join(["python", "train.py", "-m", *flags, *overrides, "sweep.stack=never"])
+        again = command("-m", *flags, *overrides, "sweep.stack=never")
         minutes = self.seconds * count / 60
-        lines.append(f"to train the {count} jobs alone, in about {minutes:.0f} minutes: {command}")
+        lines.append(f"to train the {count} jobs alone, in about {minutes:.0f} minutes: {again}")
         return "\n".join([*lines, "nothing was concluded: there is no winner, and no test rows were opened"])
 
     def entry(self) -> dict[str, Any]:
@@ -122,9 +123,6 @@ def verify(jobs: Sequence[JobSpec], results: Mapping[int, Result], stacks: Store
     """
     largest, longest = 0.0, 0.0
     numbers = tuple(job.number for job in jobs)
-    if is_watched():  # it may take as long as some jobs one by one
-        names = " and ".join(f"job {number}" for number in numbers)
-        print(f"verifying: {names} {'is' if len(numbers) == 1 else 'are'} trained once more, alone", file=sys.stderr)
     for job in jobs:
         began = time.monotonic()
         try:
@@ -145,7 +143,31 @@ def _train_alone(job: JobSpec) -> History:
 
     from holdfast.planning.trial import fit
 
-    return fit(job.config, {"logger": DummyLogger()})
+    return fit(job.config, {"logger": DummyLogger()}, [_Bar(job.number)] if is_watched() else [])
+
+
+class _Bar(pl.Callback):
+    """Shows the epochs of a job: it may take as long as all jobs of a stack together.
+
+    Args:
+        number: of the job.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._name = f"verifying job {number}"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw a bar."""
+        self._bar = tqdm(total=trainer.max_epochs, desc=self._name, unit="epoch", leave=False, dynamic_ncols=True)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count an epoch."""
+        self._bar.update()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remove the bar."""
+        self._bar.close()
 
 
 def _compared(job: JobSpec, result: Result, stacks: StoredStacks, alone: History) -> tuple[float, str]:
