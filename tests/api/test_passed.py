@@ -254,6 +254,8 @@ def test_a_dataframe_keeps_names_texts_and_missing_values() -> None:
     np.testing.assert_array_equal(run.predict(frame[["flag", "kind", "size"]]), found)
     with pytest.raises(holdfast.HoldfastError, match="the rows lack 'kind'"):
         run.predict(frame[["size", "flag"]])
+    with pytest.warns(UserWarning, match=r"taken as \(other\): kind 2"):
+        run.predict(frame[:3].assign(kind=["red", "pink", "grey"]))
     board = sweep.leaderboard()
     assert isinstance(board, pd.DataFrame)
     assert list(board["rank"]) == [1, 2]

@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 import tempfile
+import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -105,6 +106,9 @@ def raw_columns(x: Any, encoding: Encoding, *, of_array: bool) -> torch.Tensor:
     Raises:
         DataError: an array has too few columns, or there are no rows.
         TableError: a column is missing, or holds what it should not.
+
+    Warns:
+        UserWarning: texts are not among those of the training rows.
     """
     import torch
 
@@ -125,10 +129,14 @@ def raw_columns(x: Any, encoding: Encoding, *, of_array: bool) -> torch.Tensor:
         file = Path(folder, "rows.parquet")
         with file.open("wb") as stream:
             _write(_as_arrow({name: columns[name] for name in names}), stream)
+        rows = NewRows(str(file), encoding)
         try:
-            return torch.cat([raw for _, raw in NewRows(str(file), encoding).pieces()])
+            raw = torch.cat([raw for _, raw in rows.pieces()])
         except TableError as error:
             raise TableError(str(error).replace(f"{file}, ", "").replace(str(file), "the rows")) from None
+    for note in rows.notes():
+        warnings.warn(note, stacklevel=3)  # at the caller's `predict`
+    return raw
 
 
 def _listed(names: list[str]) -> str:
