@@ -90,6 +90,8 @@ def load(
     from holdfast.api.passed import Passed
     from holdfast.store.folders import RunFolder, SweepFolder
 
+    if not isinstance(folder, (str, os.PathLike)):
+        raise HoldfastError(f"a folder is a path such as outputs/runs/NAME, not {type(folder).__name__}.")
     path = Path(folder)
     passed = Passed(config_dir, model, data)
     if SweepFolder(path).sweep.is_file():

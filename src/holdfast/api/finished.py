@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from holdfast.api.passed import ONE_AT_A_TIME, Passed
-from holdfast.api.rows_file import is_of_an_array, raw_columns
+from holdfast.api.rows_file import is_of_an_array, is_passed, raw_columns
 from holdfast.caching.sources import source_of
 from holdfast.cli.main import CONF
 from holdfast.compose.recompose import Recomposer
 from holdfast.config.job import in_folder
 from holdfast.config.options import TABLE
 from holdfast.config.schema import Config
-from holdfast.errors import FolderError, HoldfastError
+from holdfast.errors import DataError, FolderError, HoldfastError, in_a_line
 from holdfast.predict.predictor import Predictor
 from holdfast.record.events import read_scalars
 from holdfast.report.read import JobRecords, jobs_of
@@ -89,8 +89,12 @@ class Run:
         """The encoding of the table on which a module of the user's was trained, which no file holds."""
         keys = ("path", "val_path", "test_path")
         files = [file for key in keys if config.data[key] for file in files_of(config.data[key], f"data.{key}")]
-        if any(file.stat().st_mtime > self._folder.result.stat().st_mtime for file in files):
-            raise FolderError(f"{self.path}: the table was written after the run, so that its encoding is not known.")
+        written = [file.stat().st_mtime for file in (self._folder.started, self._folder.result) if file.exists()]
+        # a file that is moved or copied may keep the time at which it was modified, but not that of its inode
+        times = [time for file in files for time in (file.stat().st_mtime, file.stat().st_ctime)]
+        if not is_passed(config.data["path"]) and max(times) > min(written):
+            lesson = "so that its encoding is not known: give run.model() rows that are encoded as those of the run"
+            raise FolderError(f"{self.path}: the table was written, moved or copied after the run, {lesson}.")
         return source_of({**config.data, "buffer_rows": None}).encoding
 
     def _built(self) -> tuple[nn.Module, Config]:
@@ -126,12 +130,12 @@ class Run:
         dtype = next(model.parameters(), torch.empty(0)).dtype
         with torch.no_grad():
             if isinstance(model, OfTable):
-                of_array = is_of_an_array(config.data["path"], model.encoding)
+                of_array = is_of_an_array(config.data["path"])
                 output: torch.Tensor = Predictor(model).eval()(raw_columns(x, model.encoding, of_array=of_array))
                 output = output[:, 0] if output.shape[1] == 1 else output
             elif config.data["_target_"] == TABLE:  # a module of the user's is trained on encoded rows
                 encoding = self._encoding(config)
-                raw = raw_columns(x, encoding, of_array=is_of_an_array(config.data["path"], encoding))
+                raw = raw_columns(x, encoding, of_array=is_of_an_array(config.data["path"]))
                 output = decoded(model(Encoder(encoding)(raw).to(dtype)), encoding)
             else:
                 output = model(_as_input(x, dtype))
@@ -233,7 +237,10 @@ class Sweep:
 def _as_input(x: Any, dtype: torch.dtype) -> torch.Tensor:
     """Inputs as a tensor: numbers in the type of the weights, but for whole numbers that are a tensor already."""
     is_tensor = isinstance(x, torch.Tensor)
-    values: torch.Tensor = x.detach().cpu() if is_tensor else torch.as_tensor(np.asarray(x))
+    try:
+        values: torch.Tensor = x.detach().cpu() if is_tensor else torch.as_tensor(np.asarray(x))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"what the model is to predict is no array of numbers: {in_a_line(error)}") from None
     return values if is_tensor and not values.is_floating_point() else values.to(dtype)
 
 

@@ -35,7 +35,7 @@ def keep(value: Any) -> Kept:
     try:
         digest = content_digest(value)
         if (kept := _kept.get(digest)) is None:
-            kept = _kept[digest] = Kept(copy.deepcopy(value), digest)
+            kept = _kept[digest] = Kept(_copied(value), digest)
     except Exception as error:  # whatever a class of the user's does when it is read or copied
         name = type(value).__name__
         reason = f"{type(error).__name__}: {error}"
@@ -43,6 +43,35 @@ def keep(value: Any) -> Kept:
             f"an object of {name} cannot be recorded ({reason}): pass the class {name} instead."
         ) from None
     return kept
+
+
+def _copied(value: Any) -> Any:
+    """A copy that shares nothing with an object.
+
+    Raises:
+        TypeError: a copy would compute something else.
+    """
+    from lightning.pytorch import LightningDataModule
+    from torch import Tensor
+
+    from holdfast.usercode.objects import Node
+    from holdfast.usercode.state import walk
+
+    trainer = vars(value).get("trainer" if isinstance(value, LightningDataModule) else "_trainer")
+    copies: dict[int, Any] = {id(trainer): None}  # by the ids of the originals
+    copied = copy.deepcopy(value, copies)
+    originals = {number for number, item in copies.items() if id(item) != number}
+    for node, _, _ in walk(Node("", value)):
+        if isinstance(node.value, Tensor) and (
+            node.value._backward_hooks or getattr(node.value, "_post_accumulate_grad_hooks", None)
+        ):
+            raise TypeError(f"{node.path.lstrip('.')} has a hook on its gradient, which a copy would not have")
+    for node, _, _ in walk(Node("", copied)):
+        if id(node.value) in originals:
+            raise TypeError(
+                f"{node.path.lstrip('.')} is the object itself, or a part of it: a copy would go on using that"
+            )
+    return copied
 
 
 def again(name: str, digest: str) -> Any:

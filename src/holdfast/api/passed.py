@@ -26,6 +26,9 @@ ONE_AT_A_TIME = threading.RLock()
 _TOP = ("lr", "batch_size", "epochs")
 """Arguments of a class that follow the key of the same name at the top of the configuration."""
 
+_DIGITS = 12
+"""Length of the digests in the names of options."""
+
 _IN_THIS_PROCESS = ("stacked", "basic")
 """The launchers that train in the process in which an object exists."""
 
@@ -153,16 +156,25 @@ class Passed:
     def written(self) -> Iterator[Path | None]:
         """A folder with a YAML file for each option, which exists within the block; None where none was passed.
 
-        Within it the names of classes of a notebook lead to what was passed, though they may have been defined anew.
+        Within it the names of classes lead to what was passed, though they may have been defined anew.
+
+        Raises:
+            HoldfastError: code that a class uses is another than when it was passed.
         """
+        classes = {each.name: each.passed for each in self._options if isinstance(each.passed, type)}
+        for recorded, cls in classes.items():
+            if not recorded.endswith(_code_digest(cls)[:_DIGITS]):
+                raise HoldfastError(
+                    f"the code of {cls.__name__}, or code that it uses, was changed since it was passed: restore it, "
+                    "or train again."
+                )
         with tempfile.TemporaryDirectory() as name:
             for option in self._options:
                 file = Path(name, option.group, f"{option.name}.yaml")
                 file.parent.mkdir(exist_ok=True)
                 file.write_text(option.yaml())
-            pinned = [each.passed for each in self._options if isinstance(each.passed, type) and each.only_here]
-            before = {cls: getattr(_home(cls), cls.__name__, None) for cls in pinned}
-            for cls in pinned:
+            before = {cls: getattr(_home(cls), cls.__name__, None) for cls in classes.values()}
+            for cls in before:
                 setattr(_home(cls), cls.__name__, cls)
             try:
                 yield Path(name) if self._options else None
@@ -198,13 +210,13 @@ def _option(group: str, value: Any) -> Option:
     if not isinstance(value, type):
         kept = keep(value)
         values = {"_target_": f"{again.__module__}.again", "name": path, "digest": kept.digest}
-        name = f"{FROM_PYTHON}{path}-object-{kept.digest[:12]}"
+        name = f"{FROM_PYTHON}{path}-object-{kept.digest[:_DIGITS]}"
         return Option(group, name, values, {}, only_here=True, passed=kept)
     if getattr(_home(cls), cls.__name__, None) is not cls:
         lesson = "define it at the top of a module or of a notebook, where it can be found by its name"
         raise HoldfastError(f"{group}={path} is defined within a function, or was defined anew: {lesson}.")
     keys, defaults = _arguments(cls)
-    name = f"{FROM_PYTHON}{path}-{_code_digest(cls)[:12]}"
+    name = f"{FROM_PYTHON}{path}-{_code_digest(cls)[:_DIGITS]}"
     return Option(group, name, {"_target_": path, **keys}, defaults, only_here=of_main, passed=cls)
 
 
@@ -244,5 +256,5 @@ def _code_digest(cls: type) -> str:
     note_users(cls.__module__)  # also where it is installed
     try:
         return content_digest(cls)
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
         raise HoldfastError(f"the class {cls.__name__} cannot be recorded: {error}.") from None

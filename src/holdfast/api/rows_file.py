@@ -7,6 +7,7 @@ import math
 import re
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _FOLDER = Path("outputs/rows")
 """Where the files lie, named by the digest of their content; runs and sweeps refer to them."""
 
+_OF_ARRAY, _OF_FRAME = "array-", "frame-"
+"""Beginnings of their names."""
+
 
 def overrides(x: Any, y: Any) -> list[str]:
     """Write rows to a file, unless they are there, and return the overrides that train on them.
@@ -40,10 +44,6 @@ def overrides(x: Any, y: Any) -> list[str]:
         TableError: pyarrow is missing.
     """
     inputs, targets = columns_of(x, "x"), columns_of(y, "y")
-    if all(re.fullmatch(r"x\d+", name) for name in inputs) and list(inputs) != [f"x{at}" for at in range(len(inputs))]:
-        raise DataError(
-            "columns named x0, x1, ... are those of an array, in their order: rename those of the DataFrame."
-        )
     counts = [len(next(iter(part.values()), ())) for part in (inputs, targets)]
     if not any(counts):
         raise DataError("there are no rows: X and y are empty.")
@@ -57,8 +57,18 @@ def overrides(x: Any, y: Any) -> list[str]:
         raise DataError(f"X has {counts[0]} rows and y has {counts[1]}: each row of X needs its target.")
     if shared := inputs.keys() & targets.keys():
         raise DataError(f"X has a column {min(shared)!r} that is named like the target: rename one of them.")
+    for name, column in inputs.items():
+        if str(column.dtype) == "category" and _numbers(column.cat.categories):
+            lesson = "a table would take them for numbers: put a letter before them"
+            raise DataError(f"the categories of column {name!r} are numbers or texts of digits: {lesson}.")
     names = _listed(list(targets))
-    return ["data=table", f"data.path={as_value(_written({**inputs, **targets}))}", f"data.target={names}"]
+    file = _written({**inputs, **targets}, _OF_FRAME if _has_names(x) else _OF_ARRAY)
+    return ["data=table", f"data.path={as_value(file)}", f"data.target={names}"]
+
+
+def _has_names(values: Any) -> bool:
+    """Whether its columns have names: a DataFrame, or a Series."""
+    return hasattr(values, "columns") or hasattr(values, "to_frame")
 
 
 def columns_of(values: Any, prefix: str) -> dict[str, Any]:
@@ -89,9 +99,14 @@ def columns_of(values: Any, prefix: str) -> dict[str, Any]:
     return {f"{prefix}{number}": array[:, number] for number in range(array.shape[1])}
 
 
-def is_of_an_array(path: str | None, encoding: Encoding) -> bool:
+def is_passed(path: str | None) -> bool:
+    """Whether a table holds rows that were passed: the name of its file is the digest of its content."""
+    return Path(path or "").parent == _FOLDER
+
+
+def is_of_an_array(path: str | None) -> bool:
     """Whether a table holds the columns of an array that was passed."""
-    return Path(path or "").parent == _FOLDER and all(re.fullmatch(r"x\d+", each.name) for each in encoding.features)
+    return is_passed(path) and Path(path or "").name.startswith(_OF_ARRAY)
 
 
 def raw_columns(x: Any, encoding: Encoding, *, of_array: bool) -> torch.Tensor:
@@ -147,19 +162,41 @@ def _listed(names: list[str]) -> str:
     return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
-def _written(columns: dict[str, Any]) -> Path:
+def _written(columns: dict[str, Any], kind: str) -> Path:
     table = _as_arrow(columns)
     import pyarrow as pa
 
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            _check_texts(name, column.unique().drop_null().to_pylist())
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    file = _FOLDER / f"{hashlib.sha256(sink.getvalue()).hexdigest()[:32]}.parquet"
+    file = _FOLDER / f"{kind}{hashlib.sha256(sink.getvalue()).hexdigest()[:32]}.parquet"
     if not file.exists():
         make_folder(_FOLDER)
         with replacing(file) as partial:
             _write(table, partial)
     return file
+
+
+def _check_texts(name: str, texts: list[str]) -> None:
+    """Refuse texts that a table would take for one, though they differ."""
+    for takes, count in (
+        ("text", len({text.strip() for text in texts})),
+        ("number", len(set(_numbers(texts) or texts))),
+    ):
+        if count < len(texts):
+            lesson = f"column {name!r} has different texts that a table takes for the same {takes}: write them alike"
+            raise DataError(f"{lesson}, or tell them apart by a letter.")
+
+
+def _numbers(texts: Iterable[Any]) -> list[float] | None:
+    """Numbers or texts as numbers; None where one of them is none."""
+    try:
+        return [float(str(text).replace("_", "?")) for text in texts]
+    except ValueError:
+        return None
 
 
 def _write(table: pa.Table, stream: IO[bytes]) -> None:
@@ -174,6 +211,8 @@ def _as_array(values: Any) -> NDArray[Any]:
         array = np.ma.asanyarray(values.detach().cpu() if hasattr(values, "detach") else values)
     except (TypeError, ValueError) as error:
         raise DataError(f"rows of a table are one array of numbers or texts: {error}") from None
+    if array.dtype.names:
+        raise DataError("a structured array is passed as a DataFrame: pandas.DataFrame(array).")
     if array.mask.any():
         array = np.ma.filled(array.astype(object if array.dtype.kind in "OUS" else np.float64), math.nan)
     return np.asarray(array)
@@ -195,8 +234,6 @@ def _arrow_column(arrow: Any, column: Any) -> Any:
     if hasattr(column, "array"):  # a Series
         if str(column.dtype) == "category":
             column = column.astype(object)
-            if any(isinstance(each, (int, float)) and not math.isnan(each) for each in column):
-                raise TypeError("its categories are numbers, which a table takes for numbers: put a letter before them")
         return arrow.array(column, from_pandas=True)
     if column.dtype.kind == "c":
         raise TypeError("complex numbers")

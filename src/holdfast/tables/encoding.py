@@ -135,19 +135,21 @@ def codes_of(feature: Feature, values: NDArray[Any]) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else code.get(value, other) for value in values], dtype=np.float64)
 
 
-def decoded(output: Tensor, encoding: Encoding) -> Tensor:
+def decoded(output: Any, encoding: Encoding) -> Tensor:
     """What a module gives for the targets, in the units of the table; of a classification as it is.
 
     Args:
-        output: shape `(rows,)` or `(rows, targets)`.
+        output: a tensor of shape `(rows,)` or `(rows, targets)`.
         encoding: of the table.
 
     Raises:
-        DataError: it has another number of columns.
+        DataError: it is no tensor, or has another number of columns.
 
     >>> decoded(torch.zeros(2), Encoding((), (Target("y", mean=3.0, scale=2.0),)))
     tensor([3., 3.], dtype=torch.float64)
     """
+    if not isinstance(output, Tensor):
+        raise DataError(f"forward gives a {type(output).__name__}, and predictions are a tensor: use run.model().")
     if encoding.classes:
         return output
     columns = output.double().reshape(len(output), -1)

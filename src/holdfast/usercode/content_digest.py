@@ -7,23 +7,26 @@ import hashlib
 import io
 import logging
 import pickle
+import re
 import sys
 import types
 import weakref
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from holdfast.usercode.objects import Node
+from holdfast.usercode.code_objects import imported_names
+from holdfast.usercode.imports import code_digest
+from holdfast.usercode.objects import SCALARS, Node
 from holdfast.usercode.packages import is_users
-from holdfast.usercode.state import SCALARS, is_hiding, walk
+from holdfast.usercode.state import is_hiding, walk
 
 _WALKED = (dict, list, tuple, set, frozenset, collections.deque, nn.Module, type, types.SimpleNamespace)
 _OF_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, property, staticmethod, classmethod)
+_IMPORTED_INSIDE = re.compile(r"\.module [\w.]+$")
 _NAMED = (logging.Logger, weakref.ref)
 """Classes whose objects the walk reads whole."""
 
@@ -32,9 +35,10 @@ def content_digest(value: Any) -> str:
     """The SHA-256 of everything that can be reached from an object of the user's, or from a class, in hex.
 
     That is: attributes, the values of tensors and arrays, and the code of functions and classes of the user's, with
-    their defaults, closures and the globals that they name; of a module among these, its file. Objects of libraries
-    count by how they are pickled. It is equal in another process for what was made alike. Not seen is what a method
-    imports by itself, and the state of an object that can neither be read nor pickled, such as a lock.
+    their defaults, closures and the globals that they name; of a module among these, and of each in which such code
+    stands, its file with those of the user's modules that it imports (see `code_digest`). Of a script or a notebook
+    only what is used counts. Objects of libraries count by how they are pickled. It is equal in another process for
+    what was made alike. Not seen is the state of an object that can neither be read nor pickled, such as a lock.
 
     Raises:
         TypeError: it holds an object whose state cannot be read, such as a generator or an open file.
@@ -47,15 +51,16 @@ def content_digest(value: Any) -> str:
     digest = hashlib.sha256()
     for (path, item, _), identity, first_path in walk(Node("", value), enter=_is_entered):
         leaf: Hashable
-        if first_path is not None:
+        if isinstance(item, types.ModuleType):
+            if _IMPORTED_INSIDE.search(path):
+                continue  # whether it is imported yet; the function says which it imports
+            leaf = (item.__name__, code_digest(item.__name__))
+        elif first_path is not None:
             leaf = ("same as", first_path)
         elif type(item) in SCALARS:
             leaf = (type(item).__name__, repr(item))
         elif isinstance(item, Tensor):
             leaf = _tensor(item)
-        elif isinstance(item, types.ModuleType):
-            # of the module in which a function stands, the globals that it names are reached by themselves
-            leaf = (item.__name__, "" if path.endswith(".module") else _file_digest(item))
         elif is_hiding(item):
             raise TypeError(f"{path.lstrip('.')} is a {type(item).__name__}, whose state cannot be read")
         else:
@@ -70,8 +75,8 @@ def _is_entered(value: Any) -> bool:
         return False
     module = type(value).__module__
     package = module.partition(".")[0]
-    plain_array = type(value) is np.ndarray and not value.dtype.hasobject
-    return package in _ENTERED or package in sys.stdlib_module_names or plain_array or is_users(module)
+    is_array = type(value) is np.ndarray
+    return package in _ENTERED or package in sys.stdlib_module_names or is_array or is_users(module)
 
 
 _ENTERED = frozenset(
@@ -85,8 +90,9 @@ def _content(value: Any, identity: Hashable) -> Hashable:
     if isinstance(value, (collections.defaultdict, collections.deque)) and not is_long:
         factory = getattr(value, "default_factory", None)
         return identity, getattr(value, "maxlen", None), getattr(factory, "__qualname__", None)
-    plain_array = type(value) is np.ndarray and not value.dtype.hasobject
-    if plain_array or (isinstance(value, (*_WALKED, *_OF_CODE, *_NAMED)) and not is_long):
+    if isinstance(value, types.FunctionType) and is_users(value.__module__ or ""):
+        return identity, *map(code_digest, imported_names(value))
+    if type(value) is np.ndarray or (isinstance(value, (*_WALKED, *_OF_CODE, *_NAMED)) and not is_long):
         return identity
     if is_users(type(value).__module__) and not is_long:
         return "" if isinstance(identity, int) else identity  # without attributes: its class is visited by itself
@@ -109,14 +115,6 @@ def _tensor(value: Tensor) -> Hashable:
     return *form, str(value.device), hashlib.sha256(content).hexdigest()
 
 
-def _file_digest(module: types.ModuleType) -> str:
-    """The digest of the file of a user's module; empty for others."""
-    file = getattr(module, "__file__", None)
-    if not is_users(module.__name__) or module.__name__ == "__main__" or not file or not Path(file).is_file():
-        return ""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
 class _Sink(io.RawIOBase):
     """A file that hashes what is written to it."""
 
@@ -135,7 +133,13 @@ class _Pickler(pickle.Pickler):
     """Pickles tensors by their values: torch would take addresses."""
 
     def reducer_override(self, value: Any) -> Any:
-        return (_hashed, (_tensor(value),)) if isinstance(value, Tensor) else NotImplemented
+        if isinstance(value, Tensor):
+            return _hashed, (_tensor(value),)
+        if type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "columns"):
+            # pickled as blocks of columns, which a copy lays out in another way
+            columns = [column.copy().array for _, column in value.items()]
+            return _hashed, (value.columns, value.index, columns, value.attrs)
+        return NotImplemented
 
 
 def _hashed(*_: Any) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from holdfast.model import Module
+from holdfast.usercode.code_objects import code_identity, filled_cells, global_names, imported_names
 from holdfast.usercode.generators import GENERATORS
 from holdfast.usercode.packages import is_users
 
@@ -90,6 +91,7 @@ def _attributes(value: Any) -> Iterator[Node]:
         yield Node("class", type(value))
     attributes = vars(value) if hasattr(value, "__dict__") else {}
     skipped = _SET_BY_LIGHTNING if isinstance(value, pl.LightningModule) else frozenset()
+    skipped |= {"trainer"} if isinstance(value, pl.LightningDataModule) else frozenset()
     skipped |= _SET_BY_MODULE if isinstance(value, Module) else frozenset()
     is_module = isinstance(value, nn.Module)
     for name, item in list(attributes.items()):
@@ -116,6 +118,7 @@ def _in_order(module: nn.Module, hooks: Mapping[int, Any]) -> dict[int, Any]:
 
 
 _PLAIN = frozenset({dict, list, tuple})
+SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 @contents.register(dict)
@@ -131,14 +134,33 @@ def _(value: Any) -> Contents:
         return ("long", _unique_id(value)), ()
     entries = value.items() if isinstance(value, Mapping) else enumerate(value)
     replaceable = isinstance(value, (dict, list))
-    children = [Node(f"[{key!r}]", item, (value, key) if replaceable else None) for key, item in entries]
+    children = []
+    for number, (key, item) in enumerate(entries):
+        name = repr(key) if _is_plain(key) else f"key {number}"
+        children.append(Node(f"[{name}]", item, (value, key) if replaceable else None))
+        if not _is_plain(key):
+            children.append(Node(name, key))
     return len(value), children if type(value) in _PLAIN else [*children, *_attributes(value)]
+
+
+def _is_plain(key: Any) -> bool:
+    """Whether the repr of a key, or of a member of a set, says all of it."""
+    return all(map(_is_plain, key)) if type(key) is tuple else type(key) in SCALARS
 
 
 @contents.register(set)
 @contents.register(frozenset)
 def _(value: Any) -> Contents:
-    return repr(sorted(map(repr, value))), list(_attributes(value))
+    plain = sorted(repr(item) for item in value if _is_plain(item))
+    others = sorted((item for item in value if not _is_plain(item)), key=_name)
+    members = [Node(f"member {number}", item) for number, item in enumerate(others)]
+    return (len(value), *plain), [*members, *_attributes(value)]
+
+
+def _name(value: Any) -> str:
+    """The name of a class or a function, or of the class of an object."""
+    named = value if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)) else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 @contents.register(int)
@@ -158,8 +180,10 @@ def _(value: Tensor) -> Contents:
 @contents.register(np.ndarray)
 @contents.register(np.generic)
 def _(value: Any) -> Contents:
-    data = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
-    return (str(value.dtype), value.shape, hashlib.sha256(data).hexdigest()), ()
+    form = str(value.dtype), value.shape
+    if value.dtype.hasobject:
+        return form, [Node("items", value.tolist())]
+    return (*form, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()), ()
 
 
 @contents.register
@@ -208,45 +232,18 @@ def _(value: types.FunctionType) -> Contents:
         Node("module", sys.modules.get(value.__module__)),
     ]
     children += [Node(f"closure {name}", cell.cell_contents) for name, cell in filled_cells(value).items()]
-    codes = list(_codes(value.__code__))
-    for name in (name for code in codes for name in code.co_names):
-        if name in value.__globals__:
-            children.append(Node(f"global {name}", value.__globals__[name]))
-        elif name in sys.modules and is_users(name):  # imported inside the function
-            children.append(Node(f"module {name}", sys.modules[name]))
-    return (value.__qualname__, *map(_code_identity, codes)), children
-
-
-def filled_cells(function: types.FunctionType) -> dict[str, types.CellType]:
-    """The cells of a function's closure that hold a value, by the name of the variable."""
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return {name: cell for name, cell in cells if cell != types.CellType()}
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of a function, and of the functions that are defined inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
-
-
-@functools.cache
-def _code_identity(code: types.CodeType) -> Hashable:
-    constants = tuple(
-        repr(sorted(map(repr, item))) if isinstance(item, frozenset) else repr(item)  # whose order is that of hashes
-        for item in code.co_consts
-        if not isinstance(item, types.CodeType)
-    )
-    arguments = code.co_varnames, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    return code.co_code, code.co_names, arguments, constants
+    names = [name for name in global_names(value) if name in value.__globals__]
+    children += [Node(f"global {name}", value.__globals__[name]) for name in names]
+    names = [name for name in imported_names(value) if name in sys.modules and is_users(name)]
+    children += [Node(f"module {name}", sys.modules[name]) for name in names]
+    return (value.__qualname__, *code_identity(value)), children
 
 
 _PARTS: dict[type, tuple[str, ...]] = {
     functools.partial: ("func", "args", "keywords", "__dict__"),
     functools._lru_cache_wrapper: ("__wrapped__",),
     types.MethodType: ("__self__", "__func__"),
-    property: ("fget", "fset"),
+    property: ("fget", "fset", "fdel"),
     staticmethod: ("__func__",),
     classmethod: ("__func__",),
 }

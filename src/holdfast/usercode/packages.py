@@ -36,10 +36,19 @@ def is_users(module: str) -> bool:
     >>> is_users("collections.abc"), is_users("torch.nn"), is_users("holdfast.model")
     (False, False, False)
     """
+    return is_users_file(module, getattr(sys.modules.get(module.partition(".")[0]), "__file__", None) or "")
+
+
+def is_users_file(module: str, file: str) -> bool:
+    """Whether a module in a file is the user's, be it imported or not.
+
+    Args:
+        module: its full name.
+        file: its file, or that of its package.
+    """
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names or package in _HOLDFASTS:
         return False
-    file = getattr(sys.modules.get(package), "__file__", None) or ""
     installed = any(part in ("site-packages", "dist-packages") for part in file.replace("\\", "/").split("/"))
     return package in _users or not installed
 

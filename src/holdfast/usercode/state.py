@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.usercode.objects import HOOKS, Container, Node, contents
+from holdfast.usercode.objects import HOOKS, SCALARS, Container, Node, contents
 from holdfast.usercode.packages import is_users
 
 _MOST_BYTES_READ = 1 << 24
@@ -28,7 +28,6 @@ _MOST_BYTES_READ = 1 << 24
 _MOST_PER_JOB = 1 << 12
 """Tensors with more entries cannot have different values in the jobs of a stack."""
 
-SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _HIDING = (Iterator, io.IOBase, contextvars.ContextVar, threading.local, queue.SimpleQueue, memoryview)
 """Classes of objects whose state cannot be read without changing it."""
 

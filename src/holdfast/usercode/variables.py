@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from holdfast.usercode.code_objects import filled_cells
 from holdfast.usercode.generators import GENERATORS
-from holdfast.usercode.objects import Node, filled_cells
+from holdfast.usercode.objects import Node
 from holdfast.usercode.packages import is_users, note_users
 from holdfast.usercode.state import walk
 

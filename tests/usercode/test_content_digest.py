@@ -1,0 +1,159 @@
+"""Digests of content: different for what computes something else, equal for what was made alike, in any process."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.tree import DecisionTreeRegressor
+
+from holdfast.usercode.content_digest import content_digest
+
+
+class Weight:
+    """An object that can be a key."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+def test_digests_tell_apart_what_computes_something_else() -> None:
+    weight = torch.ones(2)
+    pairs: list[tuple[Any, Any]] = [
+        (lambda x: torch.relu(x) + 1, lambda x: torch.tanh(x) + 1),
+        (lambda x: x.sum(), lambda x: x.mean()),
+        (lambda x, *, p=1: x * p, lambda x, *, p=2: x * p),
+        (lambda x: [each.sum() for each in x], lambda x: [each.mean() for each in x]),
+        (torch.nn.Linear(1, 1).requires_grad_(False), torch.nn.Linear(1, 1)),
+        (torch.nn.Parameter(weight), weight),
+        (torch.ones(2, 3), torch.ones(3, 2).T),
+        ([weight, weight], [weight, weight.clone()]),
+        (np.zeros(2, np.float32), np.zeros(1, np.float64)),
+        ({"a": 1}, {"a": True}),
+        (pd.DataFrame({"a": [1.0, 2.0]}), pd.DataFrame({"a": [1.0, 3.0]})),
+        (pd.Series(["a", "b"]), pd.Series(["a", "c"])),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), np.ma.masked_array([1.0, 2.0], [False, True])),
+        ([torch.tensor(0.12345)] * 100_001, [torch.tensor(0.12346)] * 100_001),
+        (re.compile("a" * 300 + "b"), re.compile("a" * 300 + "c")),
+        (DecisionTreeRegressor().fit([[0.0], [1.0]], [0, 1]), DecisionTreeRegressor().fit([[0.0], [1.0]], [0, 2])),
+        (defaultdict(int), defaultdict(float)),
+        (lambda a, b: a - b, lambda b, a: a - b),
+        (lambda *x: x, lambda x: x),
+        ({Weight(1.0)}, {Weight(2.0)}),
+        ({Weight(1.0): 1}, {Weight(2.0): 1}),
+        (np.array([lambda x: x + 1]), np.array([lambda x: x + 2])),
+        (property(None, None, lambda self: 1), property(None, None, lambda self: 2)),
+    ]
+    for one, other in pairs:
+        assert content_digest(one) == content_digest(one)
+        assert content_digest(one) != content_digest(other)
+
+
+def test_modules_with_hooks_have_one_digest_each_time_they_are_built() -> None:
+    def scaled(factor: int, layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return factor * output
+
+    def built(norm: Callable[[torch.nn.Module], torch.nn.Module], *factors: int) -> str:
+        torch.manual_seed(0)
+        layer = norm(torch.nn.Linear(2, 2))
+        for factor in factors:
+            layer.register_forward_hook(partial(scaled, factor))
+        return content_digest(layer)
+
+    for norm in (torch.nn.utils.parametrizations.weight_norm, torch.nn.Sequential):
+        assert built(norm, 2, 3) == built(norm, 2, 3)
+        assert built(norm, 2, 3) != built(norm, 3, 2)
+        assert built(norm) != built(norm, 3)
+
+
+network = loss = 1.0
+"""Named as attributes of `Named.step`, which do not mean these variables."""
+
+
+class Named:
+    """Uses attributes of some names."""
+
+    def step(self, other: Any) -> Any:
+        """Add them."""
+        return other.network + other.loss
+
+
+def test_variables_that_are_named_like_attributes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content_digest(Named)
+    monkeypatch.setattr(f"{__name__}.network", 2.0)
+    monkeypatch.delattr(f"{__name__}.loss")
+    assert content_digest(Named) == before
+
+
+def test_copies_have_the_same_digest() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4], "c": [5.0, 6.0], "d": ["x", "y"]})
+    frame["e"] = frame["a"] * 2
+    for value in (frame, torch.nn.Linear(2, 2), {Weight(1.0): {2}}):
+        assert content_digest(copy.deepcopy(value)) == content_digest(value)
+
+
+def test_sets_and_keys_of_functions_have_one_digest_in_every_process() -> None:
+    code = (
+        "import torch; from holdfast.usercode.content_digest import content_digest\n"
+        "print(content_digest([{torch.tanh, torch.relu, 'a', 'b', 1}, {torch.nn.functional.mse_loss: 1.0, print: 2}]))"
+    )
+    printed = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(2)]
+    assert len(printed[0].stdout) == 65, printed[0].stderr
+    assert printed[0].stdout == printed[1].stdout
+
+
+LIBRARY = {
+    "{p}_pkg/__init__.py": "",
+    "{p}_pkg/sub.py": "from . import deeper\ndef f(x): return deeper.f(x)\n",
+    "{p}_pkg/deeper.py": "def f(x): return 1 * x\n",
+    "{p}_helper.py": "from {p}_deep import f as g\nclass Base:\n    pass\ndef f(x): return 1 * g(x)\n",
+    "{p}_deep.py": "def f(x): return 1 * x\n",
+}
+USES = {
+    "a module in a package, by its full name": ("import {p}_pkg.sub", "", "{p}_pkg.sub.f(x)", "{p}_pkg/deeper.py"),
+    "a module that a module imports": ("import {p}_helper", "", "{p}_helper.f(x)", "{p}_deep.py"),
+    "the file of a base": ("import {p}_helper", "{p}_helper.Base", "{p}_helper.f(x)", "{p}_helper.py"),
+    "after another function of the file": (
+        "import {p}_helper\nfrom {p}_helper import f",
+        "",
+        "f(x) + {p}_helper.g(x)",
+        "{p}_deep.py",
+    ),
+    "imported inside": ("", "", "__import__('{p}_deep').f(x) if x else {p}_deep.f(x)", "{p}_deep.py"),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_files_that_a_class_uses_count_but_for_their_comments(
+    use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = f"used_{list(USES).index(use)}"
+    imports, base, expression, edited = (text.replace("{p}", prefix) for text in USES[use])
+    inside = f"        import {prefix}_deep\n" if use == "imported inside" else ""
+    source = f"{imports}\nclass Mine({base}):\n    def step(self, x):\n{inside}        return {expression}\n"
+    for name, text in {**LIBRARY, "{p}_mine.py": source}.items():
+        file = tmp_path / name.replace("{p}", prefix)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.replace("{p}", prefix))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = importlib.import_module(f"{prefix}_mine").Mine
+    before = content_digest(mine)
+    assert mine().step(2.0) in (2.0, 4.0)
+    assert content_digest(mine) == before, "what it imports is imported by now"
+    file = tmp_path / edited
+    file.write_text(f'"""A docstring."""\n# a comment\n{file.read_text()}')
+    assert content_digest(mine) == before
+    file.write_text(file.read_text().replace("1 * ", "2 * "))
+    assert content_digest(mine) != before
