@@ -70,7 +70,8 @@ def try_steps(configs: Sequence[Config], most: int) -> str:
         return ""
     return (
         f"{', '.join(noise)}: the gradient is zero but for rounding, which the optimizer divides by its size; "
-        "in single precision such values are not those of a job alone, and no loss depends on them"
+        "in single precision such values are not those of a job alone. No loss in training depends on them; by the "
+        "running means of a normalisation one in evaluation may"
     )
 
 
