@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.errors import HoldfastError
@@ -51,26 +52,32 @@ def _copied(value: Any) -> Any:
     Raises:
         TypeError: a copy would compute something else.
     """
+    import numpy as np
     from lightning.pytorch import LightningDataModule
     from torch import Tensor
 
+    from holdfast.usercode.content_digest import is_entered
     from holdfast.usercode.objects import Node
     from holdfast.usercode.state import walk
+
+    def all_of(root: Any) -> Iterator[Node]:
+        # to enter an array would be to read it
+        return (
+            node
+            for node, *_ in walk(Node("", root), enter=lambda item: is_entered(item) and type(item) is not np.ndarray)
+        )
 
     trainer = vars(value).get("trainer" if isinstance(value, LightningDataModule) else "_trainer")
     copies: dict[int, Any] = {id(trainer): None}  # by the ids of the originals
     copied = copy.deepcopy(value, copies)
     originals = {number for number, item in copies.items() if id(item) != number}
-    for node, _, _ in walk(Node("", value)):
-        if isinstance(node.value, Tensor) and (
-            node.value._backward_hooks or getattr(node.value, "_post_accumulate_grad_hooks", None)
-        ):
-            raise TypeError(f"{node.path.lstrip('.')} has a hook on its gradient, which a copy would not have")
-    for node, _, _ in walk(Node("", copied)):
-        if id(node.value) in originals:
-            raise TypeError(
-                f"{node.path.lstrip('.')} is the object itself, or a part of it: a copy would go on using that"
-            )
+    for path, item, _ in all_of(value):
+        hooks = ("_backward_hooks", "_post_accumulate_grad_hooks")
+        if isinstance(item, Tensor) and any(getattr(item, name, None) for name in hooks):
+            raise TypeError(f"{path.lstrip('.')} has a hook on its gradient, which a copy would not have")
+    for path, item, _ in all_of(copied):
+        if id(item) in originals:
+            raise TypeError(f"{path.lstrip('.')} is the object itself, or a part of it: a copy would go on using that")
     return copied
 
 

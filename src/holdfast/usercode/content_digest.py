@@ -49,7 +49,7 @@ def content_digest(value: Any) -> str:
     False
     """
     digest = hashlib.sha256()
-    for (path, item, _), identity, first_path in walk(Node("", value), enter=_is_entered):
+    for (path, item, _), identity, first_path in walk(Node("", value), enter=is_entered):
         leaf: Hashable
         if isinstance(item, types.ModuleType):
             if _IMPORTED_INSIDE.search(path):
@@ -69,7 +69,7 @@ def content_digest(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _is_entered(value: Any) -> bool:
+def is_entered(value: Any) -> bool:
     """Whether the parts of an object count by themselves; of most libraries they may be caches, which reading fills."""
     if isinstance(value, types.ModuleType):
         return False
@@ -100,7 +100,7 @@ def _content(value: Any, identity: Hashable) -> Hashable:
     try:
         _Pickler(sink, protocol=5).dump(value)
     except Exception as error:  # it cannot be pickled
-        if is_long or not _is_entered(value):
+        if is_long or not is_entered(value):
             raise TypeError(f"{type(value).__name__} cannot be pickled: {error}") from None
         return "" if isinstance(identity, int) else identity
     return sink.hash.hexdigest()
