@@ -7,7 +7,6 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterator
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,22 +93,20 @@ def _file_of(name: str) -> Path | None:
     """The file of a module of the user's, whether it is imported or not; None where there is none."""
     if name == "__main__" or name.partition(".")[0] in sys.stdlib_module_names:
         return None
-    if name in sys.modules:
-        file = getattr(sys.modules[name], "__file__", None)
-    else:
-        spec = _spec(name)
-        file = spec.origin if spec is not None and spec.has_location else None
+    file = getattr(sys.modules[name], "__file__", None) if name in sys.modules else _found(name)
     return Path(file) if file and is_users_file(name, file) and Path(file).is_file() else None
 
 
-def _spec(name: str) -> ModuleSpec | None:
-    """How a module would be found; nothing is imported."""
-    path: list[str] | None = None
-    spec: ModuleSpec | None = None
-    for part in _with_packages(name):
-        found = (finder.find_spec(part, path) for finder in sys.meta_path)
-        spec = next((each for each in found if each is not None), None)
-        if spec is None:
-            return None
-        path = list(spec.submodule_search_locations or ())
-    return spec
+def _found(name: str) -> str | None:
+    """The file from which a module would be imported; nothing is imported, packages without `__init__.py` neither."""
+    first, *rest = name.split(".")
+    found = (finder.find_spec(first, None) for finder in sys.meta_path)
+    spec = next((each for each in found if each is not None), None)
+    if spec is None:
+        return None
+    file, folders = spec.origin, [Path(folder) for folder in spec.submodule_search_locations or ()]
+    for part in rest:
+        files = [file for folder in folders for file in (folder / part / "__init__.py", folder / f"{part}.py")]
+        file = next((str(each) for each in files if each.is_file()), None)
+        folders = [folder / part for folder in folders]
+    return file
