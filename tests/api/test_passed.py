@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import holdfast
 from holdfast.api import passed
-from holdfast.api.kept_objects import keep
+from holdfast.api.kept_objects import again, keep
 from tests.conftest import bare_trainer, command_line, leaderboard_of
 
 QUICK = ("epochs=3", "report=false")
@@ -487,7 +487,16 @@ def test_an_object_whose_copy_would_be_another_is_refused(mine: Any) -> None:
     def bound(module: Any) -> None:
         module.activation = lambda x: module.scale * x
 
+    def shared(module: Any) -> None:
+        module.before = module.network[0].weight.data
+
+    def array(module: Any) -> None:
+        module.rows = np.zeros(16)
+        module.batch = torch.from_numpy(module.rows)
+
     for change, lesson in (
+        (shared, "shares memory with another value"),
+        (array, "shares memory with another value"),
         (frozen, "has a hook on its gradient"),
         (watched, "is the object itself, or a part of it"),
         (bound, "is the object itself, or a part of it"),
@@ -498,6 +507,24 @@ def test_an_object_whose_copy_would_be_another_is_refused(mine: Any) -> None:
         change(module)
         with pytest.raises(holdfast.HoldfastError, match=rf"{lesson}.*pass the class Sine instead"):
             keep(module)
+
+
+def test_a_copy_has_the_attributes_of_parameters(mine: Any) -> None:
+    module = mine.Sine(4)
+    module.network[0].weight.factor = 0.01
+    kept = keep(module)
+    assert kept.value.network[0].weight.factor == 0.01
+    assert again(kept.value.__class__.__name__, kept.digest).network[0].weight.factor == 0.01
+
+
+def test_what_jobs_would_change_for_each_other_is_refused(mine: Any) -> None:
+    seen: list[int] = []
+    module = mine.Sine(4)
+    module.note = lambda: seen.append(1)
+    kept = keep(module)
+    again("mine.Sine", kept.digest).note()
+    with pytest.raises(holdfast.HoldfastError, match=r"changed by a job.*pass the class Sine instead"):
+        again("mine.Sine", kept.digest)
 
 
 def test_an_object_may_have_been_trained_by_a_trainer_of_its_owner(mine: Any) -> None:

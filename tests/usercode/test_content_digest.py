@@ -17,9 +17,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import linregress
 from sklearn.tree import DecisionTreeRegressor
+from sklearn.utils import Bunch
 
 from holdfast.usercode.content_digest import content_digest
+
+
+class Array(np.ndarray):
+    """An array with an attribute."""
+
+    scale: float
+
+
+def array_of(scale: float) -> Array:
+    array = np.zeros(2).view(Array)
+    array.scale = scale
+    return array
 
 
 class Weight:
@@ -54,6 +68,9 @@ def test_digests_tell_apart_what_computes_something_else() -> None:
         ({Weight(1.0)}, {Weight(2.0)}),
         ({Weight(1.0): 1}, {Weight(2.0): 1}),
         (np.array([lambda x: x + 1]), np.array([lambda x: x + 2])),
+        (array_of(1.0), array_of(2.0)),
+        (Bunch(k=1), Bunch(k=2)),
+        (linregress([0.0, 1.0, 2.0], [0.0, 1.0, 2.5]), linregress([0.0, 1.0, 2.0], [0.0, 1.0, 2.6])),
         (property(None, None, lambda self: 1), property(None, None, lambda self: 2)),
     ]
     for one, other in pairs:
@@ -78,23 +95,48 @@ def test_modules_with_hooks_have_one_digest_each_time_they_are_built() -> None:
         assert built(norm) != built(norm, 3)
 
 
-network = loss = 1.0
-"""Named as attributes of `Named.step`, which do not mean these variables."""
+SCRIPT = """
+import torch
+from enum import Enum
+from random import random
+from numpy.random import default_rng, normal
+from holdfast.usercode.content_digest import content_digest
+
+class Stage(Enum):
+    TRAIN = 1
+    VAL = 2
+
+network = {first}
+TYPES = {{torch.float16, torch.float32, Stage.TRAIN, Stage.VAL, torch.tanh, torch.relu, 'a', 'b'}}
+LOSSES = {{torch.nn.functional.mse_loss: 1.0, print: 2, Stage.TRAIN: 3}}
+
+class Mine:
+    def step(self, other):
+        '{doc}'
+        from used_inside import sub
+        return other.network, TYPES, LOSSES, random(), default_rng, normal, sub.f(1)
+
+random(), normal()
+print(content_digest(Mine))
+"""
 
 
-class Named:
-    """Uses attributes of some names."""
+def test_a_script_counts_by_what_a_class_names_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "used_inside").mkdir()
+    (tmp_path / "used_inside/__init__.py").touch()
+    (tmp_path / "used_inside/sub.py").write_text("def f(x): return x\n")
 
-    def step(self, other: Any) -> Any:
-        """Add them."""
-        return other.network + other.loss
+    def printed(first: int, doc: str = "One.") -> str:
+        (tmp_path / "script.py").write_text(SCRIPT.format(first=first, doc=doc))
+        done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+        assert len(done.stdout) == 65, done.stderr
+        return done.stdout
 
-
-def test_variables_that_are_named_like_attributes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = content_digest(Named)
-    monkeypatch.setattr(f"{__name__}.network", 2.0)
-    monkeypatch.delattr(f"{__name__}.loss")
-    assert content_digest(Named) == before
+    before = printed(1)
+    assert printed(1) == before
+    assert printed(2, "Another.") == before, "`network` is an attribute there"
+    (tmp_path / "used_inside/sub.py").write_text("def f(x): return 7 * x\n")
+    assert printed(1) != before
 
 
 def test_copies_have_the_same_digest() -> None:
@@ -102,16 +144,6 @@ def test_copies_have_the_same_digest() -> None:
     frame["e"] = frame["a"] * 2
     for value in (frame, torch.nn.Linear(2, 2), {Weight(1.0): {2}}):
         assert content_digest(copy.deepcopy(value)) == content_digest(value)
-
-
-def test_sets_and_keys_of_functions_have_one_digest_in_every_process() -> None:
-    code = (
-        "import torch; from holdfast.usercode.content_digest import content_digest\n"
-        "print(content_digest([{torch.tanh, torch.relu, 'a', 'b', 1}, {torch.nn.functional.mse_loss: 1.0, print: 2}]))"
-    )
-    printed = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(2)]
-    assert len(printed[0].stdout) == 65, printed[0].stderr
-    assert printed[0].stdout == printed[1].stdout
 
 
 LIBRARY = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 from holdfast.errors import HoldfastError
@@ -16,10 +14,11 @@ class Kept:
     Args:
         value: the object.
         digest: of its content.
+        shares: whether functions in it hold something that training may change, which a copy of it shares.
     """
 
-    def __init__(self, value: Any, digest: str) -> None:
-        self.value, self.digest = value, digest
+    def __init__(self, value: Any, digest: str, *, shares: bool) -> None:
+        self.value, self.digest, self.shares = value, digest, shares
 
 
 _kept: weakref.WeakValueDictionary[str, Kept] = weakref.WeakValueDictionary()
@@ -31,12 +30,14 @@ def keep(value: Any) -> Kept:
     Raises:
         HoldfastError: it holds something that has no content, such as an open file, or that cannot be copied.
     """
+    from holdfast.api.copies import copy_of, shares_with_copies
     from holdfast.usercode.content_digest import content_digest
 
     try:
         digest = content_digest(value)
         if (kept := _kept.get(digest)) is None:
-            kept = _kept[digest] = Kept(_copied(value), digest)
+            copied = copy_of(value)
+            kept = _kept[digest] = Kept(copied, digest, shares=shares_with_copies(copied))
     except Exception as error:  # whatever a class of the user's does when it is read or copied
         name = type(value).__name__
         reason = f"{type(error).__name__}: {error}"
@@ -44,41 +45,6 @@ def keep(value: Any) -> Kept:
             f"an object of {name} cannot be recorded ({reason}): pass the class {name} instead."
         ) from None
     return kept
-
-
-def _copied(value: Any) -> Any:
-    """A copy that shares nothing with an object.
-
-    Raises:
-        TypeError: a copy would compute something else.
-    """
-    import numpy as np
-    from lightning.pytorch import LightningDataModule
-    from torch import Tensor
-
-    from holdfast.usercode.content_digest import is_entered
-    from holdfast.usercode.objects import Node
-    from holdfast.usercode.state import walk
-
-    def all_of(root: Any) -> Iterator[Node]:
-        # to enter an array would be to read it
-        return (
-            node
-            for node, *_ in walk(Node("", root), enter=lambda item: is_entered(item) and type(item) is not np.ndarray)
-        )
-
-    trainer = vars(value).get("trainer" if isinstance(value, LightningDataModule) else "_trainer")
-    copies: dict[int, Any] = {id(trainer): None}  # by the ids of the originals
-    copied = copy.deepcopy(value, copies)
-    originals = {number for number, item in copies.items() if id(item) != number}
-    for path, item, _ in all_of(value):
-        hooks = ("_backward_hooks", "_post_accumulate_grad_hooks")
-        if isinstance(item, Tensor) and any(getattr(item, name, None) for name in hooks):
-            raise TypeError(f"{path.lstrip('.')} has a hook on its gradient, which a copy would not have")
-    for path, item, _ in all_of(copied):
-        if id(item) in originals:
-            raise TypeError(f"{path.lstrip('.')} is the object itself, or a part of it: a copy would go on using that")
-    return copied
 
 
 def again(name: str, digest: str) -> Any:
@@ -91,6 +57,16 @@ def again(name: str, digest: str) -> Any:
     Raises:
         HoldfastError: it was not passed in this process.
     """
+    from holdfast.api.copies import copy_of
+
     if (kept := _kept.get(digest)) is None:
         raise HoldfastError(f"the object of {name} was passed from Python, and does not exist here: pass it again.")
-    return copy.deepcopy(kept.value)
+    if kept.shares:
+        from holdfast.usercode.content_digest import content_digest
+
+        if content_digest(kept.value) != digest:
+            raise HoldfastError(
+                f"functions in the object of {name} hold something that was changed by a job, and that the next would "
+                f"find: pass the class {name.rpartition('.')[2]} instead."
+            )
+    return copy_of(kept.value)

@@ -19,6 +19,7 @@ from holdfast.api.kept_objects import Kept, again, keep
 from holdfast.config.fold import FOLD_KEY
 from holdfast.config.keys import FROM_PYTHON, key_of
 from holdfast.errors import ConfigError, HoldfastError, Problem
+from holdfast.usercode.packages import note_users
 
 ONE_AT_A_TIME = threading.RLock()
 """Held while something is trained or a module is built, which sets the random states of the process."""
@@ -87,6 +88,9 @@ class Passed:
         if model is not None and not _is_module(model, "LightningModule"):
             lesson = "pass a LightningModule of lightning.pytorch, or its class"
             raise HoldfastError(f"model={type(model).__name__} cannot be trained: {lesson}.")
+        for value in (model, data):
+            if value is not None and value is not self._rows:  # also where their packages are installed
+                note_users((value if isinstance(value, type) else type(value)).__module__)
         given = {"model": model, "data": data if self._rows is None else None}
         self._options = [_option(group, value) for group, value in given.items() if value is not None]
 
@@ -251,9 +255,7 @@ def _is_plain(value: Any) -> bool:
 def _code_digest(cls: type) -> str:
     """The digest of the code of a class, and of all that it uses of the user's."""
     from holdfast.usercode.content_digest import content_digest
-    from holdfast.usercode.packages import note_users
 
-    note_users(cls.__module__)  # also where it is installed
     try:
         return content_digest(cls)
     except (TypeError, RuntimeError) as error:

@@ -194,7 +194,7 @@ def _check_texts(name: str, texts: list[str]) -> None:
 def _numbers(texts: Iterable[Any]) -> list[float] | None:
     """Numbers or texts as numbers; None where one of them is none."""
     try:
-        return [float(str(text).replace("_", "?")) for text in texts]
+        return [float(str(text).replace("_", "?").replace(",", ".")) for text in texts]
     except ValueError:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import sys
 import types
 from collections.abc import Hashable, Iterator
 
@@ -25,8 +26,15 @@ def global_names(function: types.FunctionType) -> list[str]:
 
 
 def imported_names(function: types.FunctionType) -> list[str]:
-    """The modules that a function imports when it is called, as its import statements name them."""
-    return _names(function, "IMPORT_NAME")
+    """The modules that a function imports when it is called; a name that it takes from one may be a module too."""
+    names, module = list[str](), ""
+    for code in _codes(function.__code__):
+        for each in dis.get_instructions(code):
+            if each.opname == "IMPORT_NAME":
+                names.append(module := str(each.argval))
+            elif each.opname == "IMPORT_FROM":
+                names.append(f"{module}.{each.argval}")
+    return list(dict.fromkeys(names))
 
 
 def _names(function: types.FunctionType, *ends: str) -> list[str]:
@@ -49,10 +57,15 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 @functools.cache
 def _identity(code: types.CodeType) -> Hashable:
+    has_docstring = code.co_flags & _HAS_DOCSTRING if sys.version_info >= (3, 13) else not code.co_name.startswith("<")
     constants = tuple(
         repr(sorted(map(repr, item))) if isinstance(item, frozenset) else repr(item)  # whose order is that of hashes
-        for item in code.co_consts
+        for item in code.co_consts[1 if has_docstring else 0 :]
         if not isinstance(item, types.CodeType)
     )
     arguments = code.co_varnames, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
     return code.co_code, code.co_names, arguments, constants
+
+
+_HAS_DOCSTRING = 0x4000000
+"""A flag of code since Python 3.13; before, the first constant of a function is its docstring, or None."""

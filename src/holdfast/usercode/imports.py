@@ -7,6 +7,8 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,14 +52,16 @@ def _read(file: Path, mtime_ns: int, size: int) -> _Source:
     content = file.read_bytes()
     try:
         tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # such as a compiled module
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # such as a compiled module
         return _Source(hashlib.sha256(content).hexdigest(), ())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
             node, clean=False
         ):
             node.body = node.body[1:]
-    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(dict.fromkeys(_imports(tree))))
+    with suppress(RecursionError):  # of code that is nested too deep, comments count
+        content = ast.dump(tree).encode()
+    return _Source(hashlib.sha256(content).hexdigest(), tuple(dict.fromkeys(_imports(tree))))
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -100,8 +104,10 @@ def _file_of(name: str) -> Path | None:
 def _found(name: str) -> str | None:
     """The file from which a module would be imported; nothing is imported, packages without `__init__.py` neither."""
     first, *rest = name.split(".")
-    found = (finder.find_spec(first, None) for finder in sys.meta_path)
-    spec = next((each for each in found if each is not None), None)
+    try:
+        spec = find_spec(first)  # of a name without dots: nothing is imported
+    except (ImportError, ValueError, AttributeError):
+        return None
     if spec is None:
         return None
     file, folders = spec.origin, [Path(folder) for folder in spec.submodule_search_locations or ()]

@@ -174,7 +174,7 @@ def _(value: Any) -> Contents:
 
 @contents.register
 def _(value: Tensor) -> Contents:
-    return "", [Node(name, item) for name, item in vars(value).items()]
+    return "", [Node(name, item) for name, item, _ in _attributes(value)]
 
 
 @contents.register(np.ndarray)
@@ -183,7 +183,8 @@ def _(value: Any) -> Contents:
     form = str(value.dtype), value.shape
     if value.dtype.hasobject:
         return form, [Node("items", value.tolist())]
-    return (*form, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()), ()
+    digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    return (*form, digest), [Node(name, item) for name, item, _ in _attributes(value)]
 
 
 @contents.register

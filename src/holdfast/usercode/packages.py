@@ -27,15 +27,17 @@ def note_users(module: str) -> None:
 
 
 @functools.cache
-def is_users(module: str) -> bool:
+def is_users(module: object) -> bool:
     """Whether a module is the user's.
 
     Args:
-        module: its full name.
+        module: its full name; what some compiled classes have in its place is nobody's.
 
     >>> is_users("collections.abc"), is_users("torch.nn"), is_users("holdfast.model")
     (False, False, False)
     """
+    if not isinstance(module, str):
+        return False
     return is_users_file(module, getattr(sys.modules.get(module.partition(".")[0]), "__file__", None) or "")
 
 
@@ -47,9 +49,10 @@ def is_users_file(module: str, file: str) -> bool:
         file: its file, or that of its package.
     """
     package = module.partition(".")[0]
-    if package in sys.stdlib_module_names or package in _HOLDFASTS:
+    of_cython = package.startswith("_cython_")  # the class of its functions says that it stands in such a module
+    if package in sys.stdlib_module_names or package in _HOLDFASTS or of_cython:
         return False
-    installed = any(part in ("site-packages", "dist-packages") for part in file.replace("\\", "/").split("/"))
+    installed = any(part in ("site-packages", "dist-packages") for part in str(file).replace("\\", "/").split("/"))
     return package in _users or not installed
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holdfast.usercode.objects import HOOKS, SCALARS, Container, Node, contents
+from holdfast.usercode.objects import HOOKS, SCALARS, Container, Contents, Node, contents
 from holdfast.usercode.packages import is_users
 
 _MOST_BYTES_READ = 1 << 24
@@ -88,13 +88,17 @@ def same_number(one: float | Tensor | None, other: float | Tensor | None) -> boo
 
 
 def walk(
-    *roots: Node, enter: Callable[[Any], bool] = lambda value: True, skips_empty: bool = False
+    *roots: Node,
+    enter: Callable[[Any], bool] = lambda value: True,
+    read: Callable[[Any], Contents] = contents,
+    skips_empty: bool = False,
 ) -> Iterator[tuple[Node, Hashable, str | None]]:
     """Visit every object that can be reached from the roots, depth first.
 
     Args:
         roots: objects to start from.
         enter: whether to visit the objects that an object refers to.
+        read: returns what an object consists of.
         skips_empty: whether to leave out empty registries of hooks, of which each layer has a dozen.
 
     Yields:
@@ -114,7 +118,7 @@ def walk(
         else:
             first_paths[id(value)] = path
             alive.append(value)
-            identity, children = contents(value) if enter(value) else (None, ())
+            identity, children = read(value) if enter(value) else (None, ())
             yield node, identity, None
             waiting += [
                 Node(f"{path}.{name}" if path else name, item, where)
