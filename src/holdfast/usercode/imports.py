@@ -27,19 +27,19 @@ def code_digest(module: str) -> str:
     >>> code_digest("torch.nn"), code_digest("not_there")
     ('', '')
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or (file := _file_of(name)) is None:
+        if name in digests or (file := _file_of(name)) is None:
             continue
         status = file.stat()
         source = _read(file, status.st_mtime_ns, status.st_size)
-        found[name] = source.digest
+        digests[name] = source.digest
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         for imported in source.imports:
             waiting += _with_packages(_absolute(imported, package))
-    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest() if found else ""
+    return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest() if digests else ""
 
 
 class _Source(NamedTuple):
