@@ -19,15 +19,34 @@ from holdfast.usercode.state import walk
 _HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
-def copy_of(value: Any) -> Any:
-    """A copy of a module or a data module, without its Trainer.
+def checked_copy(value: Any) -> Any:
+    """A copy as `copy_of` makes it.
 
     Raises:
         TypeError: the copy would compute something else than the object.
     """
+    copied, copies = _copied(value)
+    _check(value, copied, copies)
+    return copied
+
+
+def copy_of(value: Any) -> Any:
+    """A copy of a module or a data module, without its Trainer; of one that is a checked copy, all copies are right."""
+    return _copied(value)[0]
+
+
+def _copied(value: Any) -> tuple[Any, dict[int, Any]]:
+    """A copy, and the copies of everything in it, by the ids of the originals."""
     trainer = vars(value).get("trainer" if isinstance(value, LightningDataModule) else "_trainer")
-    copies: dict[int, Any] = {id(trainer): None}  # by the ids of the originals
+    copies: dict[int, Any] = {id(trainer): None}
     copied = copy.deepcopy(value, copies)
+    for _, item, _ in _all_of(value):
+        if isinstance(item, nn.Parameter) and id(item) in copies:  # torch does not copy its attributes
+            vars(copies[id(item)]).update(copy.deepcopy(vars(item), copies))
+    return copied, copies
+
+
+def _check(value: Any, copied: Any, copies: dict[int, Any]) -> None:
     originals = {number for number, item in copies.items() if id(item) != number}
     memory = dict[int, int]()
     for path, item, _ in _all_of(value):
@@ -35,15 +54,12 @@ def copy_of(value: Any) -> Any:
             raise TypeError(f"{path.lstrip('.')} has a hook on its gradient, which a copy would not have")
         if id(item) not in originals:
             continue
-        if isinstance(item, nn.Parameter):  # torch does not copy its attributes
-            vars(copies[id(item)]).update(copy.deepcopy(vars(item), copies))
         address, twin = _address(item), _address(copies[id(item)])
         if address and memory.setdefault(address, twin) != twin:
             raise TypeError(f"{path.lstrip('.')} shares memory with another value, which a copy would not")
     for path, item, _ in _all_of(copied):
         if id(item) in originals:
             raise TypeError(f"{path.lstrip('.')} is the object itself, or a part of it: a copy would go on using that")
-    return copied
 
 
 def shares_with_copies(value: Any) -> bool:

@@ -30,13 +30,13 @@ def keep(value: Any) -> Kept:
     Raises:
         HoldfastError: it holds something that has no content, such as an open file, or that cannot be copied.
     """
-    from holdfast.api.copies import copy_of, shares_with_copies
+    from holdfast.api.copies import checked_copy, shares_with_copies
     from holdfast.usercode.content_digest import content_digest
 
     try:
         digest = content_digest(value)
         if (kept := _kept.get(digest)) is None:
-            copied = copy_of(value)
+            copied = checked_copy(value)
             kept = _kept[digest] = Kept(copied, digest, shares=shares_with_copies(copied))
     except Exception as error:  # whatever a class of the user's does when it is read or copied
         name = type(value).__name__
