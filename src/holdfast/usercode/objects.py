@@ -34,6 +34,7 @@ _SET_BY_MODULE = frozenset({"_optimizer", "_scheduler", "_monitor", "_sums"})
 
 _OF_EVERY_CLASS = frozenset(
     {"__dict__", "__weakref__", "__doc__", "_abc_impl", "__annotations__", "__module__", "__slotnames__"}
+    | {"__firstlineno__", "__static_attributes__"}  # since Python 3.13; a line says nothing of what a class does
 )
 
 HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if type(value) is collections.OrderedDict)
