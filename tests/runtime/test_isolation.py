@@ -20,6 +20,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks, register_optimize
 from holdfast.runtime.isolation import isolated
 from holdfast.runtime.targets import import_target
 from holdfast.store.folders import SweepFolder
+from holdfast.usercode.variables import globals_restored
 from tests.conftest import command_line
 
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -137,6 +138,20 @@ def test_variables_of_the_users_modules_are_restored(tmp_path: Path, monkeypatch
     for number, numbers in enumerate(seen):
         assert numbers == (*expected, random.Random(number).random(), 1, 1)
     assert not hasattr(sys.modules["users_variables"], "ADDED")
+
+
+def test_variables_are_restored_as_often_as_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "users_neighbour.py").write_text(NEIGHBOUR)
+    (tmp_path / "users_again.py").write_text(VARIABLES)
+    with isolated():
+        thing = import_target("users_again.Thing")
+    with globals_restored() as restore:
+        seen = []
+        for _ in range(3):
+            seen.append([number for number in thing().numbers if isinstance(number, int)])
+            restore()
+    assert seen[0] == seen[1] == seen[2]
 
 
 SWITCHING = """

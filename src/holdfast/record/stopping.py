@@ -173,7 +173,7 @@ def judge(
     eligible = running & ~diverged & np.isfinite(value)
     better = eligible & rules.better(metrics, standing.best, standing.best_loss)
     counted = running & ~diverged & (rules.metric in metrics)
-    improved = eligible & ~(sign * value >= sign * standing.reference - rules.min_delta)
+    improved = eligible & np.logical_not(sign * value >= sign * standing.reference - rules.min_delta)
     waited = np.where(improved, 0, standing.waited + counted)
     stopped = may_stop & running & ~diverged & (rules.patience is not None and waited >= rules.patience)
     return Standing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import functools
-import sys
 import types
 from collections.abc import Hashable, Iterator
 
@@ -57,7 +56,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 @functools.cache
 def _identity(code: types.CodeType) -> Hashable:
-    has_docstring = code.co_flags & _HAS_DOCSTRING if sys.version_info >= (3, 13) else not code.co_name.startswith("<")
+    has_docstring = not code.co_name.startswith("<")  # the first constant of a function is its docstring, or None
     constants = tuple(
         repr(sorted(map(repr, item))) if isinstance(item, frozenset) else repr(item)  # whose order is that of hashes
         for item in code.co_consts[1 if has_docstring else 0 :]
@@ -65,7 +64,3 @@ def _identity(code: types.CodeType) -> Hashable:
     )
     arguments = code.co_varnames, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
     return code.co_code, code.co_names, arguments, constants
-
-
-_HAS_DOCSTRING = 0x4000000
-"""A flag of code since Python 3.13; before, the first constant of a function is its docstring, or None."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import sys
 import types
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _add_restorers(restorers: dict[int, tuple[Any, Restore]]) -> None:
         for name, value in (("module", module), *vars(module).items())
         if not name.startswith("__")
     ]
-    for (_, value, _), _, first_path in islice(walk(*roots, enter=_is_entered), _MOST_OBJECTS):
+    for (_, value, _), _, first_path in itertools.islice(walk(*roots, enter=_is_entered), _MOST_OBJECTS):
         if first_path is None and id(value) not in restorers and (restore := _restorer(value)) is not None:
             restorers[id(value)] = (value, restore)  # with the object, since its id is unique only while it lives
 
@@ -127,17 +128,23 @@ def _attributes_restorer(value: Any) -> Restore:
 def _variables_restorer(owner: Any) -> Restore:
     """Restore the variables of a module or a class."""
     before = {name: value for name, value in vars(owner).items() if not name.startswith("__") and name != "_abc_impl"}
-    counts = {name: copy.copy(value) for name, value in before.items() if type(value).__name__ == "count"}
+    counts = {name: _copied(value) for name, value in before.items() if type(value) is itertools.count}
 
     def restore() -> None:
         for name, value in list(vars(owner).items()):
             if name not in before and not name.startswith("__") and not isinstance(value, (types.ModuleType, type)):
                 delattr(owner, name)
-        for name, value in {**before, **counts}.items():
+        for name, value in {**before, **{name: _copied(value) for name, value in counts.items()}}.items():
             if vars(owner).get(name) is not value:
                 setattr(owner, name, value)
 
     return restore
+
+
+def _copied(count: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.14 copies no iterators any more
+        return copy.copy(count)
 
 
 def _closure_restorer(function: types.FunctionType) -> Restore | None:
