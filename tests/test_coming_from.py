@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import yaml
 
 from tests.conftest import ROOT, Ran, command_line
+from tests.forked import python
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's, as the user would see them
 
@@ -91,7 +91,7 @@ def test_a_command_of_the_page_does_what_it_says(
 @pytest.mark.parametrize("command", SEVERAL_DEVICES)
 def test_a_command_for_several_devices(command: str, tmp_path: Path) -> None:
     words = [*shlex.split(command)[2:], "epochs=1", "hydra.run.dir=run"]
-    ran = subprocess.run([sys.executable, ROOT / "train.py", *words], cwd=tmp_path, capture_output=True, timeout=300)
+    ran = python(ROOT / "train.py", *words, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
 

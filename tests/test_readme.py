@@ -12,7 +12,6 @@ import dataclasses
 import re
 import shlex
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -31,6 +30,7 @@ from holdfast.config.schema import Config
 from tests import test_conf
 from tests.clusters.slurm_sweeps import WHY_NOT
 from tests.conftest import ROOT, Ran
+from tests.forked import python
 from tests.test_house import FLOORS, SOURCE
 
 README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
@@ -83,7 +83,7 @@ RUN_HERE = [
 def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     script = [str(ROOT / arguments.pop(0))] if program == "python" else ["-m", "holdfast"]
-    return subprocess.run([sys.executable, *script, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+    return python(*script, *arguments, cwd=cwd)
 
 
 def without_times(text: str) -> str:
@@ -120,7 +120,7 @@ def test_the_lines_that_load_and_predict(holdfast: Callable[..., Ran], tmp_path:
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     ran.folder.path.rename(tmp_path / "outputs" / "runs" / "NAME")
     (tmp_path / "predict.py").write_text(SOURCES["predict.py"])
-    printed = subprocess.run([sys.executable, "predict.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    printed = python("predict.py", cwd=tmp_path, check=True)
     weights = torch.load(tmp_path / "outputs/runs/NAME/best.ckpt", weights_only=True)["state_dict"]
     predicted = 2 * weights["network.weight"].item() + weights["network.bias"].item()
     assert float(re.findall(r"-?\d+\.\d+", printed.stdout)[0]) == pytest.approx(predicted, abs=1e-3)

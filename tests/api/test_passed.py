@@ -23,6 +23,7 @@ import holdfast
 from holdfast.api import passed
 from holdfast.api.kept_objects import again, keep
 from tests.conftest import bare_trainer, command_line, leaderboard_of
+from tests.forked import python
 
 QUICK = ("epochs=3", "report=false")
 
@@ -195,20 +196,17 @@ def test_classes_of_a_script_are_trained_and_recorded_by_their_lines() -> None:
         "model=Sine, data=Waves)\n    print(sweep.winner.model().network[0].weight.shape)\n"
     )
 
-    def script(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "script.py", *words], capture_output=True, text=True)
-
     words = ("lr=0.01,0.1", "epochs=2", "hydra.sweep.dir=here")
-    done = script(*words)
+    done = python("script.py", *words)
     assert "1 stack; 0 alone" in done.stdout, done.stderr
     assert "torch.Size([4, 1])" in done.stdout
-    assert script("resume=here", *words[:2]).returncode == 0
+    python("script.py", "resume=here", *words[:2], check=True)
     Path("script.py").write_text(
         Path("script.py").read_text().replace("momentum: float = 0.5", "momentum: float = 0.6")
     )
-    done = script("resume=here", *words[:2])
+    done = python("script.py", "resume=here", *words[:2])
     assert "was started with model=python.__main__.Sine-" in done.stderr
-    done = script("lr=0.01,0.1", "epochs=2", "hydra/launcher=processes")
+    done = python("script.py", "lr=0.01,0.1", "epochs=2", "hydra/launcher=processes")
     assert "exists in this process alone" in done.stderr
 
 
@@ -229,8 +227,7 @@ def test_arrays_are_a_table_whose_line_is_that_of_least_squares() -> None:
             run.predict(few)
     (file,) = Path("outputs/rows").iterdir()
     assert f"data.path={file}" in run.result["overrides"]
-    words = [sys.executable, "-m", "holdfast", *run.result["overrides"]]  # the command line needs nothing passed
-    assert subprocess.run(words, capture_output=True).returncode == 0
+    python("-m", "holdfast", *run.result["overrides"], check=True)  # the command line needs nothing passed
     assert holdfast.load(run.path).predict(x).shape == (300,)  # type: ignore[union-attr]
 
 
@@ -555,7 +552,7 @@ def test_a_class_names_its_helpers_and_not_what_else_a_script_holds(tmp_path: Pa
     )
 
     def script(*words: str) -> str:
-        done = subprocess.run([sys.executable, "script.py", *words], capture_output=True, text=True)
+        done = python("script.py", *words)
         return done.stdout + done.stderr
 
     assert "loaded (1, 1)" in script()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import command_line
+from tests.forked import python
 
 
-def shell(folder: Path, *words: str) -> str:
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+def run(folder: Path, *words: str) -> str:
+    done = python(*words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -41,8 +40,8 @@ def test_it_holds_what_a_project_needs(project: Path) -> None:
     } < files.keys()
     assert 'name = "my-waves"' in (project / "pyproject.toml").read_text()
     assert not [name for name, path in files.items() if "$name" in path.read_text()]
-    shell(project, sys.executable, "-m", "ruff", "check", "--isolated", ".")
-    shell(project, sys.executable, "-m", "ruff", "format", "--isolated", "--check", "--line-length", "120", ".")
+    run(project, "-m", "ruff", "check", "--isolated", ".")
+    run(project, "-m", "ruff", "format", "--isolated", "--check", "--line-length", "120", ".")
 
 
 def test_every_command_of_its_readme_works(project: Path) -> None:
@@ -52,18 +51,20 @@ def test_every_command_of_its_readme_works(project: Path) -> None:
     assert len(commands) == 5
     for words in commands:
         if words[0] != "tensorboard":
-            said = shell(project, sys.executable, *words[1:])
+            said = run(project, *words[1:])
             assert "-m" not in words or "pytest" in words or "1 stack; 0 alone" in said
     assert len(list(project.glob("outputs/sweeps/*/selection.json"))) == 2
 
 
 def test_it_is_found_from_elsewhere_and_its_commands_need_no_flags(project: Path, tmp_path: Path) -> None:
-    shell(tmp_path, sys.executable, str(project / "train.py"), "epochs=1", "hydra.run.dir=outputs/runs/mine")
+    run(tmp_path, str(project / "train.py"), "epochs=1", "hydra.run.dir=outputs/runs/mine")
     assert "model.Network" in (project / "outputs/runs/mine/.hydra/config.yaml").read_text()
-    shell(project, sys.executable, "train.py", "report", "outputs/runs/mine")
+    run(project, "train.py", "report", "outputs/runs/mine")
     assert (project / "outputs/runs/mine/figures/curves.png").exists()
-    code = "import holdfast; print(holdfast.load('outputs/runs/mine').predict([[0.0]]).shape)"
-    assert shell(project, sys.executable, "-c", code).strip() == "(1, 1)"
+    (project / "predict.py").write_text(
+        "import holdfast\nprint(holdfast.load('outputs/runs/mine').predict([[0.0]]).shape)\n"
+    )
+    assert run(project, "predict.py").strip() == "(1, 1)"
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
@@ -78,8 +79,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_below_it_is_told_from_it(project: Path) -> None:
-    words = [sys.executable, "-m", "holdfast", "epochs=1", "report=false"]
-    done = subprocess.run(words, cwd=project / "tests", capture_output=True, text=True)
+    done = python("-m", "holdfast", "epochs=1", "report=false", cwd=project / "tests")
     assert done.returncode == 0
     assert done.stderr.count(f"{project} is a project, whose configuration holds in that folder alone") == 1
 
@@ -87,5 +87,5 @@ def test_a_folder_below_it_is_told_from_it(project: Path) -> None:
 def test_flags_that_are_typed_replace_those_of_the_project(project: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/other.yaml").write_text("_target_: holdfast.model.Linear\nfeatures: 1\nweight: 3\nbias: 0\n")
-    said = shell(project, sys.executable, "train.py", "--config-dir", str(tmp_path), "model=other", "--cfg", "job")
+    said = run(project, "train.py", "--config-dir", str(tmp_path), "model=other", "--cfg", "job")
     assert "holdfast.data.Line" in said

@@ -77,7 +77,7 @@ def _attributes(part: Part) -> set[str]:
 
 
 CASES = list(cases())
-CASES = CASES if ALL else CASES[::5]
+CASES = CASES if ALL else CASES[::10]
 COEFFICIENTS = [case for case in CASES if case.data is None and len(case.models) == 1 and "model.l2" in case.sweep]
 COEFFICIENTS = [case for case in COEFFICIENTS if case.kind == "stack"]
 COEFFICIENTS = COEFFICIENTS if ALL else COEFFICIENTS[:4]

@@ -21,6 +21,7 @@ from holdfast.execute import lean
 from holdfast.store.folders import RunFolder
 from holdfast.store.result import Result
 from tests.conftest import ROOT, Ran, command_line
+from tests.forked import python
 from tests.stacked.test_loop import configured, curves
 from tests.workers.swept import write_modules
 
@@ -72,13 +73,13 @@ def _names(folder: RunFolder) -> set[str]:
 
 
 def test_a_run_that_is_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
-    words = ["engine=lean", "epochs=6000", "lr=0.001", "batch_size=5", "report=false", "model=mlp"]
+    words = ["engine=lean", "epochs=1000", "lr=0.001", "batch_size=5", "report=false", "model=mlp"]
     command = [sys.executable, str(ROOT / "train.py"), *words]
     process = subprocess.Popen([*command, "hydra.run.dir=stopped"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "stopped" / "run.json").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(2.0)
+    time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
@@ -86,11 +87,9 @@ def test_a_run_that_is_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
     folders = [RunFolder(tmp_path / name) for name in ("stopped", "whole")]
     assert folders[0].lean.archive.exists()
     assert folders[0].read() is None
-    again = subprocess.run([*command[:2], "resume=stopped"], cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    again = python(*command[1:2], "resume=stopped", cwd=tmp_path, check=True)
     assert "go on from their snapshot" in again.stdout
-    whole = subprocess.run([*command, "hydra.run.dir=whole"], cwd=tmp_path, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
+    python(*command[1:], "hydra.run.dir=whole", cwd=tmp_path, check=True)
     for file in ("best", "last", "weights"):
         assert getattr(folders[0], file).read_bytes() == getattr(folders[1], file).read_bytes()
     assert not any(file.exists() for folder in folders for file in folder.lean)

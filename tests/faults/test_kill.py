@@ -1,6 +1,7 @@
 """Kills, full disks and read-only folders at every write boundary; see `docs/reliability.md` for the counts.
 
-By default every 60th boundary is tried; HOLDFAST_FAULTS=all tries each, and 13 random times. In CI every fourth is.
+By default every 60th boundary is tried, of some kinds more; HOLDFAST_FAULTS=all tries each, and 13 random times. In CI
+every fourth is.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import pytest
 
 from holdfast.store.folders import RunFolder
 from tests.conftest import ROOT
+from tests.forked import python
 from tests.full import ALL, NUMBER, PARTS
 
 STEP = PARTS if ALL else 60
 RANDOM = max(1, 13 // PARTS) if ALL else 1  # of each kind
+SHORTER = {"run": 25, "snapshots": 5, "folds": 15, "zoom": 15}
+"""Steps of the kinds with fewer boundaries."""
 KINDS = ("run", "stacked", "basic", "mixed", "snapshots", "folds", "zoom", "tpe")
 
 
 def tried(folder: Path, kind: str, tmpdir: Path, **plan: Any) -> list[dict[str, Any]]:
-    step = min(STEP, 25) if kind == "run" else STEP  # a single run has few
+    step = min(STEP, SHORTER.get(kind, STEP))
     plan = {"folder": str(folder), "kind": kind, "first": 1 + NUMBER, "step": step, "random": 0, "errno": 0, **plan}
     command = [sys.executable, "-m", "tests.faults.victims", json.dumps(plan)]
     environment = {**os.environ, "TMPDIR": str(tmpdir)}
@@ -43,8 +47,7 @@ def tried(folder: Path, kind: str, tmpdir: Path, **plan: Any) -> list[dict[str, 
 def test_a_kill_at_any_write_loses_nothing(kind: str, tmp_path: Path) -> None:
     other = Path("/dev/shm")  # another file system, where there is one
     tmpdir = other if kind in ("stacked", "run") and other.is_dir() else tmp_path
-    more = {"step": max(1, STEP // 12)} if kind in ("snapshots", "folds", "zoom") else {}
-    outcomes = tried(tmp_path, kind, tmpdir, random=RANDOM, **more)
+    outcomes = tried(tmp_path, kind, tmpdir, random=RANDOM)
     assert [outcome for outcome in outcomes if outcome["code"] != 0] == []
     assert [outcome for outcome in outcomes if not outcome["same"]] == []
     assert [outcome for outcome in outcomes if outcome["rerun"]] == []
@@ -79,8 +82,7 @@ def test_a_disk_that_is_too_small(kilobytes: int, tmp_path: Path) -> None:
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
         words = ["-m", "lr=0.01,0.1", "seed=0,1,2", "batch_size=5", "report=false", f"hydra.sweep.dir={disk}/sweep"]
-        command = [sys.executable, str(ROOT / "train.py"), *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = python(ROOT / "train.py", *words, cwd=tmp_path)
         assert "Traceback" not in done.stdout + done.stderr
         ended = [RunFolder(path.parent) for path in disk.glob("sweep/*/result.json")]
         whole = [run for run in ended if run.finished(hash_of(run))]

@@ -73,7 +73,8 @@ def workers_of(started: Any) -> dict[int, str]:
 DEATHS = {"kill": "signal 9", "_exit": "exit code 7", "segfault": "signal 11"}
 
 
-@pytest.mark.parametrize("harm", sample(list(DEATHS)))
+@IN_FULL
+@pytest.mark.parametrize("harm", list(DEATHS))
 def test_a_job_whose_process_dies_once_is_tried_once_more(harm: str, two_nodes: Any) -> None:
     words = ["model=alone", "lr=0.01,0.1,0.2", "epochs=3", f"model.harm={harm}", "sweep.stack=never"]
     words.append(f"model.once=died_{harm}")

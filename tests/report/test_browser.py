@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from holdfast.store.folders import SweepFolder
 from tests.browser import CHROMIUM, DRIVER, MISSING, chromium, eventually, opened, tensorboard
 from tests.conftest import ROOT
+from tests.forked import python
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER)
@@ -38,10 +37,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     rates = ["-m", "lr=0.01,0.1,1", "batch_size=5,full", "hydra.sweep.dir=outputs/sweeps/s"]
     momenta = ["-m", "optimizer.momentum=0.0,0.9", "hydra.sweep.dir=outputs/sweeps/t", "report=false"]
     for command in (rates, momenta):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *command], cwd=folder, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        python(ROOT / "train.py", *command, cwd=folder, check=True)
     return SweepFolder(folder / "outputs" / "sweeps" / "s")
 
 
@@ -86,7 +82,7 @@ def test_hparams_has_a_row_per_job_and_a_column_per_swept_key(browser: Any, addr
 def test_hparams_has_a_row_for_each_of_a_thousand_jobs(browser: Any, tmp_path: Path) -> None:
     """Most of them keep no folder but for their event file."""
     command = ["-m", "experiment=stacked_1000", "epochs=1", "report=false", "hydra.sweep.dir=outputs/s"]
-    subprocess.run([sys.executable, str(ROOT / "train.py"), *command], cwd=tmp_path, check=True, capture_output=True)
+    python(ROOT / "train.py", *command, cwd=tmp_path, check=True)
     assert len(list(tmp_path.glob("outputs/s/*/best.ckpt"))) == 20
     with tensorboard(tmp_path / "outputs") as address:
         texts = opened(browser, f"{address}/#hparams", lambda shown: ALL_SHOWN in shown)
@@ -157,7 +153,7 @@ def test_hparams_has_no_other_columns_and_shows_the_loss_without_scrolling(tmp_p
         "report=false",
         "hydra.sweep.dir=outputs/s",
     ]
-    subprocess.run([sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, check=True, capture_output=True)
+    python(ROOT / "train.py", *words, cwd=tmp_path, check=True)
     with chromium(1400, 900) as narrow, tensorboard(tmp_path / "outputs") as own:
         texts = opened(narrow, f"{own}/#hparams", lambda shown: "s/3" in shown)
         first, last = texts.index("Trial ID"), texts.index("s/0")

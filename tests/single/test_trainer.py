@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from holdfast.errors import DataError
 from holdfast.model import Linear
 from holdfast.store.folders import RunFolder
 from tests.conftest import ROOT
+from tests.forked import python
 from tests.record.test_events import read
 
 ROWS, VAL, TEST = (
@@ -590,9 +589,7 @@ def test_a_loader_that_fails_is_told_by_its_own_error(tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "data").mkdir(parents=True)
     (tmp_path / "my_conf" / "data" / "unreadable.yaml").write_text("_target_: unreadable.Rows\n")
     words = ["--config-dir", "my_conf", "data=unreadable", "epochs=1", "hydra.run.dir=run"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python(ROOT / "train.py", *words, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     result = RunFolder(tmp_path / "run").read()
     assert result is not None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +20,7 @@ from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import Bunch
 
 from holdfast.usercode.content_digest import content_digest
+from tests.forked import python
 
 
 class Array(np.ndarray):
@@ -128,7 +127,7 @@ def test_a_script_counts_by_what_a_class_names_in_every_process(tmp_path: Path) 
 
     def printed(first: int, doc: str = "One.") -> str:
         (tmp_path / "script.py").write_text(SCRIPT.format(first=first, doc=doc))
-        done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+        done = python("script.py", cwd=tmp_path)
         assert len(done.stdout) == 65, done.stderr
         return done.stdout
 
