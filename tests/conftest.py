@@ -81,10 +81,10 @@ def command_line(*words: str) -> tuple[int, str]:
 
 
 def close_log() -> None:
-    """Close the log of the last run, which the next one would close."""
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
+    """Close the log of the last run, which the next one would close, and which a later message would open again."""
+    for handler in [each for each in logging.getLogger().handlers if isinstance(each, logging.FileHandler)]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def job_spec(config: Config, overrides: Sequence[str] = ()) -> JobSpec:
