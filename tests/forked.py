@@ -19,7 +19,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 300
 """How long a command may take."""
 
@@ -44,7 +43,8 @@ def python(*arguments: str | Path, cwd: Path | None = None, check: bool = False)
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    server = subprocess.Popen([sys.executable, "-m", "tests.forked"], cwd=ROOT, text=True, **pipes)
+    root = Path(__file__).resolve().parents[1]  # that of conftest.py, which would bring pytest into the commands
+    server = subprocess.Popen([sys.executable, "-m", "tests.forked"], cwd=root, text=True, **pipes)
 
     def end() -> None:
         server.communicate()  # it ends with its input
@@ -54,6 +54,7 @@ def _server() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
+    """Run a command for each line of the standard input, and print its exit code."""
     from holdfast.single.startup import import_training
 
     import_training()

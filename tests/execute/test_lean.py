@@ -87,9 +87,9 @@ def test_a_run_that_is_stopped_ends_with_the_same_bits(tmp_path: Path) -> None:
     folders = [RunFolder(tmp_path / name) for name in ("stopped", "whole")]
     assert folders[0].lean.archive.exists()
     assert folders[0].read() is None
-    again = python(*command[1:2], "resume=stopped", cwd=tmp_path, check=True)
+    again = python(ROOT / "train.py", "resume=stopped", cwd=tmp_path, check=True)
     assert "go on from their snapshot" in again.stdout
-    python(*command[1:], "hydra.run.dir=whole", cwd=tmp_path, check=True)
+    python(ROOT / "train.py", *words, "hydra.run.dir=whole", cwd=tmp_path, check=True)
     for file in ("best", "last", "weights"):
         assert getattr(folders[0], file).read_bytes() == getattr(folders[1], file).read_bytes()
     assert not any(file.exists() for folder in folders for file in folder.lean)

@@ -74,10 +74,10 @@ def test_what_a_signal_stopped_goes_on_to_its_end(tmp_path: Path) -> None:
             break
     reached = len(load(tmp_path / "there" / "last.ckpt")["holdfast"]["epochs"])
     assert 0 < reached < epochs
-    refused = python(TRAIN[1], "resume=there", "lr=0.5", cwd=tmp_path)
+    refused = python(ROOT / "train.py", "resume=there", "lr=0.5", cwd=tmp_path)
     assert refused.returncode == 2
     assert "lr=0.5  this run was started with lr=0.1" in refused.stderr
-    done = python(TRAIN[1], "resume=there", cwd=tmp_path)
+    done = python(ROOT / "train.py", "resume=there", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     result = RunFolder(tmp_path / "there").read()
     assert result is not None
@@ -108,7 +108,7 @@ def test_the_second_in_a_folder_is_told_who_holds_it(tmp_path: Path) -> None:
     while not (tmp_path / "there" / "sweep.json").exists():
         assert process.poll() is None
         time.sleep(0.1)
-    second = python(TRAIN[1], *words, cwd=tmp_path)
+    second = python(ROOT / "train.py", *words, cwd=tmp_path)
     assert second.returncode == 2
     assert f"there is in use by process {process.pid} on {os.uname().nodename}" in second.stderr
     process.kill()

@@ -31,7 +31,7 @@ def checked_copy(value: Any) -> Any:
 
 
 def copy_of(value: Any) -> Any:
-    """A copy of a module or a data module, without its Trainer; of one that is a checked copy, all copies are right."""
+    """A copy of a module or a data module, without its Trainer. A copy of a checked copy needs no check."""
     return _copied(value)[0]
 
 
@@ -47,6 +47,11 @@ def _copied(value: Any) -> tuple[Any, dict[int, Any]]:
 
 
 def _check(value: Any, copied: Any, copies: dict[int, Any]) -> None:
+    """Check that a copy computes what the object does.
+
+    Raises:
+        TypeError: it has lost a hook or shared memory, or it uses the object itself.
+    """
     originals = {number for number, item in copies.items() if id(item) != number}
     memory = dict[int, int]()
     for path, item, _ in _all_of(value):

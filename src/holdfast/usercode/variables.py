@@ -134,7 +134,8 @@ def _variables_restorer(owner: Any) -> Restore:
         for name, value in list(vars(owner).items()):
             if name not in before and not name.startswith("__") and not isinstance(value, (types.ModuleType, type)):
                 delattr(owner, name)
-        for name, value in {**before, **{name: _copied(value) for name, value in counts.items()}}.items():
+        restored = {**before, **{name: _copied(count) for name, count in counts.items()}}
+        for name, value in restored.items():
             if vars(owner).get(name) is not value:
                 setattr(owner, name, value)
 
@@ -142,6 +143,7 @@ def _variables_restorer(owner: Any) -> Restore:
 
 
 def _copied(count: Any) -> Any:
+    """A counter that goes on where this one stands."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.14 copies no iterators any more
         return copy.copy(count)
